@@ -1,0 +1,40 @@
+//! `ophidian op`: one op on tensors from a file.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use ophidian_core::authors::{self, Options};
+
+use crate::{exit::Usage, printer::Printer};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The op, as its authors call it: selective_scan, vmamba_selective_scan, causal_conv1d, …
+    name: String,
+    /// Tensors `in.*` (and cotangents `ct.*`) in the authors' layout.
+    #[arg(long, value_name = "FILE.safetensors")]
+    input: PathBuf,
+    /// Where `out.*` (and `grad.*`) go.
+    #[arg(long, value_name = "FILE.safetensors")]
+    output: PathBuf,
+    /// An option of the op, for example `delta_softplus=true`. May be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+pub fn run(args: Args, printer: &Printer) -> Result<()> {
+    let mut options = Options::new();
+    for assignment in &args.set {
+        let Some((key, value)) = assignment.split_once('=') else {
+            return Err(Usage(format!("--set {assignment}: expected KEY=VALUE")).into());
+        };
+        options.insert(key.trim().to_owned(), value.trim().to_owned());
+    }
+    let tensors = ophidian_core::tensors::read(&args.input)?;
+    let results = authors::run(&args.name, &tensors, &options)?;
+    ophidian_core::tensors::write(&args.output, &results)?;
+    for (name, tensor) in &results {
+        printer.line(format_args!("{name} {:?} {:?}", tensor.size(), tensor.kind()))?;
+    }
+    Ok(())
+}

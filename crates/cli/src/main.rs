@@ -1,0 +1,17 @@
+//! The `ophidian` program: parse, call, print.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod commands;
+mod exit;
+mod printer;
+
+fn main() -> ExitCode {
+    let printer = printer::Printer::new();
+    match commands::Cli::parse().run(&printer) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error, &printer),
+    }
+}

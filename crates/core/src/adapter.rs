@@ -1,0 +1,65 @@
+//! The seam between the trainer and the modalities: a modality is an [`Adapter`], registered by name in the program.
+
+use std::{path::Path, sync::Arc};
+
+use tch::{Tensor, nn};
+
+use crate::{Result, data::Dataset, rng::Rng};
+
+/// A model that maps a batch of inputs (batch, …input shape) to logits (batch, classes).
+pub trait Model {
+    /// Logits (batch, classes), f32. `train` switches drop path and dropout on.
+    fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor>;
+
+    /// True for parameters (by VarStore name) that weight decay must leave alone
+    /// (biases, norms, A_log, D, dt biases, position embeddings, class tokens).
+    fn no_weight_decay(&self, name: &str) -> bool;
+}
+
+/// The data sets of a run.
+pub struct Splits {
+    /// Trained on.
+    pub train: Arc<dyn Dataset>,
+    /// Measured on after every epoch and at the end.
+    pub eval: Arc<dyn Dataset>,
+}
+
+/// One modality. Its `[data]` and `[model]` tables are its own: the trainer carries them and never looks inside.
+pub trait Adapter: Sync {
+    /// Name in a config: `adapter = "vision"`.
+    fn name(&self) -> &'static str;
+
+    /// Checks `[data]` and fills in every default. Errors name the key.
+    fn resolve_data(&self, data: toml::Table) -> Result<toml::Table>;
+
+    /// Checks `[model]` and fills in every default. Errors name the key.
+    fn resolve_model(&self, model: toml::Table) -> Result<toml::Table>;
+
+    /// Opens the data sets of a resolved `[data]`.
+    fn open(&self, data: &toml::Table) -> Result<Splits>;
+
+    /// Opens files or folders without labels for prediction, prepared as the eval split of `data` would be.
+    fn open_inputs(&self, data: &toml::Table, inputs: &[&Path]) -> Result<Arc<dyn Dataset>>;
+
+    /// Builds the model of a resolved `[model]` for inputs of `input_shape` and `classes` classes.
+    fn model(
+        &self,
+        model: &toml::Table,
+        input_shape: &[i64],
+        classes: i64,
+        vs: nn::Path,
+    ) -> Result<Box<dyn Model>>;
+
+    /// Mixes a training batch (mixup, cutmix): inputs (batch, …) and soft targets (batch, classes) in, the same out.
+    /// Draws only from `rng`.
+    fn mix(
+        &self,
+        data: &toml::Table,
+        input: Tensor,
+        target: Tensor,
+        rng: &mut Rng,
+    ) -> Result<(Tensor, Tensor)>;
+
+    /// A picture of an input for reports: (height, width, RGB bytes row by row), or none if it cannot be drawn.
+    fn picture(&self, data: &toml::Table, input: &[f32], shape: &[i64]) -> Option<(u32, u32, Vec<u8>)>;
+}

@@ -1,0 +1,43 @@
+//! The error of this floor.
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong below the trainer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An argument has the wrong shape, dtype, device or value; says what was found and what was expected.
+    #[error("{0}")]
+    Invalid(String),
+    /// A config key or value is wrong: the user's to mend (exit code 2).
+    #[error("{0}")]
+    Config(String),
+    /// A file is unreadable, truncated or not what it claims to be.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was found and what was expected.
+        reason: String,
+    },
+    /// libtorch refused.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+    /// A scan pattern or plan is wrong.
+    #[error(transparent)]
+    Scan(#[from] ophidian_scan::Error),
+}
+
+/// Result of this floor.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An argument that does not fit.
+    pub fn invalid(reason: impl Into<String>) -> Self {
+        Error::Invalid(reason.into())
+    }
+
+    /// A file that does not read.
+    pub fn file(path: impl AsRef<Path>, reason: impl ToString) -> Self {
+        Error::File { path: path.as_ref().to_path_buf(), reason: reason.to_string() }
+    }
+}

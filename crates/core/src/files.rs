@@ -1,0 +1,46 @@
+//! Files that appear whole or not at all.
+
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::Path,
+};
+
+use crate::{Error, Result};
+
+/// Writes `path` through a temporary file beside it, synced and renamed into place: a crash, a full disk or an error
+/// of `write` leaves what was there before.
+///
+/// # Errors
+/// [`Error::File`] naming `path`: the folder is missing or read-only, the disk is full, or `write` failed.
+pub fn write_whole(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&File>) -> std::io::Result<()>,
+) -> Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let written = (|| {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".ophidian-").suffix(".tmp");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            // As any new file: what the umask leaves of rw-rw-rw-.
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let file = builder.tempfile_in(folder)?;
+        let mut writer = BufWriter::new(file.as_file());
+        write(&mut writer)?;
+        writer.flush()?;
+        drop(writer);
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        // The rename itself must survive a power cut.
+        #[cfg(unix)]
+        File::open(folder)?.sync_all()?;
+        Ok(())
+    })();
+    written.map_err(|error: std::io::Error| Error::file(path, format!("cannot be written: {error}")))
+}

@@ -1,0 +1,238 @@
+//! `causal_conv1d` over tensors.
+
+use ophidian_kernels::{
+    Isa,
+    conv::{self as kernel, Backward, Conv},
+};
+use tch::{Kind, Tensor};
+
+use super::{
+    Orders, TorchPool,
+    args::{Axes, empty, expect_numbers, expect_shape, kernel_error, rows, slice, slice_mut, view, view_mut},
+    custom::{CustomOp, Outcome, apply},
+    scan::outputs,
+};
+use crate::{Error, Result};
+
+const NAME: &str = "causal_conv1d";
+
+/// Inputs of [`causal_conv1d`]. (B batch, L tokens, K directions, D channels, W taps.)
+#[derive(Clone, Copy)]
+pub struct ConvInput<'a> {
+    /// (B, L, D), shared by all directions, or (B, L, K, D). f32 or bf16; f16 and f64 are computed as f32.
+    pub x: &'a Tensor,
+    /// (K, D, W), or (D, W) if K = 1; tap W - 1 multiplies the current step.
+    pub weight: &'a Tensor,
+    /// (K, D), or (D) if K = 1.
+    pub bias: Option<&'a Tensor>,
+    /// SiLU behind the convolution.
+    pub silu: bool,
+    /// (B, K, D, W - 1): the inputs before the first step, oldest first.
+    pub initial_state: Option<&'a Tensor>,
+    /// K orders over the L tokens.
+    pub orders: &'a Orders,
+}
+
+/// Outputs of [`causal_conv1d`].
+#[derive(Debug)]
+pub struct ConvOutput {
+    /// (B, L, K, D) in token order, dtype of x. Its memory is direction by direction, so that a direction's rows lie
+    /// side by side for the matrix products that follow.
+    pub y: Tensor,
+    /// (B, K, D, W - 1): the last inputs of each order, f32.
+    pub final_state: Tensor,
+}
+
+/// Depthwise causal convolution along K visiting orders (Dao-AILab's `causal_conv1d`). Differentiable.
+///
+/// # Errors
+/// Shapes, dtypes or devices that do not fit (named), or orders for another number of tokens.
+pub fn causal_conv1d(input: &ConvInput) -> Result<ConvOutput> {
+    let named = [
+        ("x", Some(input.x)),
+        ("weight", Some(input.weight)),
+        ("bias", input.bias),
+        ("initial_state", input.initial_state),
+    ];
+    for (name, tensor) in named {
+        tensor.map_or(Ok(()), |tensor| expect_numbers(NAME, name, tensor))?;
+    }
+    let k = input.orders.directions();
+    let shape = input.x.size();
+    let (b, l, d) = match shape[..] {
+        [b, l, d] | [b, l, _, d] => (b, l, d),
+        _ => {
+            return Err(Error::invalid(format!(
+                "{NAME}: `x` has shape {shape:?}, expected (B, L, D) or (B, L, K, D)"
+            )));
+        }
+    };
+    if input.orders.tokens() != l || input.orders.samples().is_some_and(|samples| samples != b) {
+        return Err(Error::invalid(format!(
+            "{NAME}: the orders visit {} tokens of {} samples, but `x` has shape {shape:?}",
+            input.orders.tokens(),
+            input.orders.samples().map_or("any number of".to_string(), |n| n.to_string())
+        )));
+    }
+    let lead = |t: &Tensor, full: usize| {
+        if t.dim() + 1 == full && k == 1 { t.unsqueeze(0) } else { t.shallow_clone() }
+    };
+    let weight = lead(input.weight, 3);
+    let w = weight.size().last().copied().unwrap_or(0);
+    if w == 0 {
+        return Err(Error::invalid(format!("{NAME}: `weight` has no taps")));
+    }
+    expect_shape(NAME, "weight", &weight, &[k, d, w])?;
+    let bias = input.bias.map(|bias| lead(bias, 2));
+    bias.iter().try_for_each(|bias| expect_shape(NAME, "bias", bias, &[k, d]))?;
+    input.initial_state.map_or(Ok(()), |s| expect_shape(NAME, "initial_state", s, &[b, k, d, w - 1]))?;
+    let x = if shape.len() == 3 { input.x.unsqueeze(2) } else { input.x.shallow_clone() };
+    let shared = x.size()[2] == 1;
+    expect_shape(NAME, "x", &x, &[b, l, if shared { 1 } else { k }, d])?;
+
+    let kind = x.kind();
+    let x = if kind == Kind::BFloat16 { rows(&x) } else { rows(&x.to_kind(Kind::Float)) };
+    let exact = |t: &Tensor| t.to_kind(Kind::Float).contiguous();
+    let mut list = vec![x, exact(&weight)];
+    list.extend(bias.as_ref().map(exact));
+    list.extend(input.initial_state.map(exact));
+    let op = ConvOp {
+        sizes: [b, l, k, d, w],
+        has: [bias.is_some(), input.initial_state.is_some()],
+        silu: input.silu,
+        orders: input.orders.clone(),
+    };
+    let [y, final_state] = outputs(apply(op, &list.iter().collect::<Vec<_>>())?)?;
+    Ok(ConvOutput { y: y.to_kind(kind), final_state })
+}
+
+struct ConvOp {
+    /// B, L, K, D, W.
+    sizes: [i64; 5],
+    /// Whether the bias and the initial state are among the inputs.
+    has: [bool; 2],
+    silu: bool,
+    orders: Orders,
+}
+
+impl ConvOp {
+    fn optional<'a>(&self, list: &'a [Tensor]) -> [Option<&'a Tensor>; 2] {
+        let mut rest = list[2..].iter();
+        self.has.map(|has| if has { rest.next() } else { None })
+    }
+
+    fn kernel<'a>(&'a self, list: &'a [Tensor]) -> Conv<'a> {
+        let [b, l, k, d, w] = self.sizes.map(|n| n as usize);
+        let [bias, initial_state] = self.optional(list);
+        Conv {
+            batch: b,
+            tokens: l,
+            directions: k,
+            channels: d,
+            taps: w,
+            orders: self.orders.kernel(),
+            x: view(&list[0], Axes::Channels),
+            weight: slice(&list[1]),
+            bias: bias.map(slice),
+            silu: self.silu,
+            initial_state: initial_state.map(slice),
+        }
+    }
+}
+
+impl CustomOp for ConvOp {
+    fn forward(&self, list: &[Tensor], _: bool) -> Result<Outcome> {
+        let [b, l, k, d, w] = self.sizes;
+        let mut y =
+            Tensor::empty_strided([b, l, k, d], [l * d, d, b * l * d, 1], (Kind::Float, tch::Device::Cpu));
+        let mut state = empty(&[b, k, d, w - 1], Kind::Float);
+        let out = view_mut(&mut y, Axes::Channels);
+        kernel::forward(&self.kernel(list), &out, Some(slice_mut(&mut state)), Isa::detect(), &TorchPool)
+            .map_err(kernel_error(NAME))?;
+        drop(out);
+        Ok(Outcome { outputs: vec![y, state], saved: vec![] })
+    }
+
+    fn backward(
+        &self,
+        saved: &[Tensor],
+        grads: &[Option<Tensor>],
+        _: &[bool],
+    ) -> Result<Vec<Option<Tensor>>> {
+        let [b, l, k, d, _] = self.sizes;
+        let dy = match &grads[0] {
+            Some(dy) => rows(dy).to_kind(Kind::Float),
+            None => Tensor::zeros([b, l, k, d], (Kind::Float, tch::Device::Cpu)),
+        };
+        let dfinal = grads[1].as_ref().map(|state| state.to_kind(Kind::Float).contiguous());
+        let like = |t: &Tensor| empty(&t.size(), Kind::Float);
+        let (mut dx, mut dweight) = (like(&saved[0]), like(&saved[1]));
+        let [mut dbias, mut dinitial] = self.optional(saved).map(|t| t.map(like));
+        let out = Backward {
+            dy: view(&dy, Axes::Channels),
+            dfinal: dfinal.as_ref().map(slice),
+            dx: view_mut(&mut dx, Axes::Channels),
+            dweight: slice_mut(&mut dweight),
+            dbias: dbias.as_mut().map(slice_mut),
+            dinitial: dinitial.as_mut().map(slice_mut),
+        };
+        kernel::backward(&self.kernel(saved), out, Isa::detect(), &TorchPool).map_err(kernel_error(NAME))?;
+        let dx = dx.to_kind(saved[0].kind());
+        let optional = [dbias, dinitial].into_iter().filter(Option::is_some);
+        Ok([Some(dx), Some(dweight)].into_iter().chain(optional).collect())
+    }
+}
+
+/// Advances a convolution cache by the tokens of `x`, for decoding. `x` (B, L, D); `state` (B, D, S) with
+/// S >= W - 1 holds the last S inputs, oldest first; with `cache_seqlens` (B, int) it is a circular buffer in which
+/// sample b has seen `cache_seqlens[b]` tokens. Returns y (B, L, D) and the new state.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn causal_conv1d_update(
+    x: &Tensor,
+    state: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    silu: bool,
+    cache_seqlens: Option<&Tensor>,
+) -> Result<(Tensor, Tensor)> {
+    let (shape, room) = (x.size(), state.size());
+    let ([b, l, d], [_, _, s]) = (&shape[..], &room[..]) else {
+        return Err(Error::invalid(format!("{NAME}_update: `x` has shape {shape:?}, expected (B, L, D)")));
+    };
+    let (b, l, d, s) = (*b, *l, *d, *s);
+    expect_shape(NAME, "conv_state", state, &[b, d, s])?;
+    let past = weight.size().last().copied().unwrap_or(0) - 1;
+    if past < 0 || s < past {
+        return Err(Error::invalid(format!(
+            "{NAME}_update: `conv_state` holds {s} inputs, expected at least {past}"
+        )));
+    }
+    let rows = x.transpose(1, 2); // (B, D, L)
+    let (before, after) = match cache_seqlens {
+        None => {
+            let all = Tensor::cat(&[state, &rows], 2); // (B, D, S + L)
+            (state.narrow(2, s - past, past), all.narrow(2, l, s))
+        }
+        Some(seen) => {
+            expect_shape(NAME, "cache_seqlens", seen, &[b])?;
+            let at = |offsets: Tensor, n: i64| {
+                let index = (seen.to_kind(Kind::Int64).unsqueeze(1) + offsets).remainder(s); // (B, n)
+                index.unsqueeze(1).expand([b, d, n], false)
+            };
+            let range = |from: i64, to: i64| Tensor::arange_start(from, to, (Kind::Int64, x.device()));
+            let before = state.gather(2, &at(range(-past, 0), past), false);
+            (before, state.scatter(2, &at(range(0, l), l), &rows))
+        }
+    };
+    let out = causal_conv1d(&ConvInput {
+        x,
+        weight,
+        bias,
+        silu,
+        initial_state: Some(&before.unsqueeze(1)),
+        orders: &Orders::identity(l, 1),
+    })?;
+    Ok((out.y.squeeze_dim(2), after))
+}

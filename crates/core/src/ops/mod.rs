@@ -1,0 +1,24 @@
+//! The ops: recurrences of the kernels floor as differentiable functions over tensors.
+//!
+//! | op | computes | along |
+//! | --- | --- | --- |
+//! | [`selective_scan`] | Mamba-1: h = exp(delta A) h + delta B u, y = C h + D u, gated by silu(z) | K orders |
+//! | [`causal_conv1d`] | depthwise causal convolution, optional SiLU | K orders |
+//! | [`selective_scan_step`], [`causal_conv1d_update`] | one or a few tokens, on a cache | time |
+//!
+//! Tensors are channel-last and in token order; only an op knows about visiting orders ([`Orders`]), and no permuted
+//! copy of an activation is made in either direction. f32 and bf16 run on the fast kernels with f32 arithmetic, f64
+//! (and complex A, constant B and C) on plain f64 ones. A NaN in the input comes out where the equations put it.
+//! Using a graph twice, or for second derivatives, is an error.
+
+mod args;
+mod conv;
+mod custom;
+mod orders;
+mod scan;
+mod scan_wide;
+
+pub use conv::{ConvInput, ConvOutput, causal_conv1d, causal_conv1d_update};
+pub use custom::TorchPool;
+pub use orders::Orders;
+pub use scan::{Merge, ScanInput, ScanOutput, selective_scan, selective_scan_step};

@@ -1,0 +1,123 @@
+//! Tensors in safetensors files.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    io::Write,
+    path::Path,
+};
+
+use safetensors::{Dtype, SafeTensors, View};
+use tch::{Device, Kind, Tensor};
+
+use crate::{Error, Result, files::write_whole};
+
+/// Tensors by name.
+pub type Tensors = BTreeMap<String, Tensor>;
+
+/// Text that travels with the tensors.
+pub type Metadata = HashMap<String, String>;
+
+const KINDS: [(Dtype, Kind); 10] = [
+    (Dtype::F32, Kind::Float),
+    (Dtype::F64, Kind::Double),
+    (Dtype::F16, Kind::Half),
+    (Dtype::BF16, Kind::BFloat16),
+    (Dtype::I64, Kind::Int64),
+    (Dtype::I32, Kind::Int),
+    (Dtype::I16, Kind::Int16),
+    (Dtype::I8, Kind::Int8),
+    (Dtype::U8, Kind::Uint8),
+    (Dtype::BOOL, Kind::Bool),
+];
+
+/// Reads every tensor of the file at `path`, onto the CPU.
+///
+/// # Errors
+/// [`Error::File`] if the file cannot be read, is truncated, is not a safetensors file, or holds a dtype that libtorch
+/// has no tensor for.
+pub fn read(path: &Path) -> Result<Tensors> {
+    Ok(read_with_metadata(path)?.0)
+}
+
+/// As [`read`], with the text that was stored beside the tensors.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with_metadata(path: &Path) -> Result<(Tensors, Metadata)> {
+    let bytes = std::fs::read(path).map_err(|error| Error::file(path, error))?;
+    let wrong = |error: safetensors::SafeTensorError| {
+        Error::file(path, format!("is not a whole safetensors file of {} bytes: {error}", bytes.len()))
+    };
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(wrong)?;
+    let file = SafeTensors::deserialize(&bytes).map_err(wrong)?;
+    let mut tensors = Tensors::new();
+    for (name, view) in file.iter() {
+        let Some((_, kind)) = KINDS.iter().find(|(dtype, _)| *dtype == view.dtype()) else {
+            return Err(Error::file(
+                path,
+                format!("tensor `{name}` has dtype {:?}, which is not supported", view.dtype()),
+            ));
+        };
+        let shape: Vec<i64> = view.shape().iter().map(|n| *n as i64).collect();
+        tensors.insert(name.to_owned(), Tensor::f_from_data_size(view.data(), &shape, *kind)?);
+    }
+    Ok((tensors, header.metadata().clone().unwrap_or_default()))
+}
+
+/// Writes `tensors` to `path`, whole or not at all.
+///
+/// # Errors
+/// [`Error::File`] if the file cannot be written, [`Error::Invalid`] for a dtype that safetensors does not know.
+pub fn write(path: &Path, tensors: &Tensors) -> Result<()> {
+    write_with_metadata(path, tensors, Metadata::new())
+}
+
+/// As [`write`], with text beside the tensors.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_with_metadata(path: &Path, tensors: &Tensors, metadata: Metadata) -> Result<()> {
+    let stored: Vec<(&String, Stored)> =
+        tensors.iter().map(|(name, tensor)| Ok((name, Stored::new(name, tensor)?))).collect::<Result<_>>()?;
+    let metadata = (!metadata.is_empty()).then_some(metadata);
+    let bytes = safetensors::serialize(stored, metadata).map_err(|error| Error::file(path, error))?;
+    write_whole(path, |file| file.write_all(&bytes))
+}
+
+/// A tensor as safetensors wants it.
+struct Stored {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Stored {
+    fn new(name: &str, tensor: &Tensor) -> Result<Self> {
+        let kind = tensor.kind();
+        let Some((dtype, _)) = KINDS.iter().find(|(_, known)| *known == kind) else {
+            return Err(Error::invalid(format!(
+                "tensor `{name}` has dtype {kind:?}, which safetensors does not know"
+            )));
+        };
+        let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
+        let mut bytes = vec![0u8; tensor.numel() * kind.elt_size_in_bytes()];
+        tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+        Ok(Stored { dtype: *dtype, shape: tensor.size().iter().map(|n| *n as usize).collect(), bytes })
+    }
+}
+
+impl View for Stored {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}

@@ -1,0 +1,150 @@
+// The only C++ of Ophidian: one libtorch autograd function whose forward and backward call back into Rust, and the
+// few functions of libtorch that tch leaves out.
+// Tensors cross as pointers to at::Tensor, lists as std::vector<at::Tensor>; errors cross as messages.
+
+#include <ATen/Parallel.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+using List = std::vector<at::Tensor>;
+
+extern "C" {
+// In Rust. Messages are null on success, else owned by Rust and given back with ophidian_message_free.
+char* ophidian_op_forward(const void* op, bool training, const List* inputs, List* outputs, List* saved);
+char* ophidian_op_backward(const void* op, const List* saved, const List* grads, const bool* needs, List* results);
+void ophidian_op_drop(void* op);
+void ophidian_message_free(char* message);
+}
+
+namespace {
+
+void check(char* message) {
+  if (message == nullptr) return;
+  std::string text(message);
+  ophidian_message_free(message);
+  throw std::runtime_error(text);
+}
+
+// Keeps the Rust op alive as long as the graph needs it.
+struct Op : torch::CustomClassHolder {
+  explicit Op(void* op) : op(op) {}
+  ~Op() override { ophidian_op_drop(op); }
+  void* op;
+};
+
+struct RustFunction : torch::autograd::Function<RustFunction> {
+  static torch::autograd::variable_list forward(
+      torch::autograd::AutogradContext* ctx, at::TensorList inputs, c10::intrusive_ptr<Op> op, bool training) {
+    List list(inputs.begin(), inputs.end()), outputs, saved;
+    check(ophidian_op_forward(op->op, training, &list, &outputs, &saved));
+    ctx->saved_data["inputs"] = static_cast<int64_t>(list.size());
+    ctx->saved_data["op"] = c10::IValue::make_capsule(op);
+    ctx->set_materialize_grads(false);
+    list.insert(list.end(), saved.begin(), saved.end());
+    if (training) ctx->save_for_backward(list);
+    return outputs;
+  }
+
+  static torch::autograd::variable_list backward(
+      torch::autograd::AutogradContext* ctx, torch::autograd::variable_list grads) {
+    if (at::GradMode::is_enabled()) {
+      throw std::runtime_error("this op has no second derivative: call backward without create_graph");
+    }
+    // Throws if the graph was used before, or if a saved tensor was changed in place.
+    List saved = ctx->get_saved_variables();
+    auto inputs = static_cast<size_t>(ctx->saved_data["inputs"].toInt());
+    auto op = c10::static_intrusive_pointer_cast<Op>(ctx->saved_data["op"].toCapsule());
+    auto needs = std::make_unique<bool[]>(inputs);
+    for (size_t i = 0; i < inputs; i++) needs[i] = ctx->needs_input_grad(i);
+    List results;
+    check(ophidian_op_backward(op->op, &saved, &grads, needs.get(), &results));
+    results.resize(inputs + 2);  // and nothing for `op` and `training`
+    return results;
+  }
+};
+
+char* copy(const char* text) { return strdup(text); }
+
+}  // namespace
+
+extern "C" {
+
+// Applies the op (which it takes over). Returns null, or a message to be freed with free().
+char* ophidian_apply(void* rust_op, const at::Tensor* const* inputs, size_t count, List* outputs) {
+  try {
+    auto op = c10::make_intrusive<Op>(rust_op);
+    List list;
+    bool training = false;
+    for (size_t i = 0; i < count; i++) {
+      list.push_back(*inputs[i]);
+      training |= at::GradMode::is_enabled() && inputs[i]->requires_grad();
+    }
+    *outputs = RustFunction::apply(at::TensorList(list), op, training);
+    return nullptr;
+  } catch (const std::exception& error) {
+    return copy(error.what());
+  } catch (...) {
+    return copy("unknown C++ exception");
+  }
+}
+
+List* ophidian_list_new() { return new List(); }
+void ophidian_list_free(List* list) { delete list; }
+size_t ophidian_list_len(const List* list) { return list->size(); }
+
+// Null for an undefined tensor.
+const at::Tensor* ophidian_list_get(const List* list, size_t i) {
+  return (*list)[i].defined() ? &(*list)[i] : nullptr;
+}
+
+// Null pushes an undefined tensor.
+void ophidian_list_push(List* list, const at::Tensor* tensor) {
+  list->push_back(tensor == nullptr ? at::Tensor() : *tensor);
+}
+
+// Calls worker(data) on every thread of libtorch's pool.
+void ophidian_broadcast(void (*worker)(const void*), const void* data) {
+  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t begin, int64_t end) {
+    for (; begin < end; begin++) worker(data);
+  });
+}
+
+size_t ophidian_threads() { return at::in_parallel_region() ? 1 : static_cast<size_t>(at::get_num_threads()); }
+
+// Turns autocast to bfloat16 on for the CPU; returns whether it was on.
+bool ophidian_autocast_enter() {
+  bool before = at::autocast::is_autocast_enabled(at::kCPU);
+  at::autocast::set_autocast_enabled(at::kCPU, true);
+  at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+  at::autocast::set_autocast_cache_enabled(true);
+  at::autocast::increment_nesting();
+  return before;
+}
+
+void ophidian_autocast_leave(bool before) {
+  if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+  at::autocast::set_autocast_enabled(at::kCPU, before);
+}
+
+// `tensors` holds parameters, gradients, first moments, second moments, steps: `count` each. `options`: learning rate,
+// beta1, beta2, weight decay, eps. Returns null, or a message to be freed with free().
+char* ophidian_fused_adamw(const at::Tensor* const* tensors, size_t count, const double* options) {
+  try {
+    at::NoGradGuard no_grad;
+    List lists[5];
+    for (size_t i = 0; i < 5 * count; i++) lists[i / count].push_back(*tensors[i]);
+    for (auto& step : lists[4]) step.add_(1);
+    at::_fused_adamw_(lists[0], lists[1], lists[2], lists[3], {}, lists[4], options[0], options[1], options[2],
+                      options[3], options[4], /*amsgrad=*/false, /*maximize=*/false);
+    return nullptr;
+  } catch (const std::exception& error) {
+    return copy(error.what());
+  }
+}
+}

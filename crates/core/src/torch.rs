@@ -1,0 +1,91 @@
+//! What tch leaves out of libtorch: autocast on the CPU and the fused AdamW step.
+
+use std::ffi::{CStr, c_char, c_void};
+
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+use crate::{Error, Result};
+
+unsafe extern "C" {
+    fn ophidian_autocast_enter() -> bool;
+    fn ophidian_autocast_leave(before: bool);
+    fn ophidian_fused_adamw(
+        tensors: *const *const C_tensor,
+        count: usize,
+        options: *const f64,
+    ) -> *mut c_char;
+    fn free(pointer: *mut c_void);
+}
+
+/// Runs `f`; if `enabled`, with libtorch's autocast to bfloat16 on the CPU: matrix products and convolutions run in
+/// bf16, sums that need it (losses, norms) in f32. The ops of [`crate::ops`] keep their state in f32 either way.
+pub fn autocast<T>(enabled: bool, f: impl FnOnce() -> T) -> T {
+    struct Leave(bool);
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            unsafe { ophidian_autocast_leave(self.0) }
+        }
+    }
+    let _leave = enabled.then(|| Leave(unsafe { ophidian_autocast_enter() }));
+    f()
+}
+
+/// What [`fused_adamw`] updates, parameter by parameter: five lists of equal length.
+pub struct AdamWGroup<'a> {
+    /// Parameters.
+    pub parameters: &'a [Tensor],
+    /// Their gradients.
+    pub gradients: &'a [Tensor],
+    /// First moments, same shapes.
+    pub exp_avg: &'a [Tensor],
+    /// Second moments, same shapes.
+    pub exp_avg_sq: &'a [Tensor],
+    /// Steps taken so far, one f32 scalar each; advanced by one here.
+    pub steps: &'a [Tensor],
+}
+
+/// Hyper-parameters of one AdamW step (Loshchilov & Hutter, arXiv 1711.05101).
+#[derive(Debug, Clone, Copy)]
+pub struct AdamW {
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+    /// Decay of the moments.
+    pub betas: (f64, f64),
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Added to the denominator.
+    pub eps: f64,
+}
+
+/// One AdamW step in place over a whole group, by libtorch's fused kernel.
+///
+/// # Errors
+/// Lists of different lengths, or whatever libtorch refuses (shapes, dtypes, devices that differ).
+pub fn fused_adamw(group: &AdamWGroup, options: &AdamW) -> Result<()> {
+    let lists = [group.parameters, group.gradients, group.exp_avg, group.exp_avg_sq, group.steps];
+    let count = group.parameters.len();
+    if lists.iter().any(|list| list.len() != count) {
+        let found: Vec<_> = lists.iter().map(|list| list.len()).collect();
+        return Err(Error::invalid(format!(
+            "fused_adamw: lists of {found:?} tensors, expected equal lengths"
+        )));
+    }
+    if count == 0 {
+        return Ok(());
+    }
+    let pointers: Vec<*const C_tensor> =
+        lists.iter().flat_map(|list| list.iter().map(Tensor::as_ptr)).collect();
+    let (beta1, beta2) = options.betas;
+    let numbers = [options.learning_rate, beta1, beta2, options.weight_decay, options.eps];
+    // Safety: five lists of `count` live tensors, five numbers; a message is freed here.
+    unsafe {
+        let message = ophidian_fused_adamw(pointers.as_ptr(), count, numbers.as_ptr());
+        if message.is_null() {
+            return Ok(());
+        }
+        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+        free(message.cast());
+        Err(Error::invalid(text))
+    }
+}

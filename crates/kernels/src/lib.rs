@@ -1,0 +1,21 @@
+//! The recurrences of state-space models as functions over slices, for the CPU. No tensors, no libtorch.
+//!
+//! A token's channels are contiguous and an order is an index table the kernels read, so visiting tokens in any order
+//! costs a different row address and nothing else: no permuted copy of an activation is made in either direction.
+//!
+//! Short names, as in the papers: B batch · L tokens · T steps of an order · K directions · D channels ·
+//! N states per channel · G groups · W taps of a convolution.
+
+pub mod conv;
+mod error;
+pub mod orders;
+pub mod pool;
+pub mod scan;
+pub mod simd;
+pub mod view;
+
+pub use error::{Error, Result};
+pub use orders::Orders;
+pub use pool::Pool;
+pub use simd::Isa;
+pub use view::{Dtype, Strides, View, ViewMut};

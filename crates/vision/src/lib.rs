@@ -1,0 +1,1 @@
+//! Images: readers, augmentation, data sets and models.
