@@ -13,6 +13,17 @@ pub enum Dtype {
     F64,
 }
 
+impl Dtype {
+    /// Bytes of an element.
+    pub(crate) fn size(self) -> usize {
+        match self {
+            Dtype::Bf16 => 2,
+            Dtype::F32 => 4,
+            Dtype::F64 => 8,
+        }
+    }
+}
+
 /// Distance in elements from one index to the next, per axis. The last axis (channels, states) is contiguous.
 /// A direction stride of 0 shares the data among all directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

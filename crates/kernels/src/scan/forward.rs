@@ -3,14 +3,21 @@
 //! A task owns one sample and a range of channel blocks. It walks the order in chunks; inside a chunk it goes through
 //! its blocks, so the rows of a chunk's tokens are read from end to end whatever order they are visited in: a random
 //! order touches no more cache lines or pages than the identity does. Per block: `prepare` (delta, u to f32 tiles),
-//! `recur` (the recurrence, eight states in registers), `finish` (gate and write).
+//! `recur` (the recurrence, up to eight states in registers), `finish` (gate and write).
+
+// Loops over the states index several register arrays at once.
+#![allow(clippy::needless_range_loop)]
 
 use std::ops::Range;
 
-use super::{Layout, Scan, load_row};
+use super::{
+    Aligned, Layout, Scan,
+    layout::Block,
+    rows::{Rows, coefficients, gather, per_channel, prefetch, scatter},
+};
 use crate::{
-    Dtype, Isa, Pool, Result, ViewMut,
-    orders::{Path, Paths},
+    Dtype, Isa, Pool, Result, View, ViewMut,
+    orders::Paths,
     simd::{Simd, dispatch, math},
 };
 
@@ -79,7 +86,7 @@ struct Job<'a> {
     paths: &'a Paths,
     layout: &'a Layout,
     /// A log2(e), packed.
-    decay: Vec<f32>,
+    decay: Aligned,
     y: &'a ViewMut<'a>,
     /// Per direction: whether y rows are stored (else added).
     stored: Vec<bool>,
@@ -94,9 +101,10 @@ unsafe impl Sync for Job<'_> {}
 #[inline(always)]
 unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
     let (scan, layout) = (job.scan, job.layout);
-    let (states, lanes, chunk) = (scan.states, S::LANES, layout.chunk);
-    let mut state = vec![0f32; blocks.len() * states * lanes];
-    let mut tiles = Tiles::new(chunk, lanes, states);
+    let (states, chunk) = (scan.states, layout.chunk);
+    let per_block = states * S::LANES;
+    let mut state = Aligned::zeros(blocks.len() * per_block);
+    let mut tiles = Tiles::new(chunk, S::LANES, states);
     for k in 0..scan.directions {
         let path = job.paths.get(b, k);
         let at = (b * scan.directions + k) * scan.channels * states;
@@ -108,27 +116,31 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
         }
         for start in (0..path.tokens.len()).step_by(chunk) {
             let steps = start..(start + chunk).min(path.tokens.len());
+            let resets = path.resets.get(steps.clone()).unwrap_or(&[]);
+            let tokens = &path.tokens[steps];
             let mut group = usize::MAX;
+            tiles.find(job, tokens, b, k);
             for (i, index) in blocks.clone().enumerate() {
                 let block = layout.blocks[index];
-                let h = unsafe { state.as_mut_ptr().add(i * states * lanes) };
+                let h = unsafe { state.as_mut_ptr().add(i * per_block) };
                 if let Some(checkpoints) = job.checkpoints {
                     let sample = (b * scan.directions + k) * job.checkpoint_len;
-                    let to = sample + (start / chunk * layout.blocks.len() + index) * states * lanes;
-                    unsafe { std::ptr::copy_nonoverlapping(h, checkpoints.add(to), states * lanes) };
+                    let to = sample + (start / chunk * layout.blocks.len() + index) * per_block;
+                    unsafe { std::ptr::copy_nonoverlapping(h, checkpoints.add(to), per_block) };
                 }
                 if block.group != group {
                     group = block.group;
-                    unsafe { tiles.coefficients(scan, path, steps.clone(), b, k, group) };
+                    coefficients(&scan.b, &mut tiles.b, tokens, [b, k, group], states);
+                    coefficients(&scan.c, &mut tiles.c, tokens, [b, k, group], states);
                 }
-                let next = if index + 1 < blocks.end { index + 1 } else { blocks.start };
-                let ahead = if next > index { steps.start } else { steps.end };
                 unsafe {
-                    prepare::<S>(job, path, steps.clone(), b, k, index, &mut tiles);
-                    prefetch::<S>(job, path, ahead..(ahead + chunk), b, k, next);
-                    let decay = job.decay.as_ptr().add((k * layout.blocks.len() + index) * states * lanes);
-                    recur::<S>(path, steps.clone(), states, decay, h, &mut tiles);
-                    finish::<S>(job, path, steps.clone(), b, k, index, &tiles);
+                    if index + 1 < blocks.end {
+                        prefetch_block::<S>(job, layout.blocks[index + 1].channels(), &tiles);
+                    }
+                    prepare::<S>(job, k, block, tokens.len(), &mut tiles);
+                    let decay = job.decay.as_ptr().add((k * layout.blocks.len() + index) * per_block);
+                    recur::<S>(tokens.len(), resets, states, decay, h, &mut tiles);
+                    finish::<S>(job, k, block, tokens.len(), &mut tiles);
                 }
             }
         }
@@ -142,179 +154,122 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
 /// What a chunk of steps works on, in f32 and in step order.
 struct Tiles {
     /// softplus(delta + bias): (step, lane).
-    dt: Vec<f32>,
-    /// dt u: (step, lane).
-    x: Vec<f32>,
+    dt: Aligned,
+    /// u, then dt u: (step, lane).
+    x: Aligned,
     /// y: (step, lane).
-    y: Vec<f32>,
+    y: Aligned,
+    /// z: (step, lane).
+    z: Aligned,
     /// B and C: (step, state).
-    b: Vec<f32>,
-    c: Vec<f32>,
+    b: Aligned,
+    c: Aligned,
+    /// exp(dt A) of up to eight states: (step, state, lane).
+    e: Aligned,
+    /// Where the rows of u, delta, z and y lie.
+    rows: [Rows; 4],
 }
 
 impl Tiles {
     fn new(chunk: usize, lanes: usize, states: usize) -> Self {
-        let tile = || vec![0f32; chunk * lanes];
-        Tiles { dt: tile(), x: tile(), y: tile(), b: vec![0.0; chunk * states], c: vec![0.0; chunk * states] }
-    }
-
-    unsafe fn coefficients(
-        &mut self,
-        scan: &Scan,
-        path: &Path,
-        steps: Range<usize>,
-        b: usize,
-        k: usize,
-        g: usize,
-    ) {
-        for (view, tile) in [(&scan.b, &mut self.b), (&scan.c, &mut self.c)] {
-            gather_coefficients(view, tile, &path.tokens[steps.clone()], b, k, g, 0..scan.states);
+        let tile = || Aligned::zeros(chunk * lanes);
+        let coefficients = || Aligned::zeros(chunk * states);
+        Tiles {
+            dt: tile(),
+            x: tile(),
+            y: tile(),
+            z: tile(),
+            b: coefficients(),
+            c: coefficients(),
+            e: Aligned::zeros(chunk * 8 * lanes),
+            rows: Default::default(),
         }
     }
-}
 
-/// Rows of B or C for the given tokens, states `range`, as f32; zeros for blanks.
-pub(super) fn gather_coefficients(
-    view: &crate::View,
-    tile: &mut [f32],
-    tokens: &[i32],
-    b: usize,
-    k: usize,
-    g: usize,
-    range: Range<usize>,
-) {
-    let width = range.len();
-    for (row, &token) in tile.chunks_exact_mut(width.max(1)).zip(tokens) {
-        if token < 0 {
-            row.fill(0.0);
-            continue;
+    fn find(&mut self, job: &Job, tokens: &[i32], b: usize, k: usize) {
+        let [u, delta, z, y] = &mut self.rows;
+        u.find(tokens, |token| job.scan.u.offset(b, token, k, 0));
+        delta.find(tokens, |token| job.scan.delta.offset(b, token, k, 0));
+        if let Some(view) = &job.scan.z {
+            z.find(tokens, |token| view.offset(b, token, k, 0));
         }
-        let at = view.offset(b, token as usize, k, g) + range.start;
-        // Safety: the view was checked for every token, group and state.
-        unsafe {
-            if view.dtype() == Dtype::F32 {
-                std::ptr::copy_nonoverlapping(view.ptr().cast::<f32>().add(at), row.as_mut_ptr(), width);
-            } else {
-                let from = view.ptr().cast::<half::bf16>().add(at);
-                for (n, value) in row.iter_mut().enumerate() {
-                    *value = (*from.add(n)).to_f32();
-                }
-            }
-        }
+        y.find(tokens, |token| job.y.offset(b, token, k, 0));
     }
 }
 
 #[inline(always)]
-unsafe fn prepare<S: Simd>(
-    job: &Job,
-    path: &Path,
-    steps: Range<usize>,
-    b: usize,
-    k: usize,
-    index: usize,
-    tiles: &mut Tiles,
-) {
+unsafe fn prefetch_block<S: Simd>(job: &Job, channels: Range<usize>, tiles: &Tiles) {
+    let [u, delta, z, y] = &tiles.rows;
+    let read = |view: &View, rows| prefetch::<S>(view.ptr(), view.dtype().size(), rows, channels.clone());
+    read(&job.scan.u, u);
+    read(&job.scan.delta, delta);
+    job.scan.z.iter().for_each(|view| read(view, z));
+    prefetch::<S>(job.y.ptr(), 4, y, channels.clone());
+}
+
+#[inline(always)]
+unsafe fn prepare<S: Simd>(job: &Job, k: usize, block: Block, steps: usize, tiles: &mut Tiles) {
     let scan = job.scan;
-    let block = job.layout.blocks[index];
+    let row = k * scan.channels + block.channel;
     unsafe {
-        let row = k * scan.channels + block.channel;
+        let (dt, x, y) = (tiles.dt.as_mut_ptr(), tiles.x.as_mut_ptr(), tiles.y.as_mut_ptr());
+        gather::<S>(&scan.u, &tiles.rows[0], block.channel, block.width, x);
+        gather::<S>(&scan.delta, &tiles.rows[1], block.channel, block.width, dt);
         let bias = per_channel::<S>(scan.delta_bias, row, block.width);
         let skip = per_channel::<S>(scan.d, row, block.width);
-        for (q, &token) in path.tokens[steps].iter().enumerate() {
-            let (mut u, mut delta) = (S::splat(0.0), S::splat(0.0));
-            if token >= 0 {
-                let token = token as usize;
-                u = load_row::<S>(&scan.u, scan.u.offset(b, token, k, 0) + block.channel, block.width);
-                delta = load_row::<S>(
-                    &scan.delta,
-                    scan.delta.offset(b, token, k, 0) + block.channel,
-                    block.width,
-                );
-            }
-            let mut dt = S::add(delta, bias);
+        for at in (0..steps * S::LANES).step_by(S::LANES) {
+            let u = S::load(x.add(at));
+            let mut delta = S::add(S::load(dt.add(at)), bias);
             if scan.softplus {
-                dt = math::softplus::<S>(dt);
+                delta = math::softplus::<S>(delta);
             }
-            S::store(tiles.dt.as_mut_ptr().add(q * S::LANES), dt);
-            S::store(tiles.x.as_mut_ptr().add(q * S::LANES), S::mul(dt, u));
-            S::store(tiles.y.as_mut_ptr().add(q * S::LANES), S::mul(skip, u));
+            S::store(dt.add(at), delta);
+            S::store(x.add(at), S::mul(delta, u));
+            S::store(y.add(at), S::mul(skip, u));
         }
     }
 }
 
-/// A vector of an optional (K, D) argument, zeros if it is absent.
 #[inline(always)]
-pub(crate) unsafe fn per_channel<S: Simd>(values: Option<&[f32]>, at: usize, width: usize) -> S::V {
+unsafe fn finish<S: Simd>(job: &Job, k: usize, block: Block, steps: usize, tiles: &mut Tiles) {
     unsafe {
-        match values {
-            Some(values) if width == S::LANES => S::load(values.as_ptr().add(at)),
-            Some(values) => S::load_part(values.as_ptr().add(at), width),
-            None => S::splat(0.0),
-        }
-    }
-}
-
-/// Asks for the lines that the next block will read: along an arbitrary order no hardware prefetcher can guess them.
-#[inline(always)]
-unsafe fn prefetch<S: Simd>(job: &Job, path: &Path, steps: Range<usize>, b: usize, k: usize, index: usize) {
-    let scan = job.scan;
-    let channel = job.layout.blocks[index].channel;
-    let steps = steps.start.min(path.tokens.len())..steps.end.min(path.tokens.len());
-    for &token in &path.tokens[steps] {
-        if token < 0 {
-            continue;
-        }
-        let token = token as usize;
-        unsafe {
-            prefetch_row::<S>(&scan.u, b, token, k, channel);
-            prefetch_row::<S>(&scan.delta, b, token, k, channel);
-            if let Some(z) = &scan.z {
-                prefetch_row::<S>(z, b, token, k, channel);
+        let y = tiles.y.as_mut_ptr();
+        if let Some(z) = &job.scan.z {
+            gather::<S>(z, &tiles.rows[2], block.channel, block.width, tiles.z.as_mut_ptr());
+            for at in (0..steps * S::LANES).step_by(S::LANES) {
+                let z = S::load(tiles.z.as_ptr().add(at));
+                S::store(y.add(at), S::mul(S::load(y.add(at)), S::mul(z, math::sigmoid::<S>(z))));
             }
-            S::prefetch(job.y.ptr::<f32>().wrapping_add(job.y.offset(b, token, k, 0) + channel).cast());
         }
+        scatter::<S>(job.y, &tiles.rows[3], block.channel, block.width, y, job.stored[k]);
     }
-}
-
-#[inline(always)]
-pub(crate) unsafe fn prefetch_row<S: Simd>(
-    view: &crate::View,
-    b: usize,
-    token: usize,
-    k: usize,
-    channel: usize,
-) {
-    let size = if view.dtype() == Dtype::Bf16 { 2 } else { 4 };
-    unsafe { S::prefetch(view.ptr().wrapping_add((view.offset(b, token, k, 0) + channel) * size)) }
 }
 
 #[inline(always)]
 unsafe fn recur<S: Simd>(
-    path: &Path,
-    steps: Range<usize>,
+    steps: usize,
+    resets: &[bool],
     states: usize,
     decay: *const f32,
     h: *mut f32,
     tiles: &mut Tiles,
 ) {
-    let resets = if path.resets.is_empty() { &[][..] } else { &path.resets[steps.clone()] };
     let mut n = 0;
     unsafe {
-        // Sixteen-lane sets have 32 registers: eight states and their decays fit beside the polynomial.
-        while S::LANES == 16 && n + 8 <= states {
-            recur_tile::<S, 8>(steps.len(), resets, states, n, decay, h, tiles);
+        while n + 8 <= states {
+            recur_tile::<S, 8>(steps, resets, states, n, decay, h, tiles);
             n += 8;
         }
         while n + 4 <= states {
-            recur_tile::<S, 4>(steps.len(), resets, states, n, decay, h, tiles);
+            recur_tile::<S, 4>(steps, resets, states, n, decay, h, tiles);
             n += 4;
         }
         while n + 2 <= states {
-            recur_tile::<S, 2>(steps.len(), resets, states, n, decay, h, tiles);
+            recur_tile::<S, 2>(steps, resets, states, n, decay, h, tiles);
             n += 2;
         }
         if n < states {
-            recur_tile::<S, 1>(steps.len(), resets, states, n, decay, h, tiles);
+            recur_tile::<S, 1>(steps, resets, states, n, decay, h, tiles);
         }
     }
 }
@@ -331,72 +286,59 @@ unsafe fn recur_tile<S: Simd, const NS: usize>(
     tiles: &mut Tiles,
 ) {
     unsafe {
+        let (decay, h) = (decay.add(n0 * S::LANES), h.add(n0 * S::LANES));
+        let (dt, x, y) = (tiles.dt.as_ptr(), tiles.x.as_ptr(), tiles.y.as_mut_ptr());
+        let (b, c) = (tiles.b.as_ptr().add(n0), tiles.c.as_ptr().add(n0));
+        let fused = S::REGISTERS >= 32;
+        if !fused {
+            decays::<S, NS>(steps, dt, decay, tiles.e.as_mut_ptr(), NS);
+        }
+        let e = tiles.e.as_ptr();
         let mut a = [S::splat(0.0); NS];
         let mut state = [S::splat(0.0); NS];
         for n in 0..NS {
-            a[n] = S::load(decay.add((n0 + n) * S::LANES));
-            state[n] = S::load(h.add((n0 + n) * S::LANES));
+            a[n] = S::load(decay.add(n * S::LANES));
+            state[n] = S::load(h.add(n * S::LANES));
         }
-        let (dt, x, y) = (tiles.dt.as_ptr(), tiles.x.as_ptr(), tiles.y.as_mut_ptr());
-        let (b, c) = (tiles.b.as_ptr().add(n0), tiles.c.as_ptr().add(n0));
         for q in 0..steps {
             if !resets.is_empty() && resets[q] {
                 state = [S::splat(0.0); NS];
             }
             let (dt, x) = (S::load(dt.add(q * S::LANES)), S::load(x.add(q * S::LANES)));
-            let mut sum = S::load(y.add(q * S::LANES));
+            // Two sums: half the latency from one state to the next.
+            let mut sum = [S::load(y.add(q * S::LANES)), S::splat(0.0)];
             let (b, c) = (b.add(q * states), c.add(q * states));
             for n in 0..NS {
-                let e = S::exp2(S::mul(dt, a[n]));
+                let e =
+                    if fused { S::decay(S::mul(dt, a[n])) } else { S::load(e.add((q * NS + n) * S::LANES)) };
                 state[n] = S::fma(e, state[n], S::mul(x, S::splat(*b.add(n))));
-                sum = S::fma(state[n], S::splat(*c.add(n)), sum);
+                sum[n % 2] = S::fma(state[n], S::splat(*c.add(n)), sum[n % 2]);
             }
-            S::store(y.add(q * S::LANES), sum);
+            S::store(y.add(q * S::LANES), S::add(sum[0], sum[1]));
         }
         for n in 0..NS {
-            S::store(h.add((n0 + n) * S::LANES), state[n]);
+            S::store(h.add(n * S::LANES), state[n]);
         }
     }
 }
 
+/// The decays exp(dt A) of `NS` states over a chunk, on their own where registers are few: the polynomial's constants
+/// stay in registers then. `e` is (step, `width`, lane); `decay` holds A log2(e).
 #[inline(always)]
-unsafe fn finish<S: Simd>(
-    job: &Job,
-    path: &Path,
-    steps: Range<usize>,
-    b: usize,
-    k: usize,
-    index: usize,
-    tiles: &Tiles,
+pub(super) unsafe fn decays<S: Simd, const NS: usize>(
+    steps: usize,
+    dt: *const f32,
+    decay: *const f32,
+    e: *mut f32,
+    width: usize,
 ) {
-    let scan = job.scan;
-    let block = job.layout.blocks[index];
-    for (q, &token) in path.tokens[steps].iter().enumerate() {
-        if token < 0 {
-            continue;
-        }
-        let token = token as usize;
-        unsafe {
-            let mut y = S::load(tiles.y.as_ptr().add(q * S::LANES));
-            if let Some(z) = &scan.z {
-                let z = load_row::<S>(z, z.offset(b, token, k, 0) + block.channel, block.width);
-                y = S::mul(y, S::mul(z, math::sigmoid::<S>(z)));
-            }
-            let to = job.y.ptr::<f32>().add(job.y.offset(b, token, k, 0) + block.channel);
-            put::<S>(to, y, block.width, job.stored[k]);
-        }
-    }
-}
-
-/// Stores a vector, or adds it to what is there.
-#[inline(always)]
-pub(crate) unsafe fn put<S: Simd>(to: *mut f32, value: S::V, width: usize, store: bool) {
     unsafe {
-        let value = match (store, width == S::LANES) {
-            (true, _) => value,
-            (false, true) => S::add(S::load(to), value),
-            (false, false) => S::add(S::load_part(to, width), value),
-        };
-        if width == S::LANES { S::store(to, value) } else { S::store_part(to, value, width) }
+        for q in 0..steps {
+            let dt = S::load(dt.add(q * S::LANES));
+            for n in 0..NS {
+                let value = S::decay(S::mul(dt, S::load(decay.add(n * S::LANES))));
+                S::store(e.add((q * width + n) * S::LANES), value);
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::Scan;
+use super::{Aligned, Scan};
 use crate::{Dtype, Isa, View, orders::Paths, simd::Simd};
 
 /// A vector of channels that share a group.
@@ -17,14 +17,19 @@ pub(crate) struct Block {
     pub group: usize,
 }
 
+impl Block {
+    /// Its channels.
+    pub fn channels(&self) -> Range<usize> {
+        self.channel..self.channel + self.width
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     pub lanes: usize,
     pub blocks: Vec<Block>,
     /// Steps between two checkpoints of the state.
     pub chunk: usize,
-    /// States the backward holds at a time, so that its tiles stay in the second-level cache.
-    pub state_tile: usize,
 }
 
 impl Layout {
@@ -42,8 +47,7 @@ impl Layout {
             .collect();
         // Checkpoints take N / chunk of an activation's size: the chunk grows with N to keep that below one half.
         let chunk = (2 * scan.states.next_power_of_two()).clamp(32, 256);
-        let state_tile = if chunk <= 64 { 16 } else { 8 };
-        Layout { lanes, blocks, chunk, state_tile }
+        Layout { lanes, blocks, chunk }
     }
 
     /// f32 values of the checkpoints of one order of one sample: chunk, block, state, lane.
@@ -59,16 +63,16 @@ impl Layout {
     }
 
     /// (K, D, N) to (K, block, state, lane), times `scale`; zeros in the lanes that have no channel.
-    pub fn pack(&self, a: &[f32], channels: usize, states: usize, scale: f32) -> Vec<f32> {
-        let mut packed = Vec::with_capacity(a.len().next_multiple_of(self.lanes));
-        for a in a.chunks_exact((channels * states).max(1)) {
-            for block in &self.blocks {
-                for n in 0..states {
-                    packed.extend((0..self.lanes).map(|lane| {
-                        if lane < block.width { a[(block.channel + lane) * states + n] * scale } else { 0.0 }
-                    }));
-                }
-            }
+    pub fn pack(&self, a: &[f32], channels: usize, states: usize, scale: f32) -> Aligned {
+        let per_order = self.blocks.len() * states * self.lanes;
+        let mut packed = Aligned::zeros(a.len() / (channels * states).max(1) * per_order);
+        for (k, a) in a.chunks_exact((channels * states).max(1)).enumerate() {
+            let order = &mut packed[k * per_order..(k + 1) * per_order];
+            self.exchange(0..self.blocks.len(), states, |from, to| {
+                let value = a[from] * scale;
+                // The one NaN that `Simd::decay` keeps.
+                order[to] = if value.is_nan() { f32::NAN } else { value };
+            });
         }
         packed
     }

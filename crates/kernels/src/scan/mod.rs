@@ -15,9 +15,12 @@
 //! vary along the sequence. [`wide`] does everything (complex A, constant B and C) in f64, plainly. [`step`] is one
 //! token of the recurrence on a state kept by the caller.
 
+mod aligned;
 mod backward;
 mod forward;
 mod layout;
+mod retrace;
+mod rows;
 pub mod step;
 pub mod wide;
 
@@ -25,8 +28,9 @@ pub use backward::{Backward, backward};
 pub use forward::{Forward, checkpoint_len, forward};
 
 use crate::{Error, Orders, Result, View, orders::Paths};
-pub(crate) use forward::{per_channel, prefetch_row, put};
+pub(crate) use aligned::Aligned;
 pub(crate) use layout::{Layout, load_row};
+pub(crate) use rows::{per_channel, prefetch_row, put};
 
 /// A selective scan: shapes and inputs. (B batch, L tokens, K directions, D channels, G groups, N states.)
 #[derive(Clone, Copy)]

@@ -2,7 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use super::{Simd, math::EXP2_HALF};
+use super::{
+    Simd,
+    math::{DECAY, EXP2_HALF},
+};
 
 /// See [`Simd`].
 #[derive(Clone, Copy)]
@@ -69,6 +72,10 @@ impl Simd for Avx2 {
         unsafe { _mm256_xor_ps(x, _mm256_set1_ps(-0.0)) }
     }
     #[inline(always)]
+    unsafe fn select_positive(x: __m256, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_blendv_ps(a, b, x) }
+    }
+    #[inline(always)]
     unsafe fn exp2(x: __m256) -> __m256 {
         unsafe {
             // Clamped where the result is 0 or infinite anyway, so that the exponent fits; NaN passes.
@@ -95,7 +102,31 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn exp(x: __m256) -> __m256 {
-        unsafe { super::math::exp_fused::<Self>(x) }
+        unsafe { super::math::exp_fused::<Self>(x, Self::exp2) }
+    }
+    #[inline(always)]
+    unsafe fn exp_flushed(x: __m256) -> __m256 {
+        unsafe { super::math::exp_fused::<Self>(x, Self::decay) }
+    }
+    #[inline(always)]
+    unsafe fn decay(x: __m256) -> __m256 {
+        unsafe {
+            let x = _mm256_max_ps(_mm256_set1_ps(-127.0), _mm256_min_ps(_mm256_set1_ps(128.0), x));
+            // Adding 1.5 2^23 rounds to an integer k, which then stands in the low bits.
+            let magic = _mm256_set1_ps(12_582_912.0);
+            let t = _mm256_add_ps(x, magic);
+            let f = _mm256_sub_ps(x, _mm256_sub_ps(t, magic));
+            let [c0, c1, c2, c3, c4, c5] = DECAY;
+            let mut p = _mm256_fmadd_ps(_mm256_set1_ps(c5), f, _mm256_set1_ps(c4));
+            p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(c3));
+            p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(c2));
+            p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(c1));
+            p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(c0));
+            // p 2^k by adding k to the exponent of p: 0 for x = -127, infinity for 128. A NaN stays one: those that
+            // arithmetic makes have no low bits for the shift to bring up.
+            let k = _mm256_slli_epi32::<23>(_mm256_castps_si256(t));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), k))
+        }
     }
     #[inline(always)]
     unsafe fn sum(v: __m256) -> f32 {
@@ -103,6 +134,19 @@ impl Simd for Avx2 {
             let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn sums(v: [__m256; 8]) -> [f32; 8] {
+        unsafe {
+            let pair = |i: usize| _mm256_hadd_ps(v[i], v[i + 1]);
+            let low = _mm256_hadd_ps(pair(0), pair(2));
+            let high = _mm256_hadd_ps(pair(4), pair(6));
+            let sums = _mm256_add_ps(
+                _mm256_permute2f128_ps::<0x20>(low, high),
+                _mm256_permute2f128_ps::<0x31>(low, high),
+            );
+            std::mem::transmute(sums)
         }
     }
     #[inline(always)]

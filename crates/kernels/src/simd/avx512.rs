@@ -11,6 +11,7 @@ pub struct Avx512;
 impl Simd for Avx512 {
     type V = __m512;
     const LANES: usize = 16;
+    const REGISTERS: usize = 32;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
@@ -77,6 +78,10 @@ impl Simd for Avx512 {
         unsafe { _mm512_xor_ps(x, _mm512_set1_ps(-0.0)) }
     }
     #[inline(always)]
+    unsafe fn select_positive(x: __m512, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(x)), a, b) }
+    }
+    #[inline(always)]
     unsafe fn exp2(x: __m512) -> __m512 {
         // VREDUCEPS leaves x - floor(x) (0 for infinities), VSCALEFPS multiplies by 2^floor(x): together they
         // handle denormal results, overflow, infinities and NaN without a branch or a clamp.
@@ -95,7 +100,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn exp(x: __m512) -> __m512 {
-        unsafe { super::math::exp_fused::<Self>(x) }
+        unsafe { super::math::exp_fused::<Self>(x, Self::exp2) }
     }
     #[inline(always)]
     unsafe fn sum(v: __m512) -> f32 {

@@ -4,9 +4,12 @@
 //! | --- | --- |
 //! | [`Simd::exp2`] | 2 units in the last place; results below 2^-126: 2 steps of 2^-149 |
 //! | [`Simd::exp`] | 3 units in the last place |
-//! | [`sigmoid`], [`softplus`] | 5 units in the last place; results below 2^-126 may be 0 |
+//! | [`Simd::decay`] | 3 units in the last place between 2^-126 and 2^127; 0 or the value below, infinity or the value above |
+//! | [`sigmoid`], [`softplus`] | 6 units in the last place; results below 2^-126 may be 0 |
 //!
 //! Infinities give the limits, NaN gives NaN.
+
+#![allow(clippy::excessive_precision)] // constants as they were computed
 
 use super::Simd;
 
@@ -32,26 +35,38 @@ pub(crate) const EXP2_HALF: [f32; 7] = [
     0.000_153_458_120_005_759_38,
 ];
 
+/// Minimax polynomial of 2^f on [-1/2, 1/2], degree 5 with 2^0 = 1 exactly, relative error 9.2e-8.
+pub(crate) const DECAY: [f32; 6] = [
+    1.0,
+    0.693_146_977_598_721_6,
+    0.240_222_420_848_199_9,
+    0.055_507_337_437_012_7,
+    0.009_671_512_673_816_18,
+    0.001_326_472_714_849_97,
+];
+
+/// Minimax polynomial of 2 atanh(s) / s - 2 in q = s^2 on [0, 1/9] without its constant, relative error 4.5e-9.
+const ATANH: [f32; 4] = [0.666_664_16, 0.400_215_27, 0.280_018_05, 0.280_119_88];
+
 /// log2(e) in two parts: the second carries what f32 cannot hold of the first.
 const LOG2_E: f32 = std::f32::consts::LOG2_E;
 const LOG2_E_REST: f32 = 1.925_963_033_500_9e-8;
 
-/// e^x, with the rounding error of x log2(e) carried along so that the bound holds for large |x| too.
-/// For instruction sets with a fused multiply-add.
+/// e^x through `power` (2^x), with the rounding error of x log2(e) carried along so that the bound holds for large |x|
+/// too. For instruction sets with a fused multiply-add.
 ///
 /// # Safety
 /// As for [`Simd`].
 #[inline(always)]
-pub(super) unsafe fn exp_fused<S: Simd>(x: S::V) -> S::V {
+pub(super) unsafe fn exp_fused<S: Simd>(x: S::V, power: unsafe fn(S::V) -> S::V) -> S::V {
     unsafe {
         // Beyond these the result is 0 or infinite; within them nothing below meets an infinity.
         let x = S::at_most(S::at_least(x, S::splat(-105.0)), S::splat(90.0));
         let scale = S::splat(LOG2_E);
         let t = S::mul(x, scale);
         let rest = S::fma(x, S::splat(LOG2_E_REST), S::fma(x, scale, S::neg(t)));
-        let power = S::exp2(t);
         // A product, not `power + power rest`: an infinite power stays infinite whatever the sign of the rest.
-        S::mul(power, S::fma(rest, S::splat(std::f32::consts::LN_2), S::splat(1.0)))
+        S::mul(power(t), S::fma(rest, S::splat(std::f32::consts::LN_2), S::splat(1.0)))
     }
 }
 
@@ -63,7 +78,7 @@ pub(super) unsafe fn exp_fused<S: Simd>(x: S::V) -> S::V {
 pub unsafe fn sigmoid<S: Simd>(x: S::V) -> S::V {
     unsafe {
         let one = S::splat(1.0);
-        S::div(one, S::add(one, S::exp(S::neg(x))))
+        S::div(one, S::add(one, S::exp_flushed(S::neg(x))))
     }
 }
 
@@ -73,19 +88,27 @@ pub unsafe fn sigmoid<S: Simd>(x: S::V) -> S::V {
 /// As for [`Simd`].
 #[inline(always)]
 pub unsafe fn softplus<S: Simd>(x: S::V) -> S::V {
+    unsafe { softplus_sigmoid::<S>(x).0 }
+}
+
+/// [`softplus`] and its derivative [`sigmoid`] for the price of one exponential.
+///
+/// # Safety
+/// As for [`Simd`].
+#[inline(always)]
+pub unsafe fn softplus_sigmoid<S: Simd>(x: S::V) -> (S::V, S::V) {
     unsafe {
-        let y = S::exp(S::neg(S::abs(x)));
+        let y = S::exp_flushed(S::neg(S::abs(x)));
         let s = S::div(y, S::add(y, S::splat(2.0)));
         let q = S::mul(s, s);
-        let mut p = S::splat(2.0 / 17.0);
-        p = S::fma(p, q, S::splat(2.0 / 15.0));
-        p = S::fma(p, q, S::splat(2.0 / 13.0));
-        p = S::fma(p, q, S::splat(2.0 / 11.0));
-        p = S::fma(p, q, S::splat(2.0 / 9.0));
-        p = S::fma(p, q, S::splat(2.0 / 7.0));
-        p = S::fma(p, q, S::splat(2.0 / 5.0));
-        p = S::fma(p, q, S::splat(2.0 / 3.0));
-        p = S::fma(p, q, S::splat(2.0));
-        S::fma(s, p, S::at_least(x, S::splat(0.0)))
+        let [c1, c2, c3, c4] = ATANH;
+        let q2 = S::mul(q, q);
+        let low = S::fma(S::splat(c1), q, S::splat(2.0));
+        let high = S::fma(S::fma(S::splat(c4), q, S::splat(c3)), q, S::splat(c2));
+        let log = S::mul(s, S::fma(high, q2, low));
+        let one = S::splat(1.0);
+        // sigmoid(|x|) = 1 / (1 + y), sigmoid(-|x|) = y / (1 + y).
+        let slope = S::div(S::select_positive(x, one, y), S::add(one, y));
+        (S::add(log, S::at_least(x, S::splat(0.0))), slope)
     }
 }

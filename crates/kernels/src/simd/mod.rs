@@ -26,6 +26,8 @@ pub trait Simd: Copy + 'static {
     type V: Copy;
     /// f32 values in a vector.
     const LANES: usize;
+    /// Vector registers: with 32, eight states, their decays and the polynomial of [`Simd::decay`] fit at once.
+    const REGISTERS: usize = 16;
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;
@@ -44,12 +46,31 @@ pub trait Simd: Copy + 'static {
     unsafe fn at_most(x: Self::V, hi: Self::V) -> Self::V;
     unsafe fn abs(x: Self::V) -> Self::V;
     unsafe fn neg(x: Self::V) -> Self::V;
+    /// `a` where the sign bit of `x` is clear, else `b`.
+    unsafe fn select_positive(x: Self::V, a: Self::V, b: Self::V) -> Self::V;
     /// 2^x: see [`math`] for the bound.
     unsafe fn exp2(x: Self::V) -> Self::V;
     /// e^x: see [`math`] for the bound.
     unsafe fn exp(x: Self::V) -> Self::V;
+    /// e^x with results below 2^-126 flushed to 0 where that is faster: see [`math`] for the bound.
+    #[inline(always)]
+    unsafe fn exp_flushed(x: Self::V) -> Self::V {
+        unsafe { Self::exp(x) }
+    }
+    /// 2^x as the recurrences need it, faster where the instruction set has no help for exponents: 2^0 is exactly 1,
+    /// results below 2^-126 may be 0 and from 2^127 on infinite. The NaNs that arithmetic makes stay NaN; one made by
+    /// hand, with low bits set, may not. See [`math`] for the bound.
+    #[inline(always)]
+    unsafe fn decay(x: Self::V) -> Self::V {
+        unsafe { Self::exp2(x) }
+    }
     /// Sum of the lanes in an order that depends on nothing but the vector's width.
     unsafe fn sum(v: Self::V) -> f32;
+    /// [`Simd::sum`] of each of eight vectors; the order of the additions may differ from it.
+    #[inline(always)]
+    unsafe fn sums(v: [Self::V; 8]) -> [f32; 8] {
+        v.map(|v| unsafe { Self::sum(v) })
+    }
     /// Brings the cache line at `p` near; any address is fine.
     unsafe fn prefetch(p: *const u8);
 

@@ -72,6 +72,10 @@ impl Simd for Portable {
         x.map(|x| -x)
     }
     #[inline(always)]
+    unsafe fn select_positive(x: V, a: V, b: V) -> V {
+        std::array::from_fn(|i| if x[i].is_sign_positive() { a[i] } else { b[i] })
+    }
+    #[inline(always)]
     unsafe fn exp2(x: V) -> V {
         x.map(|x| {
             // Written so that NaN passes both clamps.

@@ -1,0 +1,148 @@
+//! Between rows in token order and tiles in step order.
+//!
+//! Where a chunk's rows lie is looked up once; every channel block of the chunk then copies its lanes from there.
+
+use std::ops::Range;
+
+use super::load_row;
+use crate::{Dtype, View, ViewMut, simd::Simd};
+
+/// Where the rows of a chunk's steps lie in one view: element offsets of their first channel.
+#[derive(Default)]
+pub(super) struct Rows(Vec<usize>);
+
+impl Rows {
+    /// Looks the rows of `tokens` up; a blank step has none.
+    pub fn find(&mut self, tokens: &[i32], offset: impl Fn(usize) -> usize) {
+        self.0.clear();
+        self.0
+            .extend(tokens.iter().map(|&token| if token < 0 { usize::MAX } else { offset(token as usize) }));
+    }
+
+    #[inline(always)]
+    fn iter(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.0.iter().copied().enumerate().filter(|(_, row)| *row != usize::MAX)
+    }
+}
+
+/// Copies `width` lanes from `channel` on of every row into `tile` (step, lane), as f32; zeros for blank steps.
+///
+/// # Safety
+/// The rows were found in `view`, which was checked for all its tokens and channels; `tile` has room for every step.
+#[inline(always)]
+pub(super) unsafe fn gather<S: Simd>(view: &View, rows: &Rows, channel: usize, width: usize, tile: *mut f32) {
+    unsafe {
+        if view.dtype() == Dtype::F32 && width == S::LANES {
+            let from = view.ptr().cast::<f32>();
+            for (q, &row) in rows.0.iter().enumerate() {
+                let value = if row == usize::MAX { S::splat(0.0) } else { S::load(from.add(row + channel)) };
+                S::store(tile.add(q * S::LANES), value);
+            }
+        } else {
+            for (q, &row) in rows.0.iter().enumerate() {
+                let blank = row == usize::MAX;
+                let value = if blank { S::splat(0.0) } else { load_row::<S>(view, row + channel, width) };
+                S::store(tile.add(q * S::LANES), value);
+            }
+        }
+    }
+}
+
+/// Writes (`store`) or adds the lanes of `tile` to every row of `view`.
+///
+/// # Safety
+/// As [`gather`]; nobody else writes these channels.
+#[inline(always)]
+pub(super) unsafe fn scatter<S: Simd>(
+    view: &ViewMut,
+    rows: &Rows,
+    channel: usize,
+    width: usize,
+    tile: *const f32,
+    store: bool,
+) {
+    unsafe {
+        let to = view.ptr::<f32>();
+        for (q, row) in rows.iter() {
+            put::<S>(to.add(row + channel), S::load(tile.add(q * S::LANES)), width, store);
+        }
+    }
+}
+
+/// Stores a vector, or adds it to what is there.
+#[inline(always)]
+pub(crate) unsafe fn put<S: Simd>(to: *mut f32, value: S::V, width: usize, store: bool) {
+    unsafe {
+        let value = match (store, width == S::LANES) {
+            (true, _) => value,
+            (false, true) => S::add(S::load(to), value),
+            (false, false) => S::add(S::load_part(to, width), value),
+        };
+        if width == S::LANES { S::store(to, value) } else { S::store_part(to, value, width) }
+    }
+}
+
+/// Asks for the lines that hold `channels` of every row: along an arbitrary order no hardware prefetcher guesses them.
+#[inline(always)]
+pub(super) fn prefetch<S: Simd>(base: *const u8, size: usize, rows: &Rows, channels: Range<usize>) {
+    // A cache line serves several blocks: ask once, at the block that enters it.
+    let per_line = 64 / size;
+    if channels.start % per_line >= channels.len().max(1) {
+        return;
+    }
+    for (_, row) in rows.iter() {
+        // Safety: a prefetch may name any address.
+        unsafe { S::prefetch(base.wrapping_add((row + channels.start) * size)) }
+    }
+}
+
+/// Rows of B or C for the given tokens of one (sample, direction, group), as f32 (step, state); zeros for blanks.
+///
+/// # Safety
+/// `view` was checked for every token, group and state; `tile` has room.
+pub(super) fn coefficients(
+    view: &View,
+    tile: &mut [f32],
+    tokens: &[i32],
+    [b, k, g]: [usize; 3],
+    states: usize,
+) {
+    for (row, &token) in tile.chunks_exact_mut(states.max(1)).zip(tokens) {
+        if token < 0 {
+            row.fill(0.0);
+            continue;
+        }
+        let at = view.offset(b, token as usize, k, g);
+        // Safety: see above.
+        unsafe {
+            if view.dtype() == Dtype::F32 {
+                std::ptr::copy_nonoverlapping(view.ptr().cast::<f32>().add(at), row.as_mut_ptr(), states);
+            } else {
+                let from = view.ptr().cast::<half::bf16>().add(at);
+                for (n, value) in row.iter_mut().enumerate() {
+                    *value = (*from.add(n)).to_f32();
+                }
+            }
+        }
+    }
+}
+
+/// A vector of an optional (K, D) argument, zeros if it is absent.
+#[inline(always)]
+pub(crate) unsafe fn per_channel<S: Simd>(values: Option<&[f32]>, at: usize, width: usize) -> S::V {
+    unsafe {
+        match values {
+            Some(values) if width == S::LANES => S::load(values.as_ptr().add(at)),
+            Some(values) => S::load_part(values.as_ptr().add(at), width),
+            None => S::splat(0.0),
+        }
+    }
+}
+
+/// Asks for the line at one channel of one row.
+#[inline(always)]
+pub(crate) unsafe fn prefetch_row<S: Simd>(view: &View, b: usize, token: usize, k: usize, channel: usize) {
+    unsafe {
+        S::prefetch(view.ptr().wrapping_add((view.offset(b, token, k, 0) + channel) * view.dtype().size()))
+    }
+}
