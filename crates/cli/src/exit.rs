@@ -1,4 +1,5 @@
-//! Exit codes: 0 done, 1 failed, 2 the command line, the config or the pattern is wrong.
+//! Exit codes: 0 done, 1 failed, 2 the command line, the config or the pattern is wrong, 130 interrupted by Ctrl-C (a
+//! training run has then saved and can be resumed).
 
 use std::process::ExitCode;
 
@@ -36,4 +37,5 @@ fn is_usage(cause: &(dyn std::error::Error + 'static)) -> bool {
     cause.is::<Usage>()
         || cause.downcast_ref().is_some_and(core)
         || cause.downcast_ref().is_some_and(ophidian_scan::Error::is_usage)
+        || cause.downcast_ref().is_some_and(ophidian_train::Error::is_usage)
 }

@@ -11,7 +11,7 @@ mod printer;
 fn main() -> ExitCode {
     let printer = printer::Printer::new();
     match commands::Cli::parse().run(&printer) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => exit::report(&error, &printer),
     }
 }

@@ -33,6 +33,12 @@ impl Printer {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
+    /// A message on a terminal that the next one replaces; an empty one clears the line.
+    pub fn status(&self, text: impl std::fmt::Display) {
+        let mut terminal = io::stderr().lock();
+        let _ = write!(terminal, "\r\x1b[K{text}").and_then(|()| terminal.flush());
+    }
+
     /// An error and what caused it.
     pub fn error(&self, error: &anyhow::Error) {
         let mut text = format!("error: {error}");

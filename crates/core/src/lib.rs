@@ -2,11 +2,19 @@
 
 pub mod adapter;
 pub mod authors;
+pub mod backbone;
+pub mod bench;
+pub mod block;
 pub mod config;
 pub mod data;
 pub mod error;
 pub mod files;
+pub mod init;
+pub mod keymap;
+pub mod layers;
+pub mod mixer;
 pub mod ops;
+pub mod published;
 pub mod rng;
 pub mod tensors;
 pub mod torch;

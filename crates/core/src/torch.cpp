@@ -132,6 +132,13 @@ void ophidian_autocast_leave(bool before) {
   at::autocast::set_autocast_enabled(at::kCPU, before);
 }
 
+// Turns autocast on the CPU on or off; returns whether it was on.
+bool ophidian_autocast_set(bool enabled) {
+  bool before = at::autocast::is_autocast_enabled(at::kCPU);
+  at::autocast::set_autocast_enabled(at::kCPU, enabled);
+  return before;
+}
+
 // `tensors` holds parameters, gradients, first moments, second moments, steps: `count` each. `options`: learning rate,
 // beta1, beta2, weight decay, eps. Returns null, or a message to be freed with free().
 char* ophidian_fused_adamw(const at::Tensor* const* tensors, size_t count, const double* options) {

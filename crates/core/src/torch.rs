@@ -10,6 +10,7 @@ use crate::{Error, Result};
 unsafe extern "C" {
     fn ophidian_autocast_enter() -> bool;
     fn ophidian_autocast_leave(before: bool);
+    fn ophidian_autocast_set(enabled: bool) -> bool;
     fn ophidian_fused_adamw(
         tensors: *const *const C_tensor,
         count: usize,
@@ -28,6 +29,18 @@ pub fn autocast<T>(enabled: bool, f: impl FnOnce() -> T) -> T {
         }
     }
     let _leave = enabled.then(|| Leave(unsafe { ophidian_autocast_enter() }));
+    f()
+}
+
+/// Runs `f` with autocast off: for what must stay in f32 within [`autocast`].
+pub fn full_precision<T>(f: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            unsafe { ophidian_autocast_set(self.0) };
+        }
+    }
+    let _restore = Restore(unsafe { ophidian_autocast_set(false) });
     f()
 }
 

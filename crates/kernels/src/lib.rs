@@ -10,6 +10,7 @@ pub mod conv;
 mod error;
 pub mod orders;
 pub mod pool;
+pub mod probe;
 pub mod scan;
 pub mod simd;
 pub mod view;

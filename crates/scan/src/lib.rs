@@ -1,13 +1,18 @@
 //! Scan geometry: in which orders the tokens of a geometry are visited. No tensors, no libtorch.
 //!
-//! An [`Order`] is one direction, a [`Plan`] several over the same tokens, a [`Geometry`] says where the tokens lie.
+//! An [`Order`] is one direction, a [`Plan`] several over the same tokens, a [`Geometry`] says where the tokens lie, and
+//! a [`Pattern`] is the rule that makes a plan for a geometry. [`draw`] shows a plan as text or SVG.
 
+pub mod draw;
 mod error;
+mod files;
 mod geometry;
 mod order;
+mod pattern;
 mod plan;
 
 pub use error::{Error, Result, SyntaxError};
 pub use geometry::{Geometry, MAX_DIRECTIONS, MAX_STEPS};
 pub use order::{Blank, Order, Summary};
+pub use pattern::{Args, Entry, Kind, Modifier, Param, Pattern, Rule, Value, entries, register};
 pub use plan::Plan;

@@ -1,7 +1,18 @@
 //! One module per command.
 
+mod bench;
+mod config;
+mod data;
 mod doctor;
+mod eval;
+mod forward;
 mod op;
+mod predict;
+mod scan;
+mod setup;
+mod train;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -18,18 +29,40 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Train(train::Args),
+    Eval(eval::Args),
+    Predict(predict::Args),
+    /// Check configs, print them whole, explain their keys.
+    Config(config::Args),
     /// Run one op on tensors from a file, to hold it against any other implementation.
     Op(op::Args),
+    /// Run a published model (their folder, their parameter names) on tensors from a file, with gradients.
+    Forward(forward::Args),
+    /// List, draw and export scan patterns.
+    Scan(scan::Args),
+    /// List, inspect and fetch data sets.
+    Data(data::Args),
+    /// Time the ops.
+    Bench(bench::Args),
     /// Say what this machine offers: libtorch, SIMD, threads, GPU.
     Doctor(doctor::Args),
 }
 
 impl Cli {
     /// Runs the command.
-    pub fn run(self, printer: &Printer) -> Result<()> {
+    pub fn run(self, printer: &Printer) -> Result<ExitCode> {
         match self.command {
-            Command::Op(args) => op::run(args, printer),
-            Command::Doctor(args) => doctor::run(args, printer),
+            Command::Train(args) => return train::run(args, printer),
+            Command::Eval(args) => eval::run(args, printer)?,
+            Command::Predict(args) => predict::run(args, printer)?,
+            Command::Config(args) => config::run(args, printer)?,
+            Command::Op(args) => op::run(args, printer)?,
+            Command::Forward(args) => forward::run(args, printer)?,
+            Command::Scan(args) => scan::run(args, printer)?,
+            Command::Data(args) => data::run(args, printer)?,
+            Command::Bench(args) => bench::run(args, printer)?,
+            Command::Doctor(args) => doctor::run(args, printer)?,
         }
+        Ok(ExitCode::SUCCESS)
     }
 }

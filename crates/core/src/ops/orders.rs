@@ -88,6 +88,18 @@ impl Orders {
         self.0.directions as i64
     }
 
+    /// The first direction alone.
+    pub fn first(&self) -> Orders {
+        fn heads<T: Copy>(values: &[T], sample: usize, steps: usize) -> Vec<T> {
+            values.chunks(sample.max(1)).flat_map(|directions| &directions[..steps]).copied().collect()
+        }
+        let Table { ref table, ref resets, steps, directions, tokens, samples } = *self.0;
+        let sample = steps * directions;
+        let table = heads(table, sample, steps);
+        let resets = resets.as_ref().map(|resets| heads(resets, sample, steps));
+        Orders(Arc::new(Table { table, resets, steps, directions: directions.min(1), tokens, samples }))
+    }
+
     /// L.
     pub fn tokens(&self) -> i64 {
         self.0.tokens as i64

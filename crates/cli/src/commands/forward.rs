@@ -1,0 +1,54 @@
+//! `ophidian forward`: a published model on tensors from a file.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use ophidian_core::{
+    config::nearest,
+    published::{self, Family},
+    tensors,
+};
+
+use crate::{exit::Usage, printer::Printer};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The family that the model belongs to, for example vim.
+    #[arg(long, value_name = "NAME")]
+    family: String,
+    /// The model as its authors publish it: a folder with `config.json` and `model.safetensors`.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Tensors `in.*`: what the model reads, and `in.labels` if gradients are wanted.
+    #[arg(long, value_name = "FILE.safetensors")]
+    input: PathBuf,
+    /// Where `out.*` go, and `grad.*` under the authors' parameter names if there are labels.
+    #[arg(long, value_name = "FILE.safetensors")]
+    output: PathBuf,
+}
+
+/// The families of every adapter.
+fn families() -> impl Iterator<Item = &'static dyn Family> {
+    ophidian_vision::models::FAMILIES.iter().copied()
+}
+
+pub fn run(args: Args, printer: &Printer) -> Result<()> {
+    let Some(family) = families().find(|family| family.name() == args.family) else {
+        let known: Vec<&str> = families().map(|family| family.name()).collect();
+        let hint = nearest(&args.family, known.iter().copied());
+        let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+        let known = known.join(", ");
+        return Err(Usage(format!("there is no family `{}`; there is {known}{hint}", args.family)).into());
+    };
+    let input = tensors::read(&args.input)?;
+    let results = published::run(family, &args.model, &input)?;
+    tensors::write(&args.output, &results)?;
+    for (name, tensor) in results.iter().filter(|(name, _)| name.starts_with("out.")) {
+        printer.line(format_args!("{name} {:?} {:?}", tensor.size(), tensor.kind()))?;
+    }
+    let gradients = results.keys().filter(|name| name.starts_with("grad.")).count();
+    if gradients > 0 {
+        printer.line(format_args!("grad.* of {gradients} parameters"))?;
+    }
+    Ok(())
+}

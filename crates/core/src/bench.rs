@@ -1,0 +1,331 @@
+//! Timing the ops as a user calls them: on tensors, through libtorch's autograd, outputs allocated anew each time.
+
+use std::{str::FromStr, time::Instant};
+
+use cpu_time::ProcessTime;
+use ophidian_kernels::{Isa, probe};
+use ophidian_scan::{Geometry, Pattern};
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use crate::{
+    Error, Result,
+    ops::{ConvInput, Merge, Orders, ScanInput, TorchPool, causal_conv1d, selective_scan},
+};
+
+/// An op that can be timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// [`selective_scan`] with D, delta bias and softplus, directions summed.
+    SelectiveScan,
+    /// [`causal_conv1d`] with bias and SiLU.
+    CausalConv1d,
+}
+
+impl FromStr for Op {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "selective-scan" => Ok(Op::SelectiveScan),
+            "causal-conv1d" => Ok(Op::CausalConv1d),
+            _ => {
+                Err(Error::Config(format!("no op `{text}` to time; there are selective-scan, causal-conv1d")))
+            }
+        }
+    }
+}
+
+/// Sizes of a case, written `B1,D1536,L512,N16` or `B8,D192,L56x56,N16,W4`; what is left out is 1 (N 16, W 4).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shape {
+    /// B.
+    pub batch: i64,
+    /// D.
+    pub channels: i64,
+    /// Where the L tokens lie.
+    pub geometry: Geometry,
+    /// N.
+    pub states: i64,
+    /// W.
+    pub taps: i64,
+}
+
+impl FromStr for Shape {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut shape =
+            Shape { batch: 1, channels: 1, geometry: Geometry::Sequence { len: 1 }, states: 16, taps: 4 };
+        for part in text.split([',', ' ']).filter(|part| !part.is_empty()) {
+            let wrong = || {
+                Error::Config(format!(
+                    "`{part}` in shape `{text}`: expected a letter and a size of at least 1, as in B1,D1536,L512,N16 \
+                     (B batch, D channels, L length or HxW, N states, W taps)"
+                ))
+            };
+            let (Some(letter), Some(value)) = (part.get(..1), part.get(1..)) else { return Err(wrong()) };
+            if letter == "L" {
+                shape.geometry = value.parse()?;
+                continue;
+            }
+            // Bounded so that a typo is an error and not an allocation.
+            let size = value.parse().ok().filter(|size| (1..=1 << 20).contains(size)).ok_or_else(wrong)?;
+            match letter {
+                "B" => shape.batch = size,
+                "D" => shape.channels = size,
+                "N" => shape.states = size,
+                "W" => shape.taps = size,
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(shape)
+    }
+}
+
+/// What to time.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// The op.
+    pub op: Op,
+    /// Its sizes.
+    pub shape: Shape,
+    /// The visiting orders.
+    pub pattern: Pattern,
+    /// `Float` or `BFloat16`.
+    pub kind: Kind,
+}
+
+/// How often to run a case.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// Runs before the clock starts.
+    pub warmup: usize,
+    /// Runs that count.
+    pub runs: usize,
+}
+
+/// What was measured, as one JSON line.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// `scan_fwd/ophidian`, `scan_fwdbwd/ophidian`, `conv_fwd/…`, `conv_fwdbwd/…`.
+    pub name: String,
+    /// `B1 D1536 L512 N16 K1`.
+    pub shape: String,
+    /// The visiting orders.
+    pub pattern: String,
+    /// `f32` or `bf16`.
+    pub dtype: &'static str,
+    /// `avx512`, `avx2` or `portable`.
+    pub simd: &'static str,
+    /// Threads of libtorch's pool.
+    pub threads: i32,
+    /// Median wall-clock seconds of a run.
+    pub median_s: f64,
+    /// Fastest run.
+    pub min_s: f64,
+    /// Median process CPU seconds of a run.
+    pub cpu_s: f64,
+    /// Runs measured.
+    pub runs: usize,
+    /// State updates (B K L D N), or multiply-adds (B K L D W), per second of the median run.
+    pub updates_per_s: f64,
+    /// The higher of the two floors, in seconds.
+    pub floor_s: f64,
+    /// `bytes` (inputs and outputs once over the copy bandwidth) or `flops` (operations over the rate of fused
+    /// multiply-adds); both rates measured just before, on the same threads.
+    pub floor: &'static str,
+    /// floor_s / median_s.
+    pub floor_share: f64,
+    /// Peak memory of one run beyond its inputs, bytes (Linux).
+    pub extra_bytes: Option<u64>,
+    /// The same in units of one activation (B L D f32 values).
+    pub extra_activations: Option<f64>,
+}
+
+/// Times forward, and forward with backward, of a case.
+///
+/// # Errors
+/// A pattern that does not fit the geometry, sizes that do not fit each other, or a dtype other than f32 and bf16.
+pub fn measure(case: &Case, effort: Effort) -> Result<[Row; 2]> {
+    let prepared = Prepared::new(case)?;
+    let machine =
+        Machine { flops: probe::flops(Isa::detect(), &TorchPool), bandwidth: probe::bandwidth(&TorchPool) };
+    let forward =
+        prepared.row("fwd", &machine, effort, || tch::no_grad(|| prepared.forward().map(|_| ())))?;
+    let both = prepared.row("fwdbwd", &machine, effort, || prepared.forward_backward())?;
+    Ok([forward, both])
+}
+
+struct Machine {
+    flops: f64,
+    bandwidth: f64,
+}
+
+/// A case with its tensors.
+pub struct Prepared<'a> {
+    case: &'a Case,
+    orders: Orders,
+    length: i64,
+    /// u, delta, A, B, C, D, delta_bias; or x, weight, bias.
+    inputs: Vec<Tensor>,
+    cotangent: Tensor,
+}
+
+impl<'a> Prepared<'a> {
+    /// Makes the orders and random tensors of `case`.
+    ///
+    /// # Errors
+    /// As [`measure`].
+    pub fn new(case: &'a Case) -> Result<Self> {
+        if !matches!(case.kind, Kind::Float | Kind::BFloat16) {
+            return Err(Error::Config(format!("dtype {:?} is not timed; f32 and bf16 are", case.kind)));
+        }
+        let plan = case.pattern.plan(&case.shape.geometry)?;
+        let (l, k) = (plan.tokens() as i64, plan.orders().len() as i64);
+        let Shape { batch: b, channels: d, states: n, taps: w, .. } = case.shape;
+        let float = (Kind::Float, Device::Cpu);
+        let leaf = |tensor: Tensor, kind| tensor.to_kind(kind).detach().set_requires_grad(true);
+        let normal = |shape: &[i64]| leaf(Tensor::randn(shape, float), case.kind);
+        let exact = |tensor| leaf(tensor, Kind::Float);
+        tch::manual_seed(0);
+        let inputs = match case.op {
+            Op::SelectiveScan => vec![
+                normal(&[b, l, d]),
+                leaf(Tensor::randn([b, l, k, d], float) * 0.5, case.kind),
+                exact(-Tensor::arange_start(1, n + 1, float).expand([k, d, n], false)),
+                normal(&[b, l, k, n]),
+                normal(&[b, l, k, n]),
+                exact(Tensor::ones([k, d], float)),
+                exact(Tensor::full([k, d], -4.0, float)),
+            ],
+            Op::CausalConv1d => vec![
+                normal(&[b, l, d]),
+                exact(Tensor::randn([k, d, w], float) * 0.5),
+                exact(Tensor::randn([k, d], float)),
+            ],
+        };
+        let out: &[i64] = if case.op == Op::SelectiveScan { &[b, l, d] } else { &[b, l, k, d] };
+        let cotangent = Tensor::ones(out, (case.kind, Device::Cpu));
+        Ok(Prepared { case, orders: Orders::new(&plan), length: l, inputs, cotangent })
+    }
+
+    /// Runs the op.
+    ///
+    /// # Errors
+    /// The op's.
+    pub fn forward(&self) -> Result<Tensor> {
+        match (&self.inputs[..], self.case.op) {
+            ([u, delta, a, b, c, d, bias], _) => {
+                let input = ScanInput {
+                    u,
+                    delta,
+                    a,
+                    b,
+                    c,
+                    d: Some(d),
+                    z: None,
+                    delta_bias: Some(bias),
+                    delta_softplus: true,
+                    initial_state: None,
+                    orders: &self.orders,
+                    merge: Merge::Sum,
+                };
+                Ok(selective_scan(&input)?.y)
+            }
+            ([x, weight, bias], _) => {
+                let (orders, bias) = (&self.orders, Some(bias));
+                let input = ConvInput { x, weight, bias, silu: true, initial_state: None, orders };
+                Ok(causal_conv1d(&input)?.y)
+            }
+            _ => Err(Error::invalid("internal error: a case has three or seven inputs")),
+        }
+    }
+
+    /// Runs the op and its backward; the gradients are dropped.
+    ///
+    /// # Errors
+    /// The op's.
+    pub fn forward_backward(&self) -> Result<()> {
+        let y = self.forward()?;
+        Tensor::f_run_backward(&[(y * &self.cotangent).f_sum(Kind::Float)?], &self.inputs, false, false)?;
+        Ok(())
+    }
+
+    fn row(
+        &self,
+        pass: &str,
+        machine: &Machine,
+        effort: Effort,
+        run: impl Fn() -> Result<()>,
+    ) -> Result<Row> {
+        for _ in 0..effort.warmup {
+            run()?;
+        }
+        let extra_bytes = extra_memory(&run)?;
+        let (mut wall, mut cpu) = (Vec::new(), Vec::new());
+        for _ in 0..effort.runs.max(1) {
+            let (start, used) = (Instant::now(), ProcessTime::now());
+            run()?;
+            wall.push(start.elapsed().as_secs_f64());
+            cpu.push(used.elapsed().as_secs_f64());
+        }
+        wall.sort_by(f64::total_cmp);
+        cpu.sort_by(f64::total_cmp);
+        let median = wall[wall.len() / 2];
+        let backward = pass == "fwdbwd";
+        let Shape { batch: b, channels: d, states: n, taps: w, .. } = self.case.shape;
+        let k = self.orders.directions();
+        let scan = self.case.op == Op::SelectiveScan;
+        let updates = (b * k * self.length * d * if scan { n } else { w }) as f64;
+        // Per update: forward 16 for the decay and 5 for state and output; backward those again and 10 products.
+        let per_update = match (scan, backward) {
+            (true, false) => 21.0,
+            (true, true) => 57.0,
+            (false, false) => 2.0,
+            (false, true) => 8.0,
+        };
+        // Inputs once and outputs once; the backward reads the inputs and the cotangent and writes the gradients.
+        let size = |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as f64;
+        let inputs: f64 = self.inputs.iter().map(size).sum();
+        let out = size(&self.cotangent);
+        let bytes = if backward { 3.0 * inputs + 2.0 * out } else { inputs + out };
+        let floors = [("flops", updates * per_update / machine.flops), ("bytes", bytes / machine.bandwidth)];
+        let (floor, floor_s) = floors.into_iter().fold(("", 0.0), |a, b| if b.1 > a.1 { b } else { a });
+        let sizes = if scan { format!("N{n}") } else { format!("W{w}") };
+        let activation = (b * self.length * d * 4) as f64;
+        Ok(Row {
+            name: format!("{}_{pass}/ophidian", if scan { "scan" } else { "conv" }),
+            shape: format!("B{b} D{d} L{} {sizes} K{k}", self.length),
+            pattern: self.case.pattern.to_string(),
+            dtype: if self.case.kind == Kind::Float { "f32" } else { "bf16" },
+            simd: Isa::detect().name(),
+            threads: tch::get_num_threads(),
+            median_s: median,
+            min_s: wall[0],
+            cpu_s: cpu[cpu.len() / 2],
+            runs: wall.len(),
+            updates_per_s: updates / median,
+            floor_s,
+            floor,
+            floor_share: floor_s / median,
+            extra_bytes,
+            extra_activations: extra_bytes.map(|bytes| bytes as f64 / activation),
+        })
+    }
+}
+
+/// Peak resident memory of `run` beyond what was resident before it; none where the system does not say.
+fn extra_memory(run: impl Fn() -> Result<()>) -> Result<Option<u64>> {
+    let status = |key: &str| -> Option<u64> {
+        let text = std::fs::read_to_string("/proc/self/status").ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+    };
+    // 5 resets the peak to what is resident now.
+    let reset = std::fs::write("/proc/self/clear_refs", "5").is_ok();
+    let before = status("VmRSS");
+    run()?;
+    let peak = status("VmHWM");
+    Ok(if reset { before.zip(peak).map(|(before, peak)| peak.saturating_sub(before)) } else { None })
+}

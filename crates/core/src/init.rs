@@ -1,0 +1,81 @@
+//! How parameters start: fresh values under libtorch's own generator (`tch::manual_seed`), and which of them weight
+//! decay must leave alone.
+
+use tch::{Device, Kind, Tensor, nn};
+
+/// Probability that a standard normal falls within ±2.
+const WITHIN: f64 = 0.954_499_736_103_641_6;
+
+/// Deviation of a standard normal that is cut at ±2.
+const CUT_DEVIATION: f64 = 0.879_625_661_034_239_8;
+
+/// Values that a parameter starts from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// All the same.
+    Constant(f64),
+    /// Uniform in ±bound.
+    Uniform(f64),
+    /// Uniform in ±1/sqrt(fan_in), fan_in being the last axis: what PyTorch does with a linear layer
+    /// (`kaiming_uniform` with a = sqrt 5).
+    Kaiming,
+    /// Normal around 0 with this deviation. "trunc_normal 0.02" of the authors truncates at ±2, which is 100 deviations:
+    /// it is this.
+    Normal(f64),
+    /// LeCun's normal truncated at two deviations, with variance 1/fan_in; fan_in is everything but the first axis.
+    LecunNormal,
+}
+
+impl Init {
+    /// A fresh tensor of `shape`.
+    pub fn tensor(self, shape: &[i64], device: Device) -> Tensor {
+        let empty = || Tensor::empty(shape, (Kind::Float, device));
+        match self {
+            Init::Constant(value) => Tensor::full(shape, value, (Kind::Float, device)),
+            Init::Uniform(bound) => empty().uniform_(-bound, bound),
+            Init::Kaiming => {
+                let bound = (shape.last().copied().unwrap_or(1).max(1) as f64).powf(-0.5);
+                empty().uniform_(-bound, bound)
+            }
+            Init::Normal(deviation) => empty().normal_(0.0, deviation),
+            Init::LecunNormal => {
+                let fan_in = shape.iter().skip(1).product::<i64>().max(1) as f64;
+                let mut values = empty().uniform_(-WITHIN, WITHIN).erfinv_();
+                values *= std::f64::consts::SQRT_2 / (CUT_DEVIATION * fan_in.sqrt());
+                values
+            }
+        }
+    }
+
+    /// Registers a trainable parameter of `shape` that starts so.
+    pub fn parameter(self, vs: &nn::Path, name: &str, shape: &[i64]) -> Tensor {
+        vs.add(name, self.tensor(shape, vs.device()), true)
+    }
+}
+
+/// ln(1 … N) for every channel: the real S4D start (Gu et al., arXiv 2206.11893), A = -(1 … N).
+pub fn s4d_real_log(directions: i64, channels: i64, states: i64) -> Tensor {
+    let row = Tensor::arange_start(1, states + 1, (Kind::Float, Device::Cpu)).log();
+    row.expand([directions, channels, states], false).contiguous()
+}
+
+/// Biases that softplus maps to step sizes drawn log-uniformly from `min` to `max`, none below `floor`
+/// (Gu & Dao, arXiv 2312.00752, section 3.6).
+pub fn step_size_bias(shape: &[i64], min: f64, max: f64, floor: f64) -> Tensor {
+    let dt = (Tensor::rand(shape, (Kind::Double, Device::Cpu)) * (max.ln() - min.ln()) + min.ln())
+        .exp()
+        .clamp_min(floor);
+    // softplus(dt + ln(1 - exp(-dt))) = dt.
+    let bias = &dt + (-(-&dt).expm1()).log();
+    bias.to_kind(Kind::Float)
+}
+
+/// True for parameters that weight decay must leave alone, by the last parts of their name: decays, skips, biases, norms,
+/// layer scales, position embeddings and class tokens.
+pub fn no_weight_decay(name: &str) -> bool {
+    let mut parts = name.rsplit('.');
+    let (last, parent) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    matches!(last, "A_log" | "D" | "bias" | "gamma" | "pos_embed")
+        || last.starts_with("cls_token")
+        || parent.starts_with("norm")
+}

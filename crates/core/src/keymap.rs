@@ -1,0 +1,122 @@
+//! Key maps: which of an author's tensors is which of ours.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use tch::{Kind, Tensor};
+
+use crate::{Error, Result, tensors::Tensors};
+
+/// One tensor of an author's checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// The author's name.
+    pub theirs: String,
+    /// Our name in the VarStore.
+    pub ours: String,
+    /// Its shape in the author's file. It holds as many values as our tensor, or as one row of it.
+    pub shape: Vec<i64>,
+    /// Which row of our tensor it is, where we keep the directions of a mixer in one tensor.
+    pub row: Option<i64>,
+}
+
+impl Key {
+    /// A tensor that we keep by another name or shape, as it is.
+    pub fn new(theirs: impl Into<String>, ours: impl Into<String>, shape: &[i64]) -> Key {
+        Key { theirs: theirs.into(), ours: ours.into(), shape: shape.to_vec(), row: None }
+    }
+
+    /// A tensor that is row `row` of ours.
+    pub fn row(theirs: impl Into<String>, ours: impl Into<String>, row: i64, shape: &[i64]) -> Key {
+        Key { row: Some(row), ..Key::new(theirs, ours, shape) }
+    }
+
+    /// The part of `tensor` (ours) that it stands for, shaped as the author's.
+    fn part(&self, tensor: &Tensor) -> Result<Tensor> {
+        let part = match self.row {
+            Some(row) => tensor.f_select(0, row)?,
+            None => tensor.shallow_clone(),
+        };
+        Ok(part.f_reshape(&self.shape[..])?)
+    }
+}
+
+/// Copies an author's tensors into `variables`; any floating dtype is taken.
+///
+/// # Errors
+/// Every missing, unknown, misshaped or non-floating tensor, all in one message; nothing is copied then.
+pub fn load(keys: &[Key], file: &Tensors, variables: &HashMap<String, Tensor>) -> Result<()> {
+    let known: BTreeSet<&str> = keys.iter().map(|key| key.theirs.as_str()).collect();
+    let mut wrong = Vec::new();
+    for key in keys {
+        match file.get(&key.theirs) {
+            None => wrong.push(format!("`{}` {:?} is missing", key.theirs, key.shape)),
+            Some(found) if found.size() != key.shape => {
+                wrong.push(format!(
+                    "`{}` has shape {:?}, expected {:?}",
+                    key.theirs,
+                    found.size(),
+                    key.shape
+                ));
+            }
+            Some(found) if !found.is_floating_point() => {
+                wrong.push(format!(
+                    "`{}` has dtype {:?}, expected a floating dtype",
+                    key.theirs,
+                    found.kind()
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    for (name, tensor) in file.iter().filter(|(name, _)| !known.contains(name.as_str())) {
+        wrong.push(format!("`{name}` {:?} is not known to this model", tensor.size()));
+    }
+    if !wrong.is_empty() {
+        return Err(Error::invalid(format!(
+            "the tensors do not fit the config ({} of {} keys):\n  {}",
+            wrong.len(),
+            keys.len(),
+            wrong.join("\n  ")
+        )));
+    }
+    tch::no_grad(|| {
+        keys.iter().try_for_each(|key| {
+            let (Some(found), Some(ours)) = (file.get(&key.theirs), variables.get(&key.ours)) else {
+                return Err(unmapped(key));
+            };
+            let ours = match key.row {
+                Some(row) => ours.f_select(0, row)?,
+                None => ours.shallow_clone(),
+            };
+            let values = found.to_kind(Kind::Float).f_reshape(ours.size())?;
+            ours.shallow_clone().f_copy_(&values)?;
+            Ok(())
+        })
+    })
+}
+
+/// Gradients under the authors' names, `grad.<name>`; zero where none has arrived. Tensors that are not trained
+/// (tables that a checkpoint carries) are left out.
+///
+/// # Errors
+/// A key of a tensor that `variables` lacks.
+pub fn gradients(keys: &[Key], variables: &HashMap<String, Tensor>) -> Result<Tensors> {
+    let mut gradients = BTreeMap::new();
+    for key in keys {
+        let ours = variables.get(&key.ours).ok_or_else(|| unmapped(key))?;
+        if !ours.requires_grad() {
+            continue;
+        }
+        let grad = ours.grad();
+        let grad = if grad.defined() { grad } else { ours.zeros_like() };
+        gradients.insert(format!("grad.{}", key.theirs), key.part(&grad)?.contiguous());
+    }
+    Ok(gradients)
+}
+
+fn unmapped(key: &Key) -> Error {
+    Error::invalid(format!(
+        "internal error: `{}` is mapped to `{}`, which the model lacks",
+        key.theirs, key.ours
+    ))
+}

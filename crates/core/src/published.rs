@@ -1,0 +1,123 @@
+//! Published models, run as their authors publish them: a folder with `config.json` and `model.safetensors`.
+//!
+//! A family of models is one file that turns an author's config into our own model and a key map.
+
+use std::path::Path;
+
+use tch::nn::VarStore;
+
+use crate::{
+    Error, Result,
+    keymap::{self, Key},
+    tensors::{self, Tensors},
+};
+
+/// One family of published models, for example Vim.
+pub trait Family: Sync {
+    /// Name on the command line: `--family vim`.
+    fn name(&self) -> &'static str;
+
+    /// One line about it: the paper and what its inputs are.
+    fn about(&self) -> &'static str;
+
+    /// Builds the model of an author's config.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key that is unknown, wrong or not supported.
+    fn build(&self, config: toml::Table) -> Result<Published>;
+}
+
+/// A model built from an author's config, before its weights are loaded.
+pub struct Published {
+    /// Our parameters.
+    pub variables: VarStore,
+    /// Which of the author's tensors is which of ours.
+    pub keys: Vec<Key>,
+    /// What it computes.
+    pub model: Box<dyn Run>,
+}
+
+/// A model as a function of named tensors.
+pub trait Run {
+    /// Inputs by name (without `in.`) to outputs by name (without `out.`). If there is an output `loss`, its gradients are
+    /// wanted.
+    ///
+    /// # Errors
+    /// A missing, unknown or misshaped input, which is named.
+    fn run(&self, inputs: &Tensors) -> Result<Tensors>;
+}
+
+/// Runs the model in `folder` on the tensors `in.*` of `file`; other tensors of `file` are left alone. Returns `out.*`,
+/// and `grad.<author's name>` of the loss if the inputs (labels) define one.
+///
+/// # Errors
+/// A file of the folder that is missing or wrong, weights that do not fit the config (all listed), an input that is
+/// missing or misshaped.
+pub fn run(family: &dyn Family, folder: &Path, file: &Tensors) -> Result<Tensors> {
+    let published = open(family, folder)?;
+    let inputs: Tensors = file
+        .iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix("in.")?.to_owned(), tensor.shallow_clone())))
+        .collect();
+    let outputs = published.model.run(&inputs)?;
+    let mut results = Tensors::new();
+    if let Some(loss) = outputs.get("loss") {
+        loss.f_sum(tch::Kind::Float)?.f_backward()?;
+        results = keymap::gradients(&published.keys, &published.variables.variables())?;
+    }
+    for (name, tensor) in outputs {
+        results.insert(format!("out.{name}"), tensor.detach().contiguous());
+    }
+    Ok(results)
+}
+
+/// Reads `config.json` and `model.safetensors` of `folder` into a model.
+///
+/// # Errors
+/// As [`run`].
+pub fn open(family: &dyn Family, folder: &Path) -> Result<Published> {
+    if !folder.is_dir() {
+        return Err(Error::Config(format!(
+            "{}: expected a folder with `config.json` and `model.safetensors`",
+            folder.display()
+        )));
+    }
+    let path = folder.join("config.json");
+    let published = family.build(read_config(&path)?).map_err(|error| match error {
+        Error::Config(text) => Error::Config(format!("{}: {text}", path.display())),
+        other => other,
+    })?;
+    let path = folder.join("model.safetensors");
+    keymap::load(&published.keys, &tensors::read(&path)?, &published.variables.variables()).map_err(
+        |error| match error {
+            Error::Invalid(text) => Error::file(&path, text),
+            other => other,
+        },
+    )?;
+    Ok(published)
+}
+
+/// A JSON object as a table; a key that is null is as good as absent.
+fn read_config(path: &Path) -> Result<toml::Table> {
+    let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
+    let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| Error::file(path, error))?;
+    match json {
+        serde_json::Value::Object(_) => {
+            toml::Table::try_from(without_nulls(json)).map_err(|error| Error::file(path, error))
+        }
+        _ => Err(Error::file(path, "expected a JSON object of config keys")),
+    }
+}
+
+fn without_nulls(json: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match json {
+        Value::Object(map) => Value::Object(
+            map.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect(),
+        ),
+        Value::Array(list) => {
+            Value::Array(list.into_iter().filter(|v| !v.is_null()).map(without_nulls).collect())
+        }
+        other => other,
+    }
+}
