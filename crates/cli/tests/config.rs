@@ -52,7 +52,11 @@ fn every_config_of_the_project_is_valid() {
         let output = ophidian(&["config", "show", path.to_str().unwrap()]);
         // A data set that is not on this machine may be missed, but never a key.
         let message = text(&output.stderr);
-        assert!(output.status.success() || message.contains("does not exist"), "{}: {message}", path.display());
+        assert!(
+            output.status.success() || message.contains("does not exist"),
+            "{}: {message}",
+            path.display()
+        );
     }
 }
 
@@ -85,7 +89,10 @@ fn wrong_configs_are_usage_errors_that_name_the_key() {
         assert_eq!(code, 2, "{set}: {message}");
         assert!(!Path::new(output).exists(), "{set}");
     }
-    assert_eq!(refused(&["train", "none.toml", "--output", output]), (2, "error: there is no config file `none.toml`\n".to_owned()));
+    assert_eq!(
+        refused(&["train", "none.toml", "--output", output]),
+        (2, "error: there is no config file `none.toml`\n".to_owned())
+    );
     assert_eq!(refused(&["train", "--output", output]).0, 2);
     let (code, message) = refused(&["train", "--output", output, "--resume"]);
     assert!(code == 2 && message.contains("holds no run to resume"), "{message}");

@@ -8,7 +8,12 @@ use std::{
 };
 
 fn run(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ophidian")).args(["data"]).args(args).current_dir(folder).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_ophidian"))
+        .args(["data"])
+        .args(args)
+        .current_dir(folder)
+        .output()
+        .unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -51,7 +56,9 @@ fn put(folder: &Path, path: &str, bytes: &[u8]) {
 fn list_names_every_card() {
     let folder = tempfile::tempdir().unwrap();
     let plain = prints(&run(folder.path(), &["list"]));
-    for name in ["mnist", "fashion-mnist", "cifar10", "cifar100", "shapes", "generated", "licence: MIT (Zalando SE)"] {
+    for name in
+        ["mnist", "fashion-mnist", "cifar10", "cifar100", "shapes", "generated", "licence: MIT (Zalando SE)"]
+    {
         assert!(plain.contains(name), "{plain}");
     }
     let json = prints(&run(folder.path(), &["list", "--json"]));
@@ -64,7 +71,15 @@ fn inspect_reads_a_generator_a_config_and_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     put(folder.path(), "run.toml", b"adapter = 'vision'\n[data]\nformat = 'shapes'\ntrain = 50\neval = 20\n");
     let found = prints(&run(folder.path(), &["inspect", "run.toml", "--set", "data.train=40"]));
-    for part in ["format      shapes", "train       40 images", "eval        20 images", "28x28x1", "star", "mean", "std"] {
+    for part in [
+        "format      shapes",
+        "train       40 images",
+        "eval        20 images",
+        "28x28x1",
+        "star",
+        "mean",
+        "std",
+    ] {
         assert!(found.contains(part), "{found}");
     }
     let json = prints(&run(folder.path(), &["inspect", "shapes", "--set", "data.train=10", "--json"]));
@@ -75,7 +90,9 @@ fn inspect_reads_a_generator_a_config_and_a_folder() {
         (0..5).for_each(|index| put(folder.path(), &format!("pets/{class}/{index}.bmp"), &bmp()));
     }
     let found = prints(&run(folder.path(), &["inspect", "pets"]));
-    for part in ["format      folder", "train       8 images", "held out", "1x1x3", "dog        4 train       1 eval"] {
+    for part in
+        ["format      folder", "train       8 images", "held out", "1x1x3", "dog        4 train       1 eval"]
+    {
         assert!(found.contains(part), "{found}");
     }
 }
@@ -85,7 +102,8 @@ fn check_names_every_corrupt_file() {
     let folder = tempfile::tempdir().unwrap();
     for index in 0..12 {
         let whole = index % 2 == 0;
-        put(folder.path(), &format!("pets/cat/{index}.bmp"), if whole { &bmp() } else { &bmp()[..40] });
+        let bytes = bmp();
+        put(folder.path(), &format!("pets/cat/{index}.bmp"), if whole { &bytes } else { &bytes[..40] });
     }
     let output = run(folder.path(), &["inspect", "pets", "--check"]);
     fails(&output, 1, &["6 image(s) cannot be read"]);
@@ -122,7 +140,11 @@ fn fetch_names_what_is_wrong_and_leaves_nothing_that_looks_whole() {
             let lines = BufReader::new(stream.try_clone().unwrap()).lines();
             lines.map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
             let body = vec![7; 9_912_422];
-            let _ = write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
             let _ = stream.write_all(&body);
         }
     });
@@ -132,7 +154,11 @@ fn fetch_names_what_is_wrong_and_leaves_nothing_that_looks_whole() {
     assert_eq!(std::fs::read_dir(folder.path().join("data/mnist")).unwrap().count(), 0);
 
     put(folder.path(), "file", b"");
-    fails(&run(folder.path(), &["fetch", "mnist", "--output", "file/x", "--mirror", &mirror]), 1, &["file/x", "cannot be made"]);
+    fails(
+        &run(folder.path(), &["fetch", "mnist", "--output", "file/x", "--mirror", &mirror]),
+        1,
+        &["file/x", "cannot be made"],
+    );
     let closed = run(folder.path(), &["fetch", "mnist", "--output", "out", "--mirror", "http://127.0.0.1:1"]);
     fails(&closed, 1, &["cannot be fetched", "http://127.0.0.1:1/train-images-idx3-ubyte.gz"]);
 }

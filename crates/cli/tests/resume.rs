@@ -47,7 +47,8 @@ fn interrupt(child: &Child) {
 
 /// Waits until the run has written a checkpoint after this moment.
 fn await_checkpoint(output: &Path) {
-    let time = || fs::metadata(output.join("checkpoints/last.safetensors")).and_then(|found| found.modified()).ok();
+    let time =
+        || fs::metadata(output.join("checkpoints/last.safetensors")).and_then(|found| found.modified()).ok();
     let before = time();
     for _ in 0..60_000 {
         if time() != before {

@@ -79,7 +79,8 @@ fn train_then_eval_then_predict() {
         assert!(said.contains(part), "{part}: {said}");
     }
     let report = folder.path().join("report");
-    let said = succeeds(&["eval", run, "--checkpoint", "last", "--json", "--output", report.to_str().unwrap()]);
+    let said =
+        succeeds(&["eval", run, "--checkpoint", "last", "--json", "--output", report.to_str().unwrap()]);
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!(said["examples"], 64);
     let written: serde_json::Value =
@@ -161,9 +162,8 @@ fn a_full_disk_ends_a_run_with_the_last_checkpoint_whole() {
         "train.epochs=20",
     ]);
     let leftovers: Vec<_> = fs::read_dir(run.join("checkpoints")).unwrap().flatten().collect();
-    let whole = leftovers.iter().all(|entry| {
-        ophidian(&["eval", entry.path().to_str().unwrap()]).status.success()
-    });
+    let whole =
+        leftovers.iter().all(|entry| ophidian(&["eval", entry.path().to_str().unwrap()]).status.success());
     assert!(Command::new("umount").arg(&root).status().unwrap().success());
     let message = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{message}");

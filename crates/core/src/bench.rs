@@ -259,10 +259,11 @@ impl<'a> Prepared<'a> {
         effort: Effort,
         run: impl Fn() -> Result<()>,
     ) -> Result<Row> {
+        // First of all, before freed memory that a run could take again makes it look frugal.
+        let extra_bytes = extra_memory(&run)?;
         for _ in 0..effort.warmup {
             run()?;
         }
-        let extra_bytes = extra_memory(&run)?;
         let (mut wall, mut cpu) = (Vec::new(), Vec::new());
         for _ in 0..effort.runs.max(1) {
             let (start, used) = (Instant::now(), ProcessTime::now());

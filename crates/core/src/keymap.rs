@@ -1,6 +1,6 @@
 //! Key maps: which of an author's tensors is which of ours.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use tch::{Kind, Tensor};
 
@@ -95,21 +95,32 @@ pub fn load(keys: &[Key], file: &Tensors, variables: &HashMap<String, Tensor>) -
     })
 }
 
+/// The parameters under the authors' names and shapes.
+///
+/// # Errors
+/// A key of a tensor that `variables` lacks.
+pub fn export(keys: &[Key], variables: &HashMap<String, Tensor>) -> Result<Tensors> {
+    let one = |key: &Key| {
+        let ours = variables.get(&key.ours).ok_or_else(|| unmapped(key))?;
+        Ok((key.theirs.clone(), key.part(&ours.detach())?.contiguous()))
+    };
+    keys.iter().map(one).collect()
+}
+
 /// Gradients under the authors' names, `grad.<name>`; zero where none has arrived. Tensors that are not trained
 /// (tables that a checkpoint carries) are left out.
 ///
 /// # Errors
 /// A key of a tensor that `variables` lacks.
 pub fn gradients(keys: &[Key], variables: &HashMap<String, Tensor>) -> Result<Tensors> {
-    let mut gradients = BTreeMap::new();
+    let mut gradients = Tensors::new();
     for key in keys {
         let ours = variables.get(&key.ours).ok_or_else(|| unmapped(key))?;
-        if !ours.requires_grad() {
-            continue;
+        if ours.requires_grad() {
+            let grad = ours.grad();
+            let grad = if grad.defined() { grad } else { ours.zeros_like() };
+            gradients.insert(format!("grad.{}", key.theirs), key.part(&grad)?.contiguous());
         }
-        let grad = ours.grad();
-        let grad = if grad.defined() { grad } else { ours.zeros_like() };
-        gradients.insert(format!("grad.{}", key.theirs), key.part(&grad)?.contiguous());
     }
     Ok(gradients)
 }

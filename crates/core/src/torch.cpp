@@ -7,6 +7,10 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <torch/version.h>
+
+#include <dlfcn.h>
+
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -116,6 +120,17 @@ void ophidian_broadcast(void (*worker)(const void*), const void* data) {
 }
 
 size_t ophidian_threads() { return at::in_parallel_region() ? 1 : static_cast<size_t>(at::get_num_threads()); }
+
+const char* ophidian_torch_version() { return TORCH_VERSION; }
+
+// Where libtorch was loaded from, or null.
+const char* ophidian_torch_path() {
+  Dl_info info;
+  return dladdr(reinterpret_cast<void*>(&at::get_num_threads), &info) ? info.dli_fname : nullptr;
+}
+
+// Opens libtorch's CUDA library, whose loading registers the backend; false if there is none.
+bool ophidian_open_cuda(const char* name) { return dlopen(name, RTLD_NOW | RTLD_GLOBAL) != nullptr; }
 
 // Turns autocast to bfloat16 on for the CPU; returns whether it was on.
 bool ophidian_autocast_enter() {

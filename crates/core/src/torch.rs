@@ -1,4 +1,4 @@
-//! What tch leaves out of libtorch: autocast on the CPU and the fused AdamW step.
+//! What tch leaves out of libtorch: which one it is, its CUDA library, autocast on the CPU and the fused AdamW step.
 
 use std::ffi::{CStr, c_char, c_void};
 
@@ -8,6 +8,9 @@ use torch_sys::C_tensor;
 use crate::{Error, Result};
 
 unsafe extern "C" {
+    fn ophidian_torch_version() -> *const c_char;
+    fn ophidian_torch_path() -> *const c_char;
+    fn ophidian_open_cuda(name: *const c_char) -> bool;
     fn ophidian_autocast_enter() -> bool;
     fn ophidian_autocast_leave(before: bool);
     fn ophidian_autocast_set(enabled: bool) -> bool;
@@ -17,6 +20,23 @@ unsafe extern "C" {
         options: *const f64,
     ) -> *mut c_char;
     fn free(pointer: *mut c_void);
+}
+
+/// libtorch's version, and the file it was loaded from if the system says.
+pub fn libtorch() -> (String, Option<String>) {
+    // Safety: C strings that live as long as the program, or null.
+    let text = |text: *const c_char| {
+        (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+    };
+    unsafe { (text(ophidian_torch_version()).unwrap_or_default(), text(ophidian_torch_path())) }
+}
+
+/// Makes libtorch's CUDA backend available if the libtorch that was found has one, whether or not the program was linked
+/// against it. To be called once, before any other use of libtorch; returns whether there is such a library.
+pub fn register_cuda() -> bool {
+    // macOS has no CUDA; elsewhere the loader looks where it found libtorch itself.
+    // Safety: a constant C string.
+    unsafe { ophidian_open_cuda(c"libtorch_cuda.so".as_ptr()) }
 }
 
 /// Runs `f`; if `enabled`, with libtorch's autocast to bfloat16 on the CPU: matrix products and convolutions run in

@@ -1,7 +1,7 @@
 //! Authors' checkpoints into our parameters and back.
 
 use ophidian_core::{
-    keymap::{Key, gradients, load},
+    keymap::{Key, export, gradients, load},
     tensors::Tensors,
 };
 use tch::{
@@ -13,9 +13,9 @@ const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 fn store() -> (VarStore, Vec<Key>) {
     let vs = VarStore::new(Device::Cpu);
-    vs.root().var("stacked", &[2, 6], Init::Const(0.0));
-    vs.root().var("plain", &[2, 3], Init::Const(0.0));
-    vs.root().zeros_no_train("table", &[2]);
+    let _ = vs.root().var("stacked", &[2, 6], Init::Const(0.0));
+    let _ = vs.root().var("plain", &[2, 3], Init::Const(0.0));
+    let _ = vs.root().zeros_no_train("table", &[2]);
     let keys = vec![
         Key::row("a.first", "stacked", 0, &[3, 1, 2]),
         Key::row("a.second", "stacked", 1, &[3, 1, 2]),
@@ -48,6 +48,9 @@ fn rows_shapes_and_dtypes_are_mapped() {
     assert!(variables["stacked"].equal(&Tensor::arange(12, F32).reshape([2, 6])));
     assert!(variables["plain"].equal(&Tensor::arange_start(12, 18, F32).reshape([2, 3])));
     assert!(variables["table"].equal(&Tensor::arange_start(18, 20, F32)));
+
+    let back = export(&keys, &variables).unwrap();
+    assert!(back.iter().all(|(name, tensor)| tensor.equal(&file()[name].to_kind(Kind::Float))));
 
     variables["stacked"].square().sum(Kind::Float).backward();
     let found = gradients(&keys, &variables).unwrap();

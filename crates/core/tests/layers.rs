@@ -22,9 +22,11 @@ fn norms_are_their_formulas() {
     for kind in [NormKind::Rms, NormKind::Layer] {
         let vs = VarStore::new(Device::Cpu);
         let norm = Norm::new(&vs.root(), kind, 7, 1e-5);
-        tch::no_grad(|| vs.trainable_variables().iter_mut().for_each(|t| {
-            let _ = t.normal_(0.0, 1.0);
-        }));
+        tch::no_grad(|| {
+            vs.trainable_variables().iter_mut().for_each(|t| {
+                let _ = t.normal_(0.0, 1.0);
+            })
+        });
         let variables = vs.variables();
         let mean = x.mean_dim(-1, true, Kind::Float);
         let centred = if kind == NormKind::Layer { &x - mean } else { x.shallow_clone() };
@@ -51,8 +53,8 @@ fn drop_path_drops_whole_samples_and_keeps_the_mean() {
     let first = out.narrow(1, 0, 1).narrow(2, 0, 1);
     assert!(out.equal(&first.expand_as(&out)), "a sample is dropped whole");
     let dropped = first.eq(0.0).to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
-    // Four deviations of a binomial.
-    assert!((dropped - rate).abs() < 4.0 * (rate * (1.0 - rate) / samples as f64).sqrt(), "{dropped}");
+    // Five deviations of a binomial.
+    assert!((dropped - rate).abs() < 5.0 * (rate * (1.0 - rate) / samples as f64).sqrt(), "{dropped}");
     let kept = out.max().double_value(&[]);
     assert!((kept - 1.0 / (1.0 - rate)).abs() < 1e-6, "{kept}");
 }
@@ -89,7 +91,8 @@ fn rms(x: &Tensor) -> Tensor {
 #[test]
 fn a_stack_of_blocks_is_pre_norm_residual() {
     let vs = VarStore::new(Device::Cpu);
-    let blocks = [0.5, 0.25].map(|w| Block::new(&(vs.root() / format!("b{w}").replace('.', "_")), &config(), Box::new(Sum(w))));
+    let blocks = [0.5, 0.25]
+        .map(|w| Block::new(&(vs.root() / format!("b{w}").replace('.', "_")), &config(), Box::new(Sum(w))));
     let backbone = Backbone::new(&vs.root(), blocks.into(), false, NormKind::Rms, 3, 1e-5);
     let x = Tensor::randn([2, 6, 3], F32);
     let out = backbone.forward(&x, &[Orders::identity(6, 1)], None, false).unwrap();
@@ -170,7 +173,7 @@ fn mlp_layer_scale_and_drop_path_stand_where_they_should() {
 
     // In training each of the two branches is dropped or doubled.
     let mut seen = std::collections::BTreeSet::new();
-    for _ in 0..40 {
+    for _ in 0..100 {
         let (branch, stream) = block.forward(&x, None, &Orders::identity(4, 1), true).unwrap();
         let mixed = (&stream - &x).allclose(&((&want - &x) * 2.0), 1e-4, 1e-5, false);
         assert!(mixed || stream.equal(&x));

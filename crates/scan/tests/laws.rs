@@ -242,6 +242,8 @@ fn orders_by_hand() {
     assert_eq!(index("serpentine", &grid(3, 3)), [0, 1, 2, 5, 4, 3, 6, 7, 8]);
     assert_eq!(index("window(2)", &grid(3, 3)), [0, 1, 3, 4, 2, -1, 5, -1, 6, 7, -1, -1, 8, -1, -1, -1]);
     assert_eq!(index("window(2)", &Geometry::Sequence { len: 3 }), [0, 1, 2, -1]);
+    // Joined, there may be more classes than a plan may have directions.
+    assert_eq!(plan("atrous(70, joined=true) | blanks(drop)", &grid(3, 5)).orders()[0].len(), 15);
     assert_eq!(index("shift(1, 2)", &grid(2, 3)), [5, 3, 4, 2, 0, 1]);
     assert_eq!(index("shift(-1)", &Geometry::Sequence { len: 4 }), [3, 0, 1, 2]);
     assert_eq!(index("row | atrous(2, joined=true)", &Geometry::Sequence { len: 5 }), [0, 2, 4, 1, 3, -1]);

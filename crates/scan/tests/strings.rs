@@ -268,6 +268,45 @@ fn patterns_of_another_crate() {
 }
 
 #[test]
+fn a_default_in_the_middle_is_left_out() {
+    let make = |_: &Args| Ok(Arc::new(Weave) as Arc<dyn Rule>);
+    let params = [Param::size("a"), Param::size("b").or_previous(), Param::size("c").or_previous()];
+    register(Entry::curve("acme/abc", "three sizes", make).params(params)).unwrap();
+    for (text, shown) in [
+        ("acme/abc(1, 1, 2)", "acme/abc(1, c=2)"),
+        ("acme/abc(c=3, b=2, a=1)", "acme/abc(1, 2, 3)"),
+        ("acme/abc(1, 2, 2)", "acme/abc(1, 2)"),
+        ("acme/abc(a=1)", "acme/abc(1)"),
+    ] {
+        assert_eq!(parse(text).to_string(), shown);
+        assert_eq!(parse(shown), parse(text));
+    }
+}
+
+#[test]
+fn different_patterns_differ() {
+    let texts = [
+        "row",
+        "column",
+        "random(1)",
+        "random(2)",
+        "row | reverse",
+        "column | reverse",
+        "row | window(2)",
+        "row | window(3)",
+        "[row]",
+        "[row, column]",
+        "[column, row]",
+        "cross",
+    ];
+    for (i, text) in texts.iter().enumerate() {
+        for (j, other) in texts.iter().enumerate() {
+            assert_eq!(parse(text) == parse(other), i == j, "{text} and {other}");
+        }
+    }
+}
+
+#[test]
 fn a_rule_over_the_wrong_tokens_is_named() {
     let wrong = |_: &Geometry| Plan::new(vec![Order::identity(3)?]);
     register(Entry::curve("acme/three", "three tokens", move |_: &Args| Ok(Arc::new(wrong)))).unwrap();

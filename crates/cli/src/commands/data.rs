@@ -167,12 +167,16 @@ fn show(report: &Report, check: bool, printer: &Printer) -> Result<()> {
         }
     }
     if report.set_aside > 0 {
-        printer.line(format_args!("set aside   {} images of a test split beside the validation split", report.set_aside))?;
+        printer.line(format_args!(
+            "set aside   {} images of a test split beside the validation split",
+            report.set_aside
+        ))?;
     }
     printer.line(format_args!("classes     {}", report.classes.len()))?;
     let width = report.classes.iter().map(|name| name.chars().count()).max().unwrap_or(0);
     for (class, name) in report.classes.iter().enumerate() {
-        let counts = report.splits.iter().map(|split| format!("{:>8} {}", split.per_class[class], split.name));
+        let counts =
+            report.splits.iter().map(|split| format!("{:>8} {}", split.per_class[class], split.name));
         printer.line(format_args!("{class:>11} {name:<width$}{}", counts.collect::<String>()))?;
     }
     printer.line(format_args!("mean        {}", numbers(&report.mean)))?;
@@ -183,7 +187,8 @@ fn show(report: &Report, check: bool, printer: &Printer) -> Result<()> {
             printer.line(format_args!("corrupt     {problem}"))?;
         }
         if problems.len() > most {
-            printer.line(format_args!("            and {} more; --check lists all", problems.len() - most))?;
+            printer
+                .line(format_args!("            and {} more; --check lists all", problems.len() - most))?;
         }
     }
     Ok(())
@@ -202,7 +207,8 @@ fn fetch(args: Fetch, printer: &Printer) -> Result<()> {
     // What an earlier try left does not count for the speed.
     let (start, mut first, mut shown) = (Instant::now(), None, None);
     let files = fetch::fetch(&card, &folder, args.mirror.as_deref(), &mut |progress| {
-        let before = card.files.iter().take_while(|file| file.name != progress.file.name).map(|file| file.bytes);
+        let before =
+            card.files.iter().take_while(|file| file.name != progress.file.name).map(|file| file.bytes);
         let done = before.sum::<u64>() + progress.done;
         let percent = done * 100 / total.max(1);
         // A line changes by the percent, a log by tens of them.
@@ -211,7 +217,9 @@ fn fetch(args: Fetch, printer: &Printer) -> Result<()> {
             return;
         }
         shown = Some(mark);
-        let rate = done.saturating_sub(*first.get_or_insert(done)) as f64 / 1e6 / start.elapsed().as_secs_f64().max(0.1);
+        let rate = done.saturating_sub(*first.get_or_insert(done)) as f64
+            / 1e6
+            / start.elapsed().as_secs_f64().max(0.1);
         let line = format!("{percent:>3}% of {}  {rate:.1} MB/s  {}", megabytes(total), progress.file.name);
         if terminal { printer.status(line) } else { printer.note(line) }
     })?;

@@ -1,6 +1,8 @@
-//! `ophidian doctor`.
+//! `ophidian doctor`: what this machine offers.
 
 use anyhow::Result;
+use ophidian_core::torch::{libtorch, register_cuda};
+use ophidian_kernels::Isa;
 
 use crate::printer::Printer;
 
@@ -8,18 +10,27 @@ use crate::printer::Printer;
 pub struct Args {}
 
 pub fn run(_: Args, printer: &Printer) -> Result<()> {
-    let isas: Vec<_> = ophidian_kernels::Isa::available().iter().map(|isa| isa.name()).collect();
-    printer.line(format_args!("ophidian   {}", env!("CARGO_PKG_VERSION")))?;
-    printer.line(format_args!(
-        "SIMD       {} (of {})",
-        ophidian_kernels::Isa::detect().name(),
-        isas.join(", ")
-    ))?;
-    printer.line(format_args!(
-        "threads    {} (libtorch's pool, shared by the kernels)",
-        tch::get_num_threads()
-    ))?;
-    printer
-        .line(format_args!("CUDA       {}", if tch::Cuda::is_available() { "available" } else { "none" }))?;
+    let (version, path) = libtorch();
+    let isas: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let gpu = match (register_cuda(), tch::Cuda::device_count()) {
+        (false, _) => "none: this libtorch is for the CPU alone".to_owned(),
+        (true, 0) => "none found, though this libtorch has CUDA".to_owned(),
+        (true, devices) => format!("{devices} CUDA device(s); the scans run on the CPU in this version"),
+    };
+    let rows = [
+        ("ophidian", env!("CARGO_PKG_VERSION").to_owned()),
+        ("system", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
+        ("libtorch", format!("{version}, {}", path.as_deref().unwrap_or("linked in"))),
+        ("SIMD", format!("{} of {} (OPHIDIAN_SIMD chooses)", Isa::detect().name(), isas.join(", "))),
+        (
+            "threads",
+            format!("{} of {cores} cores, libtorch's pool (OMP_NUM_THREADS chooses)", tch::get_num_threads()),
+        ),
+        ("GPU", gpu),
+    ];
+    for (what, found) in rows {
+        printer.line(format_args!("{what:<9} {found}"))?;
+    }
     Ok(())
 }

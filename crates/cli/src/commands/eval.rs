@@ -58,13 +58,19 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     let dataset = adapter.open(&about.config.data)?.eval;
     if dataset.classes() != about.classes || dataset.input_shape() != about.input_shape {
         let found = format!("{} classes and inputs {:?}", dataset.classes().len(), dataset.input_shape());
-        let known = format!("{} classes ({}) and inputs {:?}", about.classes.len(), about.classes.join(", "), about.input_shape);
+        let known = format!(
+            "{} classes ({}) and inputs {:?}",
+            about.classes.len(),
+            about.classes.join(", "),
+            about.input_shape
+        );
         return Err(Usage(format!("the data has {found}, the model was trained on {known}")).into());
     }
     let mut progress = Progress::auto();
     progress.begin("measuring".to_owned(), dataset.len() as u64, 0);
     let reading = Reading::of(&about.config.train);
-    let found = measure(&*model, &dataset, about.classes.len(), &reading, |n| progress.advance(n, String::new))?;
+    let found =
+        measure(&*model, &dataset, about.classes.len(), &reading, |n| progress.advance(n, String::new))?;
     progress.end();
     // Nothing listens for Ctrl-C here, so the measurement is never cut short.
     let Some(found) = found else { return Ok(()) };

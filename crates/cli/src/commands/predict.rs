@@ -64,7 +64,8 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     reading.on_corrupt = if args.skip_corrupt { OnCorrupt::Skip } else { OnCorrupt::Fail };
     let mut progress = Progress::auto();
     progress.begin("predicting".to_owned(), inputs.len() as u64, 0);
-    let found = predict(&*model, &inputs, about.classes.len(), &reading, |n| progress.advance(n, String::new))?;
+    let found =
+        predict(&*model, &inputs, about.classes.len(), &reading, |n| progress.advance(n, String::new))?;
     progress.end();
     for message in &found.skipped {
         printer.note(format!("skipped: {message}"));
@@ -94,7 +95,10 @@ fn format_of(path: &std::path::Path) -> Result<Format, Usage> {
         Some("csv") => Ok(Format::Csv),
         Some("json") => Ok(Format::Json),
         Some("jsonl") => Ok(Format::JsonLines),
-        _ => Err(Usage(format!("--output {}: expected a name that ends in .csv, .json or .jsonl", path.display()))),
+        _ => Err(Usage(format!(
+            "--output {}: expected a name that ends in .csv, .json or .jsonl",
+            path.display()
+        ))),
     }
 }
 
@@ -107,7 +111,12 @@ fn csv(found: &[Prediction], classes: &[String]) -> String {
     }
     table.push('\n');
     for Prediction { input, class, probabilities } in found {
-        table.push_str(&format!("{},{},{:.6}", quoted(input), quoted(&classes[*class]), probabilities[*class]));
+        table.push_str(&format!(
+            "{},{},{:.6}",
+            quoted(input),
+            quoted(&classes[*class]),
+            probabilities[*class]
+        ));
         for probability in probabilities {
             table.push_str(&format!(",{probability:.6}"));
         }

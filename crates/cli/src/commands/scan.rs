@@ -119,8 +119,11 @@ fn save(path: &Path, bytes: &[u8], plan: &Plan, printer: &Printer) -> Result<()>
     Ok(())
 }
 
-/// What makes the file's bytes of an SVG, by the ending of its name.
-fn picture(path: &Path) -> Result<fn(String) -> Result<Vec<u8>>> {
+/// Makes the bytes of a picture of an SVG.
+type Encode = fn(String) -> Result<Vec<u8>>;
+
+/// How a picture is encoded, by the ending of its name.
+fn picture(path: &Path) -> Result<Encode> {
     match path.extension().map(|ending| ending.to_ascii_lowercase()) {
         Some(ending) if ending == "svg" => Ok(|svg| Ok(svg.into_bytes())),
         Some(ending) if ending == "png" => Ok(|svg| png(&svg)),

@@ -20,7 +20,11 @@ pub fn table(path: &Path, overrides: &[String]) -> Result<toml::Table> {
 }
 
 /// The checkpoint that `run` stands for (a file, or `name` of a run folder) and its adapter; its config with overrides.
-pub fn checkpoint(run: &Path, name: &str, overrides: &[String]) -> Result<(Checkpoint, &'static dyn Adapter)> {
+pub fn checkpoint(
+    run: &Path,
+    name: &str,
+    overrides: &[String],
+) -> Result<(Checkpoint, &'static dyn Adapter)> {
     let mut checkpoint = Checkpoint::read(&find_checkpoint(run, name)?)?;
     let about = &mut checkpoint.about;
     if !overrides.is_empty() {
@@ -37,7 +41,7 @@ pub fn checkpoint(run: &Path, name: &str, overrides: &[String]) -> Result<(Check
 /// What only the program knows about itself, for `environment.json`.
 pub fn about_program() -> Vec<(String, String)> {
     let simd = ophidian_kernels::Isa::detect().name().to_owned();
-    vec![("simd".to_owned(), simd)]
+    vec![("simd".to_owned(), simd), ("libtorch".to_owned(), ophidian_core::torch::libtorch().0.to_string())]
 }
 
 /// Which checkpoint of a run folder is meant.

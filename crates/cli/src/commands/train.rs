@@ -47,7 +47,8 @@ pub fn run(args: Args, printer: &Printer) -> Result<ExitCode> {
         Some(path) => path,
         None if own.is_file() => &own,
         None => {
-            let message = format!("{} holds no run to resume; name a config to begin one", args.output.display());
+            let message =
+                format!("{} holds no run to resume; name a config to begin one", args.output.display());
             return Err(Usage(message).into());
         }
     };
@@ -67,6 +68,8 @@ pub fn run(args: Args, printer: &Printer) -> Result<ExitCode> {
 /// The last word: what came out, where the pictures are, what to type next.
 fn conclude(args: &Args, outcome: &Outcome, printer: &Printer) -> Result<ExitCode> {
     let show = args.output.display();
+    // As it was called, so that the commands below can be typed as they stand.
+    let program = std::env::args().next().unwrap_or_else(|| "ophidian".to_owned());
     let state = &outcome.state;
     if let Some(best) = &state.best {
         printer.line(format_args!(
@@ -95,8 +98,11 @@ fn conclude(args: &Args, outcome: &Outcome, printer: &Printer) -> Result<ExitCod
         printer.line(format_args!("picture  {}", picture.display()))?;
     }
     if outcome.ending == Ending::Interrupted {
-        printer.line(format_args!("interrupted and saved after step {} of {}; to go on:", state.step, outcome.steps))?;
-        printer.line(format_args!("  ophidian train --output {show} --resume"))?;
+        printer.line(format_args!(
+            "interrupted and saved after step {} of {}; to go on:",
+            state.step, outcome.steps
+        ))?;
+        printer.line(format_args!("  {program} train --output {show} --resume"))?;
         return Ok(ExitCode::from(u8::try_from(interrupt::EXIT_CODE)?));
     }
     if outcome.ending == Ending::StoppedEarly {
@@ -104,8 +110,8 @@ fn conclude(args: &Args, outcome: &Outcome, printer: &Printer) -> Result<ExitCod
     }
     if find_checkpoint(&args.output, "best").is_ok() {
         printer.line("next:")?;
-        printer.line(format_args!("  ophidian eval {show}"))?;
-        printer.line(format_args!("  ophidian predict {show} IMAGE…"))?;
+        printer.line(format_args!("  {program} eval {show}"))?;
+        printer.line(format_args!("  {program} predict {show} IMAGE…"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,10 +13,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, nn};
 
-use super::{
-    Merge, Mixer,
-    merge::Gate,
-};
+use super::{Merge, Mixer, merge::Gate};
 use crate::{
     Error, Result,
     init::{Init, s4d_real_log, step_size_bias},
@@ -295,8 +292,14 @@ impl Mamba1 {
         let k = along.directions();
         let weight = self.conv_weight.f_expand([k, -1, -1], false)?;
         let bias = self.conv_bias.as_ref().map(|bias| bias.f_expand([k, -1], false)).transpose()?;
-        let input =
-            ConvInput { x, weight: &weight, bias: bias.as_ref(), silu: true, initial_state: None, orders: &along };
+        let input = ConvInput {
+            x,
+            weight: &weight,
+            bias: bias.as_ref(),
+            silu: true,
+            initial_state: None,
+            orders: &along,
+        };
         Ok(causal_conv1d(&input)?.y)
     }
 }

@@ -218,7 +218,8 @@ impl Modifier for Atrous {
         let (walks, parts) = if self.joined { (1, classes) } else { (classes, 1) };
         check_size("atrous", walks, parts.checked_mul(height * width))?;
         let plan = source.plan(&inner)?;
-        check_directions("atrous", classes, &plan)?;
+        let longest = plan.orders().iter().map(Order::len).max().unwrap_or(0);
+        check_size("atrous", plan.directions().saturating_mul(walks), longest.checked_mul(parts))?;
         let turned = match inner {
             Geometry::Grid2 { .. } if self.alternate && classes > 1 => {
                 Some(turned(source, &plan, height, width)?)

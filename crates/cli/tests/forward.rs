@@ -1,0 +1,105 @@
+//! `ophidian forward`, as a user types it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use ophidian_core::tensors;
+use tch::Kind;
+
+fn ophidian(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ophidian")).args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn goldens() -> Option<PathBuf> {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared");
+    let shared = std::env::var("OPHIDIAN_SHARED").map_or_else(|_| beside.into(), PathBuf::from);
+    let folder = shared.join("golden/models/vim");
+    if !folder.is_dir() {
+        eprintln!("SKIPPED: no goldens at {}", folder.display());
+        return None;
+    }
+    Some(folder)
+}
+
+fn forward(family: &str, model: &Path, input: &Path, output: &Path) -> Output {
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let (model, input, output) = (path(model), path(input), path(output));
+    ophidian(&["forward", "--family", family, "--model", &model, "--input", &input, "--output", &output])
+}
+
+#[test]
+fn a_published_folder_runs_and_writes_logits_and_gradients() {
+    let Some(folder) = goldens() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let model = folder.join("a_midcls_div2");
+    let (input, output) = (model.join("golden.safetensors"), dir.path().join("out.safetensors"));
+    let run = forward("vim", &model, &input, &output);
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    let said = text(&run.stdout);
+    assert!(said.contains("out.logits [2, 10] Float") && said.contains("grad.*"), "{said}");
+    let (want, got) = (tensors::read(&input).unwrap(), tensors::read(&output).unwrap());
+    for (name, tolerance) in
+        [("out.logits", 1e-5), ("grad.layers.1.mixer.A_b_log", 1e-4), ("grad.pos_embed", 1e-4)]
+    {
+        let scale = want[name].abs().max().double_value(&[]);
+        let error = (&got[name] - &want[name]).abs().max().double_value(&[]) / scale;
+        assert!(error <= tolerance, "{name}: {error:.1e}");
+        assert_eq!(got[name].kind(), Kind::Float);
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing but the output is left");
+}
+
+#[test]
+fn mistakes_have_their_exit_codes_and_write_nothing() {
+    let Some(folder) = goldens() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let model = at("model");
+    std::fs::create_dir(&model).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(folder.join("c_v1_doublecls").join(name), model.join(name)).unwrap();
+    }
+    let (input, output) = (folder.join("c_v1_doublecls/golden.safetensors"), at("out.safetensors"));
+    let fails = |run: Output, code: i32, parts: &[&str]| {
+        let said = text(&run.stderr);
+        assert_eq!(run.status.code(), Some(code), "{said}");
+        assert!(said.starts_with("error: ") && parts.iter().all(|part| said.contains(part)), "{said}");
+        assert!(!output.exists());
+    };
+    fails(forward("vin", &model, &input, &output), 2, &["no family `vin`", "did you mean `vim`?"]);
+    fails(forward("vim", &at("nowhere"), &input, &output), 2, &["nowhere", "config.json"]);
+    fails(forward("vim", &model, &at("no.safetensors"), &output), 1, &["no.safetensors"]);
+    fails(forward("vim", &model, &input, &at("no/out.safetensors")), 1, &["cannot be written"]);
+
+    let config = std::fs::read_to_string(model.join("config.json")).unwrap();
+    std::fs::write(model.join("config.json"), config.replace("\"depth\": 2", "\"depht\": 2")).unwrap();
+    let parts = ["config.json", "unknown key `depht`", "did you mean `depth`?"];
+    fails(forward("vim", &model, &input, &output), 2, &parts);
+    std::fs::write(model.join("config.json"), config.replace("\"depth\": 2", "\"depth\": 3")).unwrap();
+    let parts = ["model.safetensors", "`layers.2.mixer.A_log` [32, 4] is missing"];
+    fails(forward("vim", &model, &input, &output), 1, &parts);
+    std::fs::write(model.join("config.json"), &config).unwrap();
+
+    let weights = std::fs::read(model.join("model.safetensors")).unwrap();
+    std::fs::write(model.join("model.safetensors"), &weights[..weights.len() - 9]).unwrap();
+    fails(forward("vim", &model, &input, &output), 1, &["not a whole safetensors file"]);
+    let mut hostile = weights.clone();
+    hostile[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    std::fs::write(model.join("model.safetensors"), hostile).unwrap();
+    fails(forward("vim", &model, &input, &output), 1, &["not a whole safetensors file"]);
+}
+
+#[test]
+fn help_tells_what_to_type() {
+    let said = text(&ophidian(&["forward", "--help"]).stdout);
+    for part in ["--family", "--model", "config.json", "in.labels", "grad.*"] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    assert_eq!(ophidian(&["forward"]).status.code(), Some(2));
+}

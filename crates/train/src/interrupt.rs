@@ -1,0 +1,26 @@
+//! Ctrl-C: the first asks the run to finish its step and save, the second ends the program at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Exit code of a program that was interrupted: 128 + SIGINT.
+pub const EXIT_CODE: i32 = 130;
+
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Listens for Ctrl-C (and SIGTERM, SIGHUP) from now on.
+///
+/// # Errors
+/// The system refuses, or something else listens already.
+pub fn install() -> crate::Result<()> {
+    ctrlc::set_handler(|| {
+        if ASKED.swap(true, Ordering::SeqCst) {
+            std::process::exit(EXIT_CODE);
+        }
+    })
+    .map_err(|error| ophidian_core::Error::invalid(format!("Ctrl-C cannot be listened for: {error}")).into())
+}
+
+/// True once the run has been asked to stop.
+pub fn asked() -> bool {
+    ASKED.load(Ordering::SeqCst)
+}

@@ -1,0 +1,99 @@
+//! The vision adapter: `adapter = "vision"`.
+
+use std::{path::Path, sync::Arc};
+
+use ophidian_core::{
+    Error, Result,
+    adapter::{Adapter, Model, Splits},
+    data::Dataset,
+    rng::Rng,
+};
+use tch::{Tensor, nn};
+
+use crate::{
+    augment::mix,
+    config::Data,
+    dataset::{ImageSet, Prepare},
+    models,
+    open::{self, Opened},
+    source::{Labelled, Source, inputs},
+};
+
+/// Images.
+pub struct Vision;
+
+impl Adapter for Vision {
+    fn name(&self) -> &'static str {
+        "vision"
+    }
+
+    fn resolve_data(&self, data: toml::Table) -> Result<toml::Table> {
+        open::resolve(Data::read(data)?)?.to_table()
+    }
+
+    fn resolve_model(&self, model: toml::Table) -> Result<toml::Table> {
+        models::resolve(model)
+    }
+
+    fn open(&self, data: &toml::Table) -> Result<Splits> {
+        let data = Data::read(data.clone())?;
+        let Opened { train, eval, .. } = open::open(&data)?;
+        let set = |images| -> Result<Arc<dyn Dataset>> {
+            Ok(Arc::new(ImageSet::new(images, data.class_names.clone(), Prepare::new(&data)?)))
+        };
+        Ok(Splits { train: set(train)?, eval: set(eval)? })
+    }
+
+    /// Images carry the label 0, which means nothing.
+    fn open_inputs(&self, data: &toml::Table, inputs: &[&Path]) -> Result<Arc<dyn Dataset>> {
+        let data = Data::read(data.clone())?;
+        let source = inputs::open(inputs)?;
+        let len = u32::try_from(source.len())
+            .map_err(|_| Error::invalid(format!("{} images are more than can be numbered", source.len())))?;
+        let items = (0..len).map(|index| (index, 0)).collect();
+        let images = Labelled { source: Arc::new(source), items };
+        Ok(Arc::new(ImageSet::new(images, data.class_names.clone(), Prepare::new(&data)?)))
+    }
+
+    fn model(
+        &self,
+        model: &toml::Table,
+        input_shape: &[i64],
+        classes: i64,
+        vs: nn::Path,
+    ) -> Result<Box<dyn Model>> {
+        models::build(model, input_shape, classes, vs)
+    }
+
+    fn mix(
+        &self,
+        data: &toml::Table,
+        input: Tensor,
+        target: Tensor,
+        rng: &mut Rng,
+    ) -> Result<(Tensor, Tensor)> {
+        mix::mix(&Data::read(data.clone())?.augment, input, target, rng)
+    }
+
+    fn picture(&self, data: &toml::Table, input: &[f32], shape: &[i64]) -> Option<(u32, u32, Vec<u8>)> {
+        let data = Data::read(data.clone()).ok()?;
+        let [channels, height, width] = shape else { return None };
+        let (channels, area) = (usize::try_from(*channels).ok()?, usize::try_from(height * width).ok()?);
+        if !matches!(channels, 1 | 3) || input.len() != channels * area {
+            return None;
+        }
+        let byte = |channel: usize, value: f32| {
+            let mean = data.mean.get(channel).copied().unwrap_or(0.0);
+            let std = data.std.get(channel).copied().unwrap_or(1.0);
+            ((f64::from(value) * std + mean) * 255.0).round().clamp(0.0, 255.0) as u8
+        };
+        let rgb = |at: usize| {
+            std::array::from_fn::<u8, 3, _>(|channel| {
+                let channel = channel.min(channels - 1);
+                byte(channel, input[channel * area + at])
+            })
+        };
+        let pixels = (0..area).flat_map(rgb).collect();
+        Some((u32::try_from(*height).ok()?, u32::try_from(*width).ok()?, pixels))
+    }
+}

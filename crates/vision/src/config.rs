@@ -1,0 +1,249 @@
+//! The table `[data]` of a config.
+
+use std::path::PathBuf;
+
+use ophidian_core::{Error, Result, config};
+use serde::{Deserialize, Serialize};
+
+use crate::{augment::Augment, pixels::Fit};
+
+/// The largest `image_size`.
+const MAX_IMAGE_SIZE: usize = 4096;
+
+/// What the files of a data set are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Whatever is found at `path`.
+    #[default]
+    Auto,
+    /// IDX files as of MNIST: `train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte` …, plain or `.gz`.
+    Idx,
+    /// The binary CIFAR-10 files, in a folder or as published (`cifar-10-binary.tar.gz`).
+    Cifar10,
+    /// The binary CIFAR-100 files, in a folder or as published (`cifar-100-binary.tar.gz`).
+    Cifar100,
+    /// A folder of images, `class/image` or `split/class/image`.
+    Folder,
+    /// The same inside one or several .tar, .tar.gz or .tgz files.
+    Tar,
+    /// The built-in generator of ten figures; needs no files.
+    Shapes,
+}
+
+impl Format {
+    /// The name in a config.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Auto => "auto",
+            Format::Idx => "idx",
+            Format::Cifar10 => "cifar10",
+            Format::Cifar100 => "cifar100",
+            Format::Folder => "folder",
+            Format::Tar => "tar",
+            Format::Shapes => "shapes",
+        }
+    }
+}
+
+/// Height and width, written as one number (`28`) or two (`[28, 56]`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number of pixels or [height, width]")]
+pub enum Size {
+    /// Square.
+    Square(usize),
+    /// Height and width.
+    Sides([usize; 2]),
+}
+
+impl Size {
+    /// (height, width)
+    pub fn sides(self) -> (usize, usize) {
+        match self {
+            Size::Square(side) => (side, side),
+            Size::Sides([height, width]) => (height, width),
+        }
+    }
+
+    /// The shorter way to write a height and a width.
+    pub fn of(height: usize, width: usize) -> Self {
+        if height == width { Size::Square(height) } else { Size::Sides([height, width]) }
+    }
+}
+
+/// The table `[data]` of the vision adapter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Data {
+    /// What the files are: "auto", "idx", "cifar10", "cifar100", "folder", "tar" or "shapes". "auto" looks at `path`.
+    pub format: Format,
+    /// The folder or archive of the data set. Relative paths start at the working folder. Not for "shapes".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// A folder or archive to evaluate on instead of what `path` holds for it, of any format.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_path: Option<PathBuf>,
+    /// Share of each class that is held out for evaluation where neither a split nor `eval_path` tells. The same images
+    /// every time: chosen by their names.
+    pub val_fraction: f64,
+    /// "shapes": number of training images.
+    pub train: usize,
+    /// "shapes": number of images to evaluate on.
+    pub eval: usize,
+    /// "shapes": seed of the generator.
+    pub seed: u64,
+    /// Use this many training images at most, the same ones every time (0 = all).
+    pub limit_train: usize,
+    /// Evaluate on this many images at most, the same ones every time (0 = all).
+    pub limit_eval: usize,
+    /// Height and width of the model's input: a number or [height, width]. By default as stored for "idx" and CIFAR, 28
+    /// for "shapes" and 64 for images of many sizes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<Size>,
+    /// How images of other proportions are brought to `image_size`: "crop" (the middle), "stretch" or "pad".
+    pub fit: Fit,
+    /// 1 (grey) or 3 (RGB). By default 1 for "idx" and "shapes", else 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<usize>,
+    /// Mean of each channel between 0 and 1 (or one for all), subtracted from the values.
+    pub mean: Vec<f64>,
+    /// Standard deviation of each channel (or one for all), by which they are then divided. `ophidian data inspect`
+    /// measures both.
+    pub std: Vec<f64>,
+    /// Class names in the order of their labels. By default folder names, the authors' names, or numbers.
+    pub class_names: Vec<String>,
+    /// "cifar100": use the 20 superclasses.
+    pub coarse: bool,
+    /// Random changes of training images.
+    pub augment: Augment,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Data {
+            format: Format::Auto,
+            path: None,
+            eval_path: None,
+            val_fraction: 0.1,
+            train: 8192,
+            eval: 2048,
+            seed: 0,
+            limit_train: 0,
+            limit_eval: 0,
+            image_size: None,
+            fit: Fit::Crop,
+            channels: None,
+            mean: Vec::new(),
+            std: Vec::new(),
+            class_names: Vec::new(),
+            coarse: false,
+            augment: Augment::default(),
+        }
+    }
+}
+
+impl Data {
+    /// Reads `[data]`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key that is unknown, of the wrong type or out of range.
+    pub fn read(table: toml::Table) -> Result<Self> {
+        let data: Data = config::from_table(table, "data")?;
+        data.validate()?;
+        Ok(data)
+    }
+
+    /// The table with every key.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a value does not fit TOML's numbers.
+    pub fn to_table(&self) -> Result<toml::Table> {
+        toml::Table::try_from(self).map_err(|error| Error::Config(format!("`data`: {error}")))
+    }
+
+    /// (height, width) of the model's input.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the table was not resolved.
+    pub fn input_size(&self) -> Result<(usize, usize)> {
+        self.image_size
+            .map(Size::sides)
+            .ok_or_else(|| Error::Config("missing key `data.image_size`".to_owned()))
+    }
+
+    /// Channels of the model's input.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the table was not resolved.
+    pub fn input_channels(&self) -> Result<usize> {
+        self.channels.ok_or_else(|| Error::Config("missing key `data.channels`".to_owned()))
+    }
+
+    fn validate(&self) -> Result<()> {
+        let fail = |reason: String| Err(Error::Config(reason));
+        if !(self.val_fraction > 0.0 && self.val_fraction < 1.0) {
+            return fail(format!(
+                "`data.val_fraction` is {}, expected more than 0 and less than 1",
+                self.val_fraction
+            ));
+        }
+        if let Some(size) = self.image_size {
+            let (height, width) = size.sides();
+            if !(1..=MAX_IMAGE_SIZE).contains(&height) || !(1..=MAX_IMAGE_SIZE).contains(&width) {
+                return fail(format!(
+                    "`data.image_size` is {height}x{width}, expected 1 to {MAX_IMAGE_SIZE} a side"
+                ));
+            }
+        }
+        if let Some(channels) = self.channels
+            && channels != 1
+            && channels != 3
+        {
+            return fail(format!("`data.channels` is {channels}, expected 1 (grey) or 3 (RGB)"));
+        }
+        for (key, values) in [("mean", &self.mean), ("std", &self.std)] {
+            if let Some(channels) = self.channels
+                && values.len() > 1
+                && values.len() != channels
+            {
+                return fail(format!(
+                    "`data.{key}` has {} values, expected one for each of {channels} channels",
+                    values.len()
+                ));
+            }
+            if !matches!(values.len(), 0 | 1 | 3) || values.iter().any(|value| !value.is_finite()) {
+                return fail(format!("`data.{key}` is {values:?}, expected 1 or 3 numbers"));
+            }
+        }
+        if let Some(value) = self.std.iter().find(|value| **value < 1e-6) {
+            return fail(format!("`data.std` has {value}, expected values above 0 (of 1)"));
+        }
+        if self.format == Format::Shapes {
+            for (key, count) in [("train", self.train), ("eval", self.eval)] {
+                if count == 0 || u32::try_from(count).is_err() {
+                    return fail(format!(
+                        "`data.{key}` is {count}, expected a number of images from 1 to {}",
+                        u32::MAX
+                    ));
+                }
+            }
+            if let Some(path) = &self.path {
+                return fail(format!(
+                    "`data.path` is {}, but format \"shapes\" reads no files",
+                    path.display()
+                ));
+            }
+        } else if self.path.is_none() {
+            return fail(
+                "missing key `data.path`: the folder or archive of the data set (or set format = \"shapes\")"
+                    .to_owned(),
+            );
+        }
+        let mut names: Vec<&String> = self.class_names.iter().collect();
+        names.sort();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return fail(format!("`data.class_names` has \"{}\" twice", twice[0]));
+        }
+        self.augment.validate()
+    }
+}

@@ -1,0 +1,162 @@
+//! What is in a data set: counts, sizes, statistics, corrupt files.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use ophidian_core::Result;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::{
+    config::{Data, Format},
+    open::{self, Opened},
+    pixels::Pixels,
+    source::{Labelled, Source},
+};
+
+/// Without a full check, about this many image files of a split are read, spread over it.
+const LOOK: usize = 1000;
+
+/// What was found in a data set.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The format that was found or given.
+    pub format: Format,
+    /// Class names in the order of their labels.
+    pub classes: Vec<String>,
+    /// The splits as they would be used.
+    pub splits: Vec<Split>,
+    /// Where the evaluation split comes from.
+    pub eval_from: &'static str,
+    /// Test images left alone because there is a validation split.
+    pub set_aside: usize,
+    /// Mean of each channel of the training images that were read, between 0 and 1.
+    pub mean: Vec<f64>,
+    /// Standard deviation of each channel.
+    pub std: Vec<f64>,
+}
+
+/// A split of a data set.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Split {
+    /// "train" or "eval".
+    pub name: &'static str,
+    /// Number of images.
+    pub images: usize,
+    /// Number of images of each class.
+    pub per_class: Vec<usize>,
+    /// Number of images that were read.
+    pub read: usize,
+    /// Sizes of those, as "height x width x channels", with their number; the most frequent first.
+    pub sizes: Vec<(String, usize)>,
+    /// Images that cannot be read, with the reason.
+    pub problems: Vec<String>,
+}
+
+/// Sums over the values of a channel.
+#[derive(Default, Clone, Copy)]
+struct Sums {
+    count: f64,
+    sum: f64,
+    squares: f64,
+}
+
+/// Looks into the data set of `[data]`, which need not be resolved. With `check`, every image is read. `progress` is
+/// called with the number of images read so far and the number to read, from any thread.
+///
+/// # Errors
+/// The data set cannot be opened. Images that cannot be read are problems in the report.
+pub fn inspect(data: Data, check: bool, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Report> {
+    let data = open::resolve(data)?;
+    let Opened { train, eval, eval_from, set_aside } = open::open(&data)?;
+    let picked = [&train, &eval].map(|set| pick(set, check));
+    let total = picked.iter().map(Vec::len).sum();
+    let done = AtomicUsize::new(0);
+    let tick = || progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+    let channels = data.input_channels()?;
+    let (train, sums) = split("train", &train, &picked[0], &data, channels, &tick);
+    let (eval, _) = split("eval", &eval, &picked[1], &data, channels, &tick);
+    let mean: Vec<f64> = sums.iter().map(|s| s.sum / s.count.max(1.0)).collect();
+    let std =
+        sums.iter().zip(&mean).map(|(s, mean)| (s.squares / s.count.max(1.0) - mean * mean).max(0.0).sqrt());
+    Ok(Report {
+        format: data.format,
+        classes: data.class_names.clone(),
+        splits: vec![train, eval],
+        eval_from,
+        set_aside,
+        std: std.collect(),
+        mean,
+    })
+}
+
+/// The images to read: all with `check` or where reading is cheap, else some.
+fn pick(set: &Labelled, check: bool) -> Vec<u32> {
+    let len = set.items.len();
+    let cheap = set.source.fixed_size().is_some();
+    let step = if check || cheap { 1 } else { len.div_ceil(LOOK).max(1) };
+    set.items.iter().step_by(step).map(|(at, _)| *at).collect()
+}
+
+fn split(
+    name: &'static str,
+    set: &Labelled,
+    picked: &[u32],
+    data: &Data,
+    channels: usize,
+    tick: &(dyn Fn() + Sync),
+) -> (Split, Vec<Sums>) {
+    let mut per_class = vec![0; data.class_names.len()];
+    for (_, class) in &set.items {
+        per_class[*class as usize] += 1;
+    }
+    let read = |at: &u32| {
+        let image = look(&set.source, *at as usize);
+        tick();
+        image.map(|image| {
+            let size = format!("{}x{}x{}", image.height, image.width, image.channels);
+            (size, sums(&image.with_channels(channels)))
+        })
+    };
+    let seen: Vec<std::result::Result<(String, Vec<Sums>), String>> = picked.par_iter().map(read).collect();
+    let (mut sizes, mut problems, mut total) =
+        (BTreeMap::<String, usize>::new(), Vec::new(), vec![Sums::default(); channels]);
+    for image in seen {
+        match image {
+            Ok((size, sums)) => {
+                *sizes.entry(size).or_default() += 1;
+                for (total, sums) in total.iter_mut().zip(sums) {
+                    total.count += sums.count;
+                    total.sum += sums.sum;
+                    total.squares += sums.squares;
+                }
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let mut sizes: Vec<_> = sizes.into_iter().collect();
+    sizes.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let split = Split { name, images: set.items.len(), per_class, read: picked.len(), sizes, problems };
+    (split, total)
+}
+
+fn look(source: &Arc<dyn Source>, at: usize) -> std::result::Result<Pixels, String> {
+    source.pixels(at).map_err(|error| error.to_string())
+}
+
+fn sums(image: &Pixels) -> Vec<Sums> {
+    let mut sums = vec![Sums::default(); image.channels];
+    for (at, value) in image.data.iter().enumerate() {
+        let value = f64::from(*value) / 255.0;
+        let of = &mut sums[at % image.channels];
+        of.count += 1.0;
+        of.sum += value;
+        of.squares += value * value;
+    }
+    sums
+}

@@ -1,0 +1,146 @@
+//! The model that a [`ModelConfig`] describes.
+
+use ophidian_core::{
+    Error, Result,
+    adapter::Model,
+    backbone::{Backbone, Between},
+    block::{Block, BlockConfig},
+    init::{Init, no_weight_decay},
+    layers::Linear,
+    mixer::Mamba1,
+    ops::Orders,
+};
+use tch::{Kind, Tensor, nn};
+
+use super::{
+    ModelConfig,
+    embed::{Embedding, Pool, grid},
+    rope::{Rope, Rotary},
+};
+
+/// Patches and class tokens, blocks, pooling, head.
+pub struct Classifier {
+    input: [i64; 3],
+    embedding: Embedding,
+    rotary: Option<Rotary>,
+    backbone: Backbone,
+    /// One entry for each block.
+    orders: Vec<Orders>,
+    pool: Pool,
+    class_tokens: Vec<i64>,
+    /// None reads features out as they are.
+    head: Option<Linear>,
+}
+
+impl Classifier {
+    /// The model for images of `input` = (channels, height, width) and `classes` classes, 0 for features alone. Values come
+    /// from libtorch's generator.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the config is wrong or does not fit the images.
+    pub fn new(vs: &nn::Path, config: &ModelConfig, input: [i64; 3], classes: i64) -> Result<Classifier> {
+        config.check()?;
+        let [channels, height, width] = input;
+        let (patch, stride) = (config.patch_size.sides(), config.stride);
+        let grid = grid([height, width], patch, stride);
+        let (patches, d_model) = (grid[0] * grid[1], config.d_model);
+        if patches < 1 || channels < 1 || classes < 0 {
+            return Err(Error::Config(format!(
+                "images of {channels}x{height}x{width} hold no patch of {}x{} pixels",
+                patch[0], patch[1]
+            )));
+        }
+        let class_tokens = config.pool.class_tokens(patches);
+        let embedding =
+            Embedding::new(vs, channels, patch, stride, d_model, patches, config.pool, config.pos_embed);
+        let rotary = (config.rope != Rope::None)
+            .then(|| {
+                let residual = config.rope == Rope::Residual;
+                let rotary = Rotary::new(&(vs / "rope"), grid, config.rope_grid, d_model, residual)?;
+                rotary.check(patches + class_tokens.len() as i64)?;
+                Ok::<_, Error>(rotary)
+            })
+            .transpose()?;
+        let plans = config.scan.plans(grid, &class_tokens)?;
+        let distinct: Vec<Orders> = plans.iter().map(Orders::new).collect();
+        let orders: Vec<Orders> =
+            (0..config.depth as usize).map(|i| distinct[i % distinct.len()].clone()).collect();
+        let layers = vs / "layers";
+        let block = |(i, orders): (usize, &Orders)| {
+            let vs = &layers / i;
+            let mixer = Mamba1::new(&(&vs / "mixer"), &config.mixer(orders.directions()))?;
+            Ok(Block::new(&vs, &block_config(config, i as i64), Box::new(mixer)))
+        };
+        let blocks = orders.iter().enumerate().map(block).collect::<Result<Vec<_>>>()?;
+        Ok(Classifier {
+            input,
+            embedding,
+            rotary,
+            backbone: Backbone::new(vs, blocks, config.layer_pairs, config.norm, d_model, config.norm_eps),
+            orders,
+            pool: config.pool,
+            class_tokens,
+            head: (classes > 0)
+                .then(|| Linear::new(&(vs / "head"), d_model, classes, true, Init::Normal(0.02))),
+        })
+    }
+
+    /// What the head reads: (batch, d_model), or (batch, tokens, d_model) where every token is read.
+    ///
+    /// # Errors
+    /// Images of another shape.
+    pub fn features(&self, images: &Tensor, train: bool) -> Result<Tensor> {
+        let shape = images.size();
+        if shape.len() != 4 || shape[1..] != self.input {
+            let [c, h, w] = self.input;
+            return Err(Error::invalid(format!(
+                "images have shape {shape:?}, expected (batch, {c}, {h}, {w})"
+            )));
+        }
+        let tokens = self.embedding.forward(images)?; // (B, L, d_model)
+        let between = self.rotary.as_ref().map(|rotary| rotary as &dyn Between);
+        let tokens = self.backbone.forward(&tokens, &self.orders, between, train)?;
+        let at = |i: i64| tokens.f_select(1, i);
+        Ok(match (self.pool, &self.class_tokens[..]) {
+            (_, [at_one]) => at(*at_one)?,
+            (_, [first, second]) => (at(*first)? + at(*second)?) / 2.0,
+            (Pool::Mean, _) => tokens.f_mean_dim(1, false, Kind::Float)?,
+            (Pool::Last, _) => at(-1)?,
+            _ => tokens,
+        })
+    }
+
+    /// Logits of [`features`](Classifier::features): (batch, classes), or (batch, tokens, classes) with `pool = "all"`.
+    ///
+    /// # Errors
+    /// Features of another width.
+    pub fn logits(&self, features: &Tensor) -> Result<Tensor> {
+        let logits = match &self.head {
+            Some(head) => head.forward(features)?.to_kind(Kind::Float),
+            None => features.shallow_clone(),
+        };
+        Ok(if self.pool == Pool::Max { logits.f_amax(1, false)? } else { logits })
+    }
+}
+
+fn block_config(config: &ModelConfig, i: i64) -> BlockConfig {
+    BlockConfig {
+        d_model: config.d_model,
+        norm: config.norm,
+        norm_eps: config.norm_eps,
+        drop_path: config.drop_path * i as f64 / (config.depth - 1).max(1) as f64,
+        layer_scale: config.layer_scale,
+        mlp: (config.mlp_ratio * config.d_model as f64) as i64,
+        residuals: config.mixer(1).residuals,
+    }
+}
+
+impl Model for Classifier {
+    fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor> {
+        self.logits(&self.features(input, train)?)
+    }
+
+    fn no_weight_decay(&self, name: &str) -> bool {
+        no_weight_decay(name)
+    }
+}

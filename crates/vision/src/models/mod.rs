@@ -1,0 +1,46 @@
+//! Vision backbones, and published vision models as configs and key maps.
+
+mod classifier;
+mod config;
+mod embed;
+mod rope;
+mod vim;
+
+use ophidian_core::{Error, Result, adapter::Model, published::Family};
+use tch::nn;
+
+pub use classifier::Classifier;
+pub use config::{ModelConfig, Scans, Size};
+pub use embed::{Pool, resize_positions};
+pub use rope::Rope;
+
+/// Every family of published vision models.
+pub const FAMILIES: &[&dyn Family] = &[&vim::Vim];
+
+/// Checks a `[model]` table and fills in every default.
+///
+/// # Errors
+/// [`Error::Config`] naming the key that is unknown or wrong.
+pub fn resolve(table: toml::Table) -> Result<toml::Table> {
+    let config = ModelConfig::read(table)?;
+    toml::Table::try_from(&config).map_err(|error| Error::Config(format!("[model]: {error}")))
+}
+
+/// Builds the model of a resolved `[model]` table for images of `input_shape` = (channels, height, width).
+///
+/// # Errors
+/// [`Error::Config`] if the table is wrong, or the patch does not divide the image.
+pub fn build(table: &toml::Table, input_shape: &[i64], classes: i64, vs: nn::Path) -> Result<Box<dyn Model>> {
+    let config = ModelConfig::read(table.clone())?;
+    let [channels, height, width] = input_shape[..] else {
+        return Err(Error::Config(format!(
+            "inputs have shape {input_shape:?}, expected images of (channels, height, width)"
+        )));
+    };
+    if matches!(config.pool, Pool::All) {
+        return Err(Error::Config("`model.pool` is \"all\", which gives logits for every token; expected one of \
+                                  \"middle\", \"head\", \"end\", \"both\", \"mean\", \"last\", \"max\" to classify images".into()));
+    }
+    config.tile([height, width])?;
+    Ok(Box::new(Classifier::new(&vs, &config, [channels, height, width], classes)?))
+}

@@ -1,0 +1,400 @@
+//! Vim (Zhu et al., arXiv 2401.09417) as its authors publish it: their config and parameter names.
+
+use ophidian_core::{
+    Error, Result, config,
+    keymap::Key,
+    layers::NormKind,
+    mixer::{DtInit, DtRank, Merge, Parameters, StepSizes},
+    published::{Family, Published, Run},
+    tensors::Tensors,
+};
+use serde::Deserialize;
+use tch::{Device, Kind, Tensor, nn::VarStore};
+
+use super::{Classifier, ModelConfig, Pool, Rope, Scans, Size, embed::grid};
+
+/// The family.
+pub struct Vim;
+
+/// The arguments of the authors' `VisionMamba`, with their defaults.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    img_size: Size,
+    patch_size: Size,
+    stride: i64,
+    depth: i64,
+    embed_dim: i64,
+    d_state: i64,
+    channels: i64,
+    num_classes: i64,
+    ssm_cfg: MixerConfig,
+    drop_path_rate: f64,
+    norm_epsilon: f64,
+    rms_norm: bool,
+    pt_hw_seq_len: i64,
+    if_bidirectional: bool,
+    final_pool_type: PoolType,
+    if_abs_pos_embed: bool,
+    if_rope: bool,
+    if_rope_residual: bool,
+    flip_img_sequences_ratio: f64,
+    if_bimamba: bool,
+    bimamba_type: Bimamba,
+    if_cls_token: bool,
+    if_divide_out: bool,
+    init_layer_scale: Option<f64>,
+    use_double_cls_token: bool,
+    use_middle_cls_token: bool,
+    // What follows changes no number of a forward pass in f32.
+    drop_rate: f64,
+    fused_add_norm: bool,
+    residual_in_fp32: bool,
+    initializer_cfg: Option<toml::Table>,
+    ft_seq_len: Option<i64>,
+    device: Option<String>,
+    dtype: Option<String>,
+    drop_block_rate: Option<f64>,
+    /// A misspelling of the base model's factory, which the constructor swallows.
+    if_devide_out: Option<bool>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            img_size: Size::Square(224),
+            patch_size: Size::Square(16),
+            stride: 16,
+            depth: 24,
+            embed_dim: 192,
+            d_state: 16,
+            channels: 3,
+            num_classes: 1000,
+            ssm_cfg: MixerConfig::default(),
+            drop_path_rate: 0.1,
+            norm_epsilon: 1e-5,
+            rms_norm: true,
+            pt_hw_seq_len: 14,
+            if_bidirectional: false,
+            final_pool_type: PoolType::None,
+            if_abs_pos_embed: true,
+            if_rope: false,
+            if_rope_residual: false,
+            flip_img_sequences_ratio: -1.0,
+            if_bimamba: false,
+            bimamba_type: Bimamba::V2,
+            if_cls_token: true,
+            if_divide_out: true,
+            init_layer_scale: None,
+            use_double_cls_token: false,
+            use_middle_cls_token: true,
+            drop_rate: 0.0,
+            fused_add_norm: true,
+            residual_in_fp32: true,
+            initializer_cfg: None,
+            ft_seq_len: None,
+            device: None,
+            dtype: None,
+            drop_block_rate: None,
+            if_devide_out: None,
+        }
+    }
+}
+
+/// `ssm_cfg`: further arguments of the authors' `Mamba`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct MixerConfig {
+    d_conv: i64,
+    expand: f64,
+    dt_rank: DtRank,
+    dt_min: f64,
+    dt_max: f64,
+    dt_init: DtInit,
+    dt_scale: f64,
+    dt_init_floor: f64,
+    conv_bias: bool,
+    bias: bool,
+    use_fast_path: bool,
+}
+
+impl Default for MixerConfig {
+    fn default() -> Self {
+        MixerConfig {
+            d_conv: 4,
+            expand: 2.0,
+            dt_rank: DtRank::Auto,
+            dt_min: 1e-3,
+            dt_max: 0.1,
+            dt_init: DtInit::Random,
+            dt_scale: 1.0,
+            dt_init_floor: 1e-4,
+            conv_bias: true,
+            bias: false,
+            use_fast_path: true,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum PoolType {
+    None,
+    Mean,
+    Max,
+    All,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Bimamba {
+    None,
+    V1,
+    V2,
+}
+
+impl Config {
+    fn bimamba(&self) -> Bimamba {
+        if self.if_bimamba { Bimamba::V1 } else { self.bimamba_type }
+    }
+
+    fn pool(&self) -> Pool {
+        // A class token is read whatever final_pool_type says.
+        match (self.if_cls_token, self.final_pool_type) {
+            (true, _) if self.use_double_cls_token => Pool::Both,
+            (true, _) if self.use_middle_cls_token => Pool::Middle,
+            (true, _) => Pool::Head,
+            (false, PoolType::None) => Pool::Last,
+            (false, PoolType::Mean) => Pool::Mean,
+            (false, PoolType::Max) => Pool::Max,
+            (false, PoolType::All) => Pool::All,
+        }
+    }
+
+    /// Their config in our words.
+    fn ours(&self) -> Result<ModelConfig> {
+        if self.flip_img_sequences_ratio > 0.0 {
+            return Err(Error::Config(format!(
+                "`flip_img_sequences_ratio` is {}, which flips sequences at random even outside training: not \
+                 supported, expected a number of at most 0",
+                self.flip_img_sequences_ratio
+            )));
+        }
+        if self.bimamba() != Bimamba::None && !self.ssm_cfg.use_fast_path {
+            return Err(Error::Config(
+                "`ssm_cfg.use_fast_path` is false, which makes the authors' code drop the backward direction \
+                 silently: not supported; leave it out, or set `bimamba_type` to \"none\""
+                    .into(),
+            ));
+        }
+        let (directions, parameters) = match self.bimamba() {
+            Bimamba::None => ("row", Parameters::Own),
+            Bimamba::V1 => ("bidirectional", Parameters::Decay),
+            Bimamba::V2 => ("bidirectional", Parameters::Own),
+        };
+        let scan = if self.if_bidirectional {
+            Scans::Each(vec![directions.into(), format!("{directions} | reverse")])
+        } else {
+            Scans::One(directions.into())
+        };
+        let mean = self.bimamba() == Bimamba::V2 && self.if_divide_out;
+        let mixer = &self.ssm_cfg;
+        Ok(ModelConfig {
+            patch_size: self.patch_size,
+            stride: self.stride,
+            d_model: self.embed_dim,
+            depth: self.depth,
+            d_state: self.d_state,
+            d_conv: mixer.d_conv,
+            expand: mixer.expand,
+            dt_rank: mixer.dt_rank,
+            dt_min: mixer.dt_min,
+            dt_max: mixer.dt_max,
+            dt_floor: mixer.dt_init_floor,
+            dt_init: mixer.dt_init,
+            dt_scale: mixer.dt_scale,
+            step_sizes: StepSizes::FirstLogUniform,
+            conv_bias: mixer.conv_bias,
+            bias: mixer.bias,
+            scan,
+            parameters,
+            merge: if mean { Merge::Mean } else { Merge::Sum },
+            layer_pairs: self.if_bidirectional,
+            norm: if self.rms_norm { NormKind::Rms } else { NormKind::Layer },
+            norm_eps: self.norm_epsilon,
+            layer_scale: self.init_layer_scale,
+            drop_path: self.drop_path_rate,
+            mlp_ratio: 0.0,
+            pool: self.pool(),
+            pos_embed: self.if_abs_pos_embed,
+            rope: match (self.if_rope, self.if_rope_residual) {
+                (false, _) => Rope::None,
+                (true, false) => Rope::Hidden,
+                (true, true) => Rope::Residual,
+            },
+            rope_grid: self.pt_hw_seq_len,
+        })
+    }
+
+    /// Which of their tensors is which of ours.
+    fn keys(&self, ours: &ModelConfig) -> Vec<Key> {
+        let d = self.embed_dim;
+        let patch = self.patch_size.sides();
+        let grid = grid(self.img_size.sides(), patch, self.stride);
+        let patches = grid[0] * grid[1];
+        let class_tokens = ours.pool.class_tokens(patches);
+        let mut keys = Vec::new();
+        let mut same = |name: String, shape: &[i64]| keys.push(Key::new(name.clone(), name, shape));
+        match class_tokens.len() {
+            1 => same("cls_token".into(), &[1, 1, d]),
+            2 => ["head", "tail"].iter().for_each(|end| same(format!("cls_token_{end}"), &[1, 1, d])),
+            _ => {}
+        }
+        if self.if_abs_pos_embed {
+            same("pos_embed".into(), &[1, patches + class_tokens.len() as i64, d]);
+        }
+        same("patch_embed.proj.weight".into(), &[d, self.channels, patch[0], patch[1]]);
+        same("patch_embed.proj.bias".into(), &[d]);
+        if self.if_rope {
+            ["cos", "sin"].iter().for_each(|table| same(format!("rope.freqs_{table}"), &[patches, d]));
+        }
+        if self.num_classes > 0 {
+            same("head.weight".into(), &[self.num_classes, d]);
+            same("head.bias".into(), &[self.num_classes]);
+        }
+        let norms: &[&str] = if self.rms_norm { &["weight"] } else { &["weight", "bias"] };
+        norms.iter().for_each(|part| same(format!("norm_f.{part}"), &[d]));
+        for i in 0..self.depth {
+            norms.iter().for_each(|part| same(format!("layers.{i}.norm.{part}"), &[d]));
+        }
+        (0..self.depth).for_each(|i| self.mixer_keys(ours, &format!("layers.{i}"), &mut keys));
+        keys
+    }
+
+    fn mixer_keys(&self, ours: &ModelConfig, layer: &str, keys: &mut Vec<Key>) {
+        let mixer = ours.mixer(1);
+        let (d, inner, n, w) = (self.embed_dim, mixer.d_inner(), self.d_state, mixer.d_conv);
+        let rank = mixer.dt_rank.of(d);
+        let name = |name: &str| format!("{layer}.mixer.{name}");
+        if self.init_layer_scale.is_some() {
+            keys.push(Key::new(name("gamma"), format!("{layer}.gamma"), &[d]));
+        }
+        for (projection, rows, columns) in [("in_proj", 2 * inner, d), ("out_proj", d, inner)] {
+            let (weight, bias) = (name(&format!("{projection}.weight")), name(&format!("{projection}.bias")));
+            keys.push(Key::new(weight.clone(), weight, &[rows, columns]));
+            if mixer.bias {
+                keys.push(Key::new(bias.clone(), bias, &[rows]));
+            }
+        }
+        // Their two directions are the rows of our tensors.
+        let decays: &[&str] =
+            if self.bimamba() == Bimamba::None { &["A_log"] } else { &["A_log", "A_b_log"] };
+        for (row, theirs) in decays.iter().enumerate() {
+            keys.push(Key::row(name(theirs), name("A_log"), row as i64, &[inner, n]));
+        }
+        let directions: &[&str] = if self.bimamba() == Bimamba::V2 { &["", "_b"] } else { &[""] };
+        for (row, suffix) in directions.iter().enumerate() {
+            let mut part = |layer: &str, part: &str, shape: &[i64]| {
+                let (theirs, ours) = (format!("{layer}{suffix}{part}"), format!("{layer}{part}"));
+                keys.push(Key::row(name(&theirs), name(&ours), row as i64, shape));
+            };
+            part("D", "", &[inner]);
+            part("conv1d", ".weight", &[inner, 1, w]);
+            if mixer.conv_bias {
+                part("conv1d", ".bias", &[inner]);
+            }
+            part("x_proj", ".weight", &[rank + 2 * n, inner]);
+            part("dt_proj", ".weight", &[inner, rank]);
+            part("dt_proj", ".bias", &[inner]);
+        }
+    }
+}
+
+impl Family for Vim {
+    fn name(&self) -> &'static str {
+        "vim"
+    }
+
+    fn about(&self) -> &'static str {
+        "Vision Mamba (arXiv 2401.09417): in.x images (batch, channels, height, width), in.labels (batch)"
+    }
+
+    fn build(&self, table: toml::Table) -> Result<Published> {
+        let theirs: Config = config::from_table(table, "")?;
+        let ours = theirs.ours()?;
+        ours.check()?;
+        let [height, width] = theirs.img_size.sides();
+        if [height, width, theirs.channels].iter().any(|size| !(1..=1 << 16).contains(size)) {
+            return Err(Error::Config(format!(
+                "`img_size` is {height}x{width} and `channels` {}, expected 1 to {}",
+                theirs.channels,
+                1 << 16
+            )));
+        }
+        if !(0..=1 << 24).contains(&theirs.num_classes) {
+            return Err(Error::Config(format!(
+                "`num_classes` is {}, expected 0 to {}",
+                theirs.num_classes,
+                1 << 24
+            )));
+        }
+        let variables = VarStore::new(Device::Cpu);
+        let input = [theirs.channels, height, width];
+        let model = Classifier::new(&variables.root(), &ours, input, theirs.num_classes)?;
+        Ok(Published { keys: theirs.keys(&ours), variables, model: Box::new(Images(model)) })
+    }
+}
+
+/// A classifier as a function of `x` and, if there are any, `labels`.
+struct Images(Classifier);
+
+impl Run for Images {
+    fn run(&self, inputs: &Tensors) -> Result<Tensors> {
+        if let Some(name) = inputs.keys().find(|name| !["x", "labels"].contains(&name.as_str())) {
+            return Err(Error::invalid(format!(
+                "`in.{name}` is no input; expected `in.x` and maybe `in.labels`"
+            )));
+        }
+        let Some(images) = inputs.get("x") else {
+            return Err(Error::invalid(
+                "`in.x` is missing, expected images (batch, channels, height, width)",
+            ));
+        };
+        let features = self.0.features(&images.to_kind(Kind::Float), false)?;
+        let logits = self.0.logits(&features)?;
+        let mut outputs = Tensors::new();
+        if let Some(labels) = inputs.get("labels") {
+            outputs.insert("loss".into(), loss(&logits, labels)?);
+        }
+        outputs.insert("features".into(), features);
+        outputs.insert("logits".into(), logits);
+        Ok(outputs)
+    }
+}
+
+/// Mean cross-entropy, (1).
+fn loss(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
+    let [batch, classes] = logits.size()[..] else {
+        return Err(Error::invalid(format!(
+            "a loss needs one row of logits for each image, but there are {:?} logits (`final_pool_type` is \"all\")",
+            logits.size()
+        )));
+    };
+    if labels.size() != [batch] || labels.is_floating_point() {
+        return Err(Error::invalid(format!(
+            "`in.labels` has shape {:?} and dtype {:?}, expected {batch} integers",
+            labels.size(),
+            labels.kind()
+        )));
+    }
+    let labels = labels.to_kind(Kind::Int64);
+    if batch > 0 {
+        let (low, high) = (labels.min().int64_value(&[]), labels.max().int64_value(&[]));
+        if low < 0 || high >= classes {
+            let wrong = if low < 0 { low } else { high };
+            return Err(Error::invalid(format!("`in.labels` holds {wrong}, expected 0 to {}", classes - 1)));
+        }
+    }
+    let loss = logits.f_cross_entropy_loss(&labels, None::<Tensor>, tch::Reduction::Mean, -100, 0.0)?;
+    Ok(loss.unsqueeze(0))
+}

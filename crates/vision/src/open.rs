@@ -1,0 +1,272 @@
+//! From a `[data]` table to data sets: what is there, which defaults it has, how it is split.
+
+use std::{path::Path, sync::Arc};
+
+use ophidian_core::{Error, Result, rng};
+
+use crate::{
+    config::{Data, Format, Size},
+    shapes::{self, Shapes, Stream},
+    source::{Found, Labelled, archive, cifar, folder, idx},
+};
+
+/// Looks at what lies at `path`.
+///
+/// # Errors
+/// [`Error::File`] if nothing is there, nothing is known, or more than one data set is.
+pub fn detect(path: &Path) -> Result<Format> {
+    if !path.exists() {
+        return Err(Error::file(path, "does not exist; expected the folder or archive of a data set"));
+    }
+    let mut found = Vec::new();
+    for (format, kind) in [(Format::Cifar10, cifar::Kind::Cifar10), (Format::Cifar100, cifar::Kind::Cifar100)]
+    {
+        if cifar::find(path, kind).is_some() {
+            found.push(format);
+        }
+    }
+    if path.is_dir() {
+        let pairs = idx::find(path)?;
+        if pairs.train.is_some() || pairs.eval.is_some() {
+            found.push(Format::Idx);
+        }
+        let packed = archive::find(path)?;
+        if packed.iter().any(|file| {
+            cifar::find(file, cifar::Kind::Cifar10).is_none()
+                && cifar::find(file, cifar::Kind::Cifar100).is_none()
+        }) {
+            found.push(Format::Tar);
+        }
+        if !folder::walk(path)?.is_empty() {
+            found.push(Format::Folder);
+        }
+    } else if found.is_empty() && archive::is_archive_name(path) {
+        found.push(Format::Tar);
+    }
+    match found[..] {
+        [format] => Ok(format),
+        [] => Err(Error::file(
+            path,
+            "holds no data set that is known: expected IDX files (`train-images-idx3-ubyte.gz` …), CIFAR files \
+             (`data_batch_1.bin` …), folders of images named by class, or a .tar, .tar.gz or .tgz of such",
+        )),
+        _ => {
+            let names: Vec<_> = found.iter().map(|format| format!("\"{}\"", format.name())).collect();
+            Err(Error::file(
+                path,
+                format!("holds more than one data set; set `data.format` to {}", names.join(" or ")),
+            ))
+        }
+    }
+}
+
+/// Fills in every default. Files are looked at only where a default depends on them, so a table with `format`,
+/// `image_size` and `class_names` resolves on a machine that lacks the data.
+///
+/// # Errors
+/// [`Error::Config`] naming the key, [`Error::File`] naming the file.
+pub fn resolve(mut data: Data) -> Result<Data> {
+    if data.format == Format::Auto {
+        data.format = detect(&path(&data)?)?;
+    }
+    let kind = cifar_kind(&data);
+    if data.coarse && data.format != Format::Cifar100 {
+        return Err(Error::Config("`data.coarse` is for format \"cifar100\" only".to_owned()));
+    }
+    if data.image_size.is_none() {
+        let (height, width) = match data.format {
+            Format::Idx => idx::size(&path(&data)?)?,
+            Format::Cifar10 | Format::Cifar100 => (32, 32),
+            Format::Shapes => (28, 28),
+            Format::Auto | Format::Folder | Format::Tar => (64, 64),
+        };
+        data.image_size = Some(Size::of(height, width));
+    }
+    let default_channels = if matches!(data.format, Format::Idx | Format::Shapes) { 1 } else { 3 };
+    let channels = *data.channels.get_or_insert(default_channels);
+    let (mean, std) = mean_std(data.format, channels);
+    for (values, default) in [(&mut data.mean, mean), (&mut data.std, std)] {
+        if values.is_empty() {
+            *values = default;
+        } else if values.len() == 1 && channels == 3 {
+            *values = vec![values[0]; 3];
+        }
+    }
+    if data.class_names.is_empty() {
+        data.class_names = match data.format {
+            Format::Idx => idx::classes(&path(&data)?)?,
+            Format::Cifar10 | Format::Cifar100 => kind.classes(),
+            Format::Folder | Format::Tar => read(data.format, &path(&data)?, kind, &[])?.classes,
+            Format::Shapes | Format::Auto => shapes::classes(),
+        };
+    } else if data.format == Format::Shapes && data.class_names != shapes::classes() {
+        return Err(Error::Config(format!(
+            "`data.class_names`: format \"shapes\" has its own names ({}); leave the key out",
+            shapes::classes().join(", ")
+        )));
+    }
+    // The lengths of mean and std can only be judged now that the channels are known.
+    Data::read(data.to_table()?)
+}
+
+/// The splits of a data set, before any preparation.
+pub struct Opened {
+    /// Images to train on.
+    pub train: Labelled,
+    /// Images to evaluate on.
+    pub eval: Labelled,
+    /// Where the evaluation split comes from, in words.
+    pub eval_from: &'static str,
+    /// Images of a test split that lies beside a validation split, and is left alone.
+    pub set_aside: usize,
+}
+
+/// The splits of a resolved `[data]`.
+///
+/// # Errors
+/// A file is missing, malformed or holds classes that are not in `class_names`; a split is empty.
+pub fn open(data: &Data) -> Result<Opened> {
+    let (train, eval, eval_from, set_aside) = if data.format == Format::Shapes {
+        (generated(data, Stream::Train)?, generated(data, Stream::Eval)?, "the generator", 0)
+    } else {
+        let path = path(data)?;
+        let found = read(data.format, &path, cifar_kind(data), &data.class_names)?;
+        match (&data.eval_path, found.train, found.eval) {
+            // Without a training split (a test folder given for both) all of it may be trained on.
+            (Some(eval_path), Some(train), _) | (Some(eval_path), None, Some(train)) => {
+                (train, evaluation(data, eval_path)?, "`eval_path`", 0)
+            }
+            (None, Some(train), Some(eval)) => (train, eval, "the split of the data set", found.set_aside),
+            (None, Some(all), None) => {
+                let (train, eval) = hold_out(all, data.val_fraction, &path)?;
+                (train, eval, "held out of the training images by name", 0)
+            }
+            (None, None, Some(_)) => {
+                let reason = "holds images to evaluate on but none to train on; expected a training split";
+                return Err(Error::file(path, reason));
+            }
+            (_, None, None) => return Err(Error::file(path, "holds no images")),
+        }
+    };
+    let (train, eval) = (limited(train, data.limit_train), limited(eval, data.limit_eval));
+    Ok(Opened { train, eval, eval_from, set_aside })
+}
+
+/// What lies at `path`, which must be of `format`.
+///
+/// # Errors
+/// As [`open`].
+pub fn read(format: Format, path: &Path, kind: cifar::Kind, names: &[String]) -> Result<Found> {
+    if !path.exists() {
+        return Err(Error::file(
+            path,
+            "does not exist (`data.path`); expected the folder or archive of a data set",
+        ));
+    }
+    match format {
+        Format::Idx => idx::open(path, names),
+        Format::Cifar10 | Format::Cifar100 => cifar::open(path, kind, names),
+        Format::Folder => folder::open(path, names),
+        Format::Tar => archive::open(path, names),
+        Format::Auto => read(detect(path)?, path, kind, names),
+        Format::Shapes => Err(Error::Config("format \"shapes\" reads no files".to_owned())),
+    }
+}
+
+/// The CIFAR data set that `format` and `coarse` mean.
+pub fn cifar_kind(data: &Data) -> cifar::Kind {
+    match (data.format, data.coarse) {
+        (Format::Cifar100, true) => cifar::Kind::Cifar100Coarse,
+        (Format::Cifar100, false) => cifar::Kind::Cifar100,
+        _ => cifar::Kind::Cifar10,
+    }
+}
+
+fn evaluation(data: &Data, path: &Path) -> Result<Labelled> {
+    if !path.exists() {
+        return Err(Error::file(path, "does not exist (`data.eval_path`)"));
+    }
+    let format = detect(path)?;
+    let kind = cifar_kind(&Data { format, ..data.clone() });
+    let found = read(format, path, kind, &data.class_names)?;
+    found.eval.or(found.train).ok_or_else(|| Error::file(path, "holds no images"))
+}
+
+fn generated(data: &Data, stream: Stream) -> Result<Labelled> {
+    let (height, width) = data.input_size()?;
+    let channels = data.input_channels()?;
+    let len = if stream == Stream::Train { data.train } else { data.eval };
+    let source = Shapes { len, height, width, channels, seed: data.seed, stream };
+    let items = (0..len).map(|index| (index as u32, shapes::label(index))).collect();
+    Ok(Labelled { source: Arc::new(source), items })
+}
+
+/// Holds out `fraction` of each class, at least one image, chosen by the hash of their names: adding images to a data
+/// set hardly changes which are held out.
+fn hold_out(all: Labelled, fraction: f64, path: &Path) -> Result<(Labelled, Labelled)> {
+    let mut by_class: std::collections::BTreeMap<u32, Vec<(u64, u32)>> = Default::default();
+    let root = path.display().to_string();
+    for (at, class) in &all.items {
+        let name = all.source.name_of(*at as usize);
+        let name = name.strip_prefix(&root).unwrap_or(&name);
+        by_class.entry(*class).or_default().push((hash_name(name), *at));
+    }
+    let (mut train, mut eval) = (Vec::new(), Vec::new());
+    for (class, mut members) in by_class {
+        members.sort_unstable();
+        let held = ((members.len() as f64 * fraction).round() as usize).clamp(1, members.len());
+        if held == members.len() {
+            let reason = format!(
+                "has {} image(s) of class {class}, too few to hold out {fraction} of them; give `eval_path` or a split",
+                members.len()
+            );
+            return Err(Error::file(path, reason));
+        }
+        let numbered =
+            |members: &[(u64, u32)]| members.iter().map(|(_, at)| (*at, class)).collect::<Vec<_>>();
+        eval.extend(numbered(&members[..held]));
+        train.extend(numbered(&members[held..]));
+    }
+    train.sort_unstable();
+    eval.sort_unstable();
+    let part = |items| Labelled { source: all.source.clone(), items };
+    Ok((part(train), part(eval)))
+}
+
+/// At most `limit` images of a set, spread over it at random but always the same.
+fn limited(mut set: Labelled, limit: usize) -> Labelled {
+    if limit > 0 && limit < set.items.len() {
+        let mut order: Vec<(u64, usize)> =
+            (0..set.items.len()).map(|index| (rng::hash(&[index as u64]), index)).collect();
+        order.sort_unstable();
+        let mut kept: Vec<usize> = order[..limit].iter().map(|(_, index)| *index).collect();
+        kept.sort_unstable();
+        set.items = kept.into_iter().map(|index| set.items[index]).collect();
+    }
+    set
+}
+
+fn hash_name(name: &str) -> u64 {
+    let words: Vec<u64> = name.bytes().map(u64::from).collect();
+    rng::hash(&words)
+}
+
+fn path(data: &Data) -> Result<std::path::PathBuf> {
+    data.path.clone().ok_or_else(|| Error::Config("missing key `data.path`".to_owned()))
+}
+
+/// Customary normalisation. For IDX files, which may hold anything, values go from -1 to 1.
+fn mean_std(format: Format, channels: usize) -> (Vec<f64>, Vec<f64>) {
+    match (format, channels) {
+        (Format::Cifar10, 3) => (vec![0.4914, 0.4822, 0.4465], vec![0.247, 0.2435, 0.2616]),
+        (Format::Cifar10, _) => (vec![0.481], vec![0.239]),
+        (Format::Cifar100, 3) => (vec![0.5071, 0.4865, 0.4409], vec![0.2673, 0.2564, 0.2762]),
+        (Format::Cifar100, _) => (vec![0.488], vec![0.251]),
+        (Format::Folder | Format::Tar, 3) => (vec![0.485, 0.456, 0.406], vec![0.229, 0.224, 0.225]),
+        (Format::Folder | Format::Tar, _) => (vec![0.449], vec![0.226]),
+        (Format::Shapes, channels) => {
+            (vec![shapes::MEAN_STD.0; channels], vec![shapes::MEAN_STD.1; channels])
+        }
+        (Format::Auto | Format::Idx, channels) => (vec![0.5; channels], vec![0.5; channels]),
+    }
+}

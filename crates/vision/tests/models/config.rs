@@ -1,0 +1,202 @@
+//! The `[model]` table: defaults, errors, and the models it describes.
+
+use ophidian_core::{Error, adapter::Model};
+use ophidian_vision::models::{self, ModelConfig, resize_positions};
+use tch::{Device, Kind, Tensor, nn::VarStore};
+
+use crate::{seeded, table};
+
+fn build(text: &str, shape: &[i64]) -> Result<(VarStore, Box<dyn Model>), Error> {
+    let vs = VarStore::new(Device::Cpu);
+    let resolved = models::resolve(table(text))?;
+    let model = models::build(&resolved, shape, 10, vs.root())?;
+    Ok((vs, model))
+}
+
+fn refused(text: &str, shape: &[i64]) -> String {
+    let error = build(text, shape).err().expect("an error");
+    assert!(!matches!(error, Error::Torch(_)), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn a_vim_tiny_config_has_vim_tinys_parameters() {
+    let vs = VarStore::new(Device::Cpu);
+    let text = "patch_size = 16\nd_model = 192\ndepth = 24\npool = 'middle'\nscan = 'bidirectional'";
+    models::build(&models::resolve(table(text)).unwrap(), &[3, 224, 224], 1000, vs.root()).unwrap();
+    let count: usize = vs.trainable_variables().iter().map(Tensor::numel).sum();
+    assert_eq!(count, 7_148_008);
+}
+
+#[test]
+fn resolving_fills_every_key_and_is_idempotent() {
+    let resolved = models::resolve(table("patch_size = [2, 4]\ndepth = 2")).unwrap();
+    assert_eq!(resolved["stride"].as_integer(), Some(2));
+    assert_eq!(resolved["scan"].as_str(), Some("bidirectional"));
+    assert_eq!(resolved["dt_rank"].as_str(), Some("auto"));
+    assert_eq!(models::resolve(resolved.clone()).unwrap(), resolved);
+    let documented = include_str!("../../src/models/config.rs");
+    for key in resolved.keys() {
+        assert!(documented.contains(&format!("pub {key}: ")), "{key}");
+    }
+}
+
+#[test]
+fn wrong_configs_name_the_key() {
+    let image = [1, 28, 28];
+    for (text, parts) in [
+        ("patch = 4", &["unknown key `model.patch`"][..]),
+        ("d_modle = 4", &["did you mean `model.d_model`"]),
+        ("patch_size = 5", &["`model.patch_size`", "height of 28", "images of 25 or 30"]),
+        ("patch_size = 32", &["larger than the image's height of 28"]),
+        ("patch_size = [4, 3]\nstride = 4", &["width of 28"]),
+        ("patch_size = 0", &["`patch_size`"]),
+        ("stride = -1", &["`stride` is -1"]),
+        ("drop_path = 1.0", &["`drop_path` is 1"]),
+        ("mlp_ratio = -1.0", &["`mlp_ratio`"]),
+        ("norm = 'batch'", &["`model.norm` is \"batch\"", "\"rms\""]),
+        ("pool = 'midle'", &["did you mean \"middle\""]),
+        ("pool = 'all'", &["`model.pool`"]),
+        ("dt_rank = 0", &["`model.dt_rank`", "auto"]),
+        ("dt_rank = 'car'", &["`model.dt_rank`", "auto"]),
+        ("scan = 'bidirectionl'", &["bidirectional", "^"]),
+        ("scan = []", &["`scan` is an empty list"]),
+        ("scan = 3", &["`model.scan`", "pattern"]),
+        ("expand = 0.0", &["`expand` is 0"]),
+        ("d_model = 90000\nexpand = 10.0", &["parameters"]),
+        ("d_model = 6\nrope = 'hidden'\npool = 'mean'", &["multiple of 4"]),
+    ] {
+        let error = refused(text, &image);
+        assert!(parts.iter().all(|part| error.contains(part)), "{text}: {error}");
+    }
+    assert!(refused("", &[28, 28]).contains("(channels, height, width)"));
+}
+
+/// Every pattern, merge and pool trains: a finite loss with a gradient for every parameter, and no step by a decayed one.
+#[test]
+fn patterns_merges_and_pools_train() {
+    for text in [
+        "scan = 'cross'",
+        "scan = 'row'\nmerge = 'sum'",
+        "scan = 'window(2) of row | bidirectional'\nmerge = 'concat'",
+        "scan = ['row', 'column | reverse', 'serpentine']\nmerge = 'gated'",
+        "scan = 'atrous(2)'\nmerge = 'sum'\npool = 'mean'\nparameters = 'shared'",
+        "scan = '[row, column | reverse]'\nparameters = 'decay'\npool = 'end'",
+        "pool = 'both'\nnorm = 'layer'\nlayer_scale = 0.1\nmlp_ratio = 2.0\ndrop_path = 0.2",
+        "pool = 'max'\npos_embed = false\nrope = 'residual'\nbias = true\nconv_bias = false",
+        "pool = 'last'\nlayer_pairs = true\nscan = ['bidirectional', 'bidirectional | reverse']\ndepth = 4",
+        "patch_size = [4, 2]\nstride = 2\npool = 'head'\nexpand = 1.5\ndt_rank = 3",
+    ] {
+        let _guard = seeded(1);
+        let depth = if text.contains("depth") { "" } else { "depth = 3\n" };
+        let patch = if text.contains("patch_size") { "" } else { "patch_size = 4\n" };
+        let text = format!("d_model = 16\nd_state = 4\n{depth}{patch}{text}");
+        let (vs, model) = build(&text, &[2, 16, 16]).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let images = Tensor::randn([3, 2, 16, 16], (Kind::Float, Device::Cpu));
+        let logits = model.forward(&images, true).unwrap();
+        assert_eq!((logits.size(), logits.kind()), (vec![3, 10], Kind::Float), "{text}");
+        logits.cross_entropy_for_logits(&Tensor::from_slice(&[1i64, 4, 9])).backward();
+        for (name, tensor) in vs.variables().iter().filter(|(_, tensor)| tensor.requires_grad()) {
+            let grad = tensor.grad();
+            assert!(grad.defined(), "{text}: no gradient for {name}");
+            assert!(grad.isfinite().all().int64_value(&[]) == 1, "{text}: {name}");
+        }
+        let wrong = model.forward(&images.narrow(3, 0, 8), false).unwrap_err().to_string();
+        assert!(wrong.contains("[3, 2, 16, 8]"), "{wrong}");
+        assert_eq!(model.forward(&images.narrow(0, 0, 0), false).unwrap().size(), [0, 10], "an empty batch");
+    }
+}
+
+#[test]
+fn bf16_is_close_and_logits_are_f32() {
+    let _guard = seeded(7);
+    let (_, model) = build("d_model = 32\ndepth = 3", &[1, 28, 28]).unwrap();
+    let images = Tensor::randn([4, 1, 28, 28], (Kind::Float, Device::Cpu));
+    let exact = model.forward(&images, false).unwrap();
+    let rounded = ophidian_core::torch::autocast(true, || model.forward(&images, false)).unwrap();
+    assert_eq!(rounded.kind(), Kind::Float);
+    let error = crate::relative(&rounded, &exact);
+    assert!(error > 0.0 && error < 5e-2, "{error}");
+}
+
+#[test]
+fn weight_decay_leaves_what_must_be_left() {
+    let (vs, model) =
+        build("depth = 1\nmlp_ratio = 2.0\nnorm = 'layer'\nlayer_scale = 0.1", &[1, 28, 28]).unwrap();
+    let mut decayed: Vec<String> =
+        vs.variables().into_keys().filter(|name| !model.no_weight_decay(name)).collect();
+    decayed.sort();
+    let expected = [
+        "head.weight",
+        "layers.0.mixer.conv1d.weight",
+        "layers.0.mixer.dt_proj.weight",
+        "layers.0.mixer.in_proj.weight",
+        "layers.0.mixer.out_proj.weight",
+        "layers.0.mixer.x_proj.weight",
+        "layers.0.mlp.fc1.weight",
+        "layers.0.mlp.fc2.weight",
+        "patch_embed.proj.weight",
+    ];
+    assert_eq!(decayed, expected);
+}
+
+#[test]
+fn a_model_learns_what_only_an_order_can_tell() {
+    // Class 1 if the bright patch comes before the dark one in reading order: a sum over patches cannot tell.
+    let _guard = seeded(3);
+    let (vs, model) =
+        build("d_model = 16\nd_state = 4\ndepth = 2\npos_embed = false\npool = 'mean'", &[1, 8, 8]).unwrap();
+    let samples: Vec<(Tensor, i64)> = (0..4i64)
+        .flat_map(|i| (0..4i64).map(move |j| (i, j)))
+        .filter(|(i, j)| i != j)
+        .map(|(i, j)| {
+            let image = Tensor::zeros([1, 8, 8], (Kind::Float, Device::Cpu));
+            for (at, value) in [(i, 1.0), (j, -1.0)] {
+                let _ = image.narrow(1, at / 2 * 4, 4).narrow(2, at % 2 * 4, 4).fill_(value);
+            }
+            (image, i64::from(i < j))
+        })
+        .collect();
+    let images = Tensor::stack(&samples.iter().map(|(image, _)| image).collect::<Vec<_>>(), 0);
+    let labels = Tensor::from_slice(&samples.iter().map(|(_, label)| *label).collect::<Vec<_>>());
+    let mut variables = vs.trainable_variables();
+    let mut loss = f64::NAN;
+    for _ in 0..150 {
+        let error = model.forward(&images, true).unwrap().cross_entropy_for_logits(&labels);
+        loss = error.double_value(&[]);
+        error.backward();
+        tch::no_grad(|| {
+            for variable in &mut variables {
+                let step = variable.grad().sign() * 5e-3;
+                let _ = variable.g_sub_(&step);
+                variable.zero_grad();
+            }
+        });
+    }
+    assert!(loss < 0.1, "{loss}");
+}
+
+#[test]
+fn position_embeddings_are_resized() {
+    let ramp = |h: i64, w: i64| {
+        let columns = (Tensor::arange(w, (Kind::Float, Device::Cpu)) + 0.5) / w as f64;
+        columns.unsqueeze(0).expand([h, w], false).reshape([1, h * w, 1])
+    };
+    let token = Tensor::full([1, 1, 1], 9.0, (Kind::Float, Device::Cpu));
+    let with_token = |grid: Tensor, at: i64| {
+        let rest = grid.size()[1] - at;
+        Tensor::cat(&[grid.narrow(1, 0, at), token.shallow_clone(), grid.narrow(1, at, rest)], 1)
+    };
+    let from = with_token(ramp(4, 6), 12);
+    let same = resize_positions(&from, [4, 6], [4, 6], (&[12], &[12])).unwrap();
+    assert!(same.allclose(&from, 1e-5, 1e-6, false));
+    let wide = resize_positions(&from, [4, 6], [8, 12], (&[12], &[48])).unwrap();
+    let want = with_token(ramp(8, 12), 48);
+    assert_eq!(wide.size(), [1, 97, 1]);
+    // Bicubic weights bend a ramp a little, most at its ends.
+    assert!(wide.allclose(&want, 0.0, 0.05, false), "a ramp stays a ramp");
+    assert_eq!(wide.double_value(&[0, 48, 0]), 9.0);
+    assert!(resize_positions(&from, [4, 4], [8, 8], (&[12], &[12])).is_err());
+    assert!(resize_positions(&from, [4, 6], [8, 8], (&[12], &[])).is_err());
+    assert!(ModelConfig::read(table("")).is_ok());
+}
