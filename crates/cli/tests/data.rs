@@ -91,7 +91,7 @@ fn inspect_reads_a_generator_a_config_and_a_folder() {
     }
     let found = prints(&run(folder.path(), &["inspect", "pets"]));
     for part in
-        ["format      folder", "train       8 images", "held out", "1x1x3", "dog        4 train       1 eval"]
+        ["format      folder", "train       8 images", "held out", "1x1x3", "dog       4 train       1 eval"]
     {
         assert!(found.contains(part), "{found}");
     }

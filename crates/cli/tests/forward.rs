@@ -1,4 +1,5 @@
 //! `ophidian forward`, as a user types it.
+#![allow(clippy::print_stderr)] // a test that is skipped says so
 
 use std::{
     path::{Path, PathBuf},

@@ -11,7 +11,7 @@ const CONFIG: &str = "adapter = 'vision'
 seed = 3
 [data]
 format = 'shapes'
-train = 256
+train = 128
 eval = 32
 image_size = 16
 [data.augment]
@@ -24,7 +24,7 @@ depth = 2
 d_state = 4
 drop_path = 0.2
 [train]
-epochs = 6
+epochs = 5
 batch_size = 16
 ema_decay = 0.9
 checkpoint_every_steps = 1
@@ -84,6 +84,12 @@ fn interrupted_and_killed_it_ends_as_if_never_stopped() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("interrupted and saved after step "), "{said}");
     assert!(said.contains(&format!("ophidian train --output {} --resume", cut.display())), "{said}");
+    // A second Ctrl-C does not wait for the step.
+    let child = start(&config, &cut);
+    await_checkpoint(&cut);
+    interrupt(&child);
+    interrupt(&child);
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
     // Killed outright.
     for pause in [0, 7, 30] {
         let mut child = start(&config, &cut);

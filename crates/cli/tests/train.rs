@@ -125,6 +125,8 @@ fn train_then_eval_then_predict() {
     assert!(fails(&["predict", run, inputs], 1).contains("broken.png"));
     assert_eq!(succeeds(&["predict", run, inputs, "--skip-corrupt"]).lines().count(), 3);
     assert!(fails(&["predict", run, inputs, "--output", "table.txt"], 2).contains(".csv, .json or .jsonl"));
+    let message = fails(&["predict", run, inputs, "--set", "data.image_size=20"], 2);
+    assert!(message.contains("[1, 20, 20]") && message.contains("[1, 16, 16]"), "{message}");
     assert!(fails(&["predict", run, "/nowhere.png"], 1).contains("/nowhere.png"));
 }
 
@@ -161,12 +163,13 @@ fn a_full_disk_ends_a_run_with_the_last_checkpoint_whole() {
         "--set",
         "train.epochs=20",
     ]);
-    let leftovers: Vec<_> = fs::read_dir(run.join("checkpoints")).unwrap().flatten().collect();
-    let whole =
-        leftovers.iter().all(|entry| ophidian(&["eval", entry.path().to_str().unwrap()]).status.success());
+    // Paths alone: an open folder would keep the file system busy.
+    let checkpoints: Vec<PathBuf> =
+        fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let whole = checkpoints.iter().all(|path| ophidian(&["eval", path.to_str().unwrap()]).status.success());
     assert!(Command::new("umount").arg(&root).status().unwrap().success());
     let message = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{message}");
     assert!(message.contains("cannot be written"), "{message}");
-    assert!(whole && !leftovers.is_empty(), "{leftovers:?}");
+    assert!(whole && !checkpoints.is_empty(), "{checkpoints:?}");
 }

@@ -52,13 +52,10 @@ fn direction(
         }
         drop(window.remove(0));
         window.push(if at < 0 { zero.shallow_clone() } else { token(x, at) });
-        let mut sum = zero.shallow_clone();
-        for (tap, input) in window.iter().enumerate() {
-            sum = sum + input * row("conv1d.weight").select(1, tap as i64);
-        }
-        if config.conv_bias {
-            sum = sum + row("conv1d.bias");
-        }
+        let taps = window.iter().enumerate();
+        let taps = taps.map(|(tap, input)| input * row("conv1d.weight").select(1, tap as i64));
+        let bias = if config.conv_bias { row("conv1d.bias") } else { zero.shallow_clone() };
+        let sum = taps.fold(bias, |sum, term| sum + term);
         if at >= 0 {
             u[at as usize] = sum.silu();
         }
@@ -135,7 +132,7 @@ fn plan(tokens: usize, directions: usize, seed: u64) -> Plan {
             1 => index.reverse(),
             _ => index.shuffle(rng),
         }
-        if seed % 3 == 0 {
+        if seed.is_multiple_of(3) {
             for _ in 0..rng.random_range(0..3) {
                 index.insert(rng.random_range(0..=index.len()), -1);
             }
@@ -143,8 +140,8 @@ fn plan(tokens: usize, directions: usize, seed: u64) -> Plan {
                 index.remove(rng.random_range(0..index.len()));
             }
         }
-        let resets = index.iter().map(|_| seed % 5 == 0 && rng.random_range(0..4) == 0).collect();
-        let blank = if seed % 2 == 0 { Blank::Zero } else { Blank::Skip };
+        let resets = index.iter().map(|_| seed.is_multiple_of(5) && rng.random_range(0..4) == 0).collect();
+        let blank = if seed.is_multiple_of(2) { Blank::Zero } else { Blank::Skip };
         Order::new(index, tokens).unwrap().with_resets(resets).unwrap().with_blank(blank)
     };
     Plan::new((0..directions).map(|k| order(k, &mut rng)).collect()).unwrap()

@@ -123,6 +123,7 @@ proptest! {
         prop_assert!(!draw::text(&plan, &geometry).unwrap().is_empty());
         let svg = draw::svg(&plan, &geometry, "<a & \"b\">\u{1}").unwrap();
         prop_assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
+        prop_assert!(svg.contains(">&lt;a &amp; &quot;b&quot;&gt; </text>"));
         prop_assert!(!svg.contains("NaN") && !svg.contains("inf"));
     }
 }

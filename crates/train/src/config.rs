@@ -263,6 +263,9 @@ impl TrainConfig {
                 return wrong(key, &found, &range);
             }
         }
+        if self.max_steps > 1 << 40 {
+            return wrong("max_steps", &self.max_steps, &format!("at most {}", 1u64 << 40));
+        }
         if self.workers > 256 {
             return wrong("workers", &self.workers, "at most 256");
         }

@@ -210,6 +210,11 @@ pub fn likeliest(row: &[f32]) -> usize {
 }
 
 impl Measurement {
+    /// What heads a picture of it.
+    pub fn title(&self) -> String {
+        format!("accuracy {:.2}% on {} examples", 100.0 * self.accuracy, self.samples)
+    }
+
     /// By class: examples, share recognised (recall), and share of its predictions that are right (precision).
     pub fn per_class(&self) -> Vec<(u64, f64, f64)> {
         let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };

@@ -56,7 +56,7 @@ impl Progress {
     pub fn begin(&mut self, label: String, total: u64, done: u64) {
         self.end();
         let bar = (self.kind == Kind::Bars).then(|| {
-            let template = "{prefix} [{bar:30}] {pos}/{len} {msg} · {elapsed} + {eta}";
+            let template = "{prefix} [{bar:30}] {pos}/{len} {msg}";
             let style = ProgressStyle::with_template(template)
                 .unwrap_or_else(|_| ProgressStyle::default_bar())
                 .progress_chars("=> ");

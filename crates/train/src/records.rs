@@ -1,7 +1,7 @@
 //! What a run writes down as it goes: `metrics.jsonl` and TensorBoard's file, both cut back to the last checkpoint when
 //! the run resumes, so that they read as if it had never stopped.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
     Result,
@@ -11,6 +11,9 @@ use crate::{
     folder::{Log, RunFolder},
     measure::Measurement,
 };
+
+/// Names and values of a line, in the order in which they are written.
+type Line = Vec<(&'static str, Value)>;
 
 /// The two logs of a run.
 pub struct Records {
@@ -49,7 +52,7 @@ impl Records {
     /// The logs cannot be written.
     pub fn interval(&mut self, state: &State, epoch: u64, learning_rate: f64) -> Result<()> {
         let mut line = means(&state.interval);
-        line.insert("learning_rate".into(), json!(learning_rate));
+        line.push(("learning_rate", json!(learning_rate)));
         self.write("step", "train", state, epoch, line)
     }
 
@@ -59,8 +62,8 @@ impl Records {
     /// The logs cannot be written.
     pub fn epoch(&mut self, state: &State, epoch: u64) -> Result<()> {
         let mut line = means(&state.epoch);
-        line.insert("corrupt_samples".into(), json!(state.corrupt_samples));
-        line.insert("skipped_steps".into(), json!(state.skipped_steps));
+        line.push(("corrupt_samples", json!(state.corrupt_samples)));
+        line.push(("skipped_steps", json!(state.skipped_steps)));
         self.write("epoch", "epoch", state, epoch, line)
     }
 
@@ -69,55 +72,43 @@ impl Records {
     /// # Errors
     /// The logs cannot be written.
     pub fn measurement(&mut self, kind: &str, state: &State, epoch: u64, found: &Measurement) -> Result<()> {
-        let mut line = Map::new();
-        line.insert("loss".into(), json!(found.loss));
-        line.insert("accuracy".into(), json!(found.accuracy));
+        let mut line: Line = vec![("loss", json!(found.loss)), ("accuracy", json!(found.accuracy))];
         if let Some(top5) = found.top5 {
-            line.insert("top5".into(), json!(top5));
+            line.push(("top5", json!(top5)));
         }
-        line.insert("samples".into(), json!(found.samples));
+        line.push(("samples", json!(found.samples)));
         self.write(kind, kind, state, epoch, line)
     }
 
     /// Writes a line and, for its numbers, a TensorBoard event.
-    fn write(
-        &mut self,
-        kind: &str,
-        tag: &str,
-        state: &State,
-        epoch: u64,
-        values: Map<String, Value>,
-    ) -> Result<()> {
+    fn write(&mut self, kind: &str, tag: &str, state: &State, epoch: u64, values: Line) -> Result<()> {
         let scalars: Vec<(String, f64)> = values
             .iter()
             .filter_map(|(name, value)| Some((format!("{tag}/{name}"), value.as_f64()?)))
             .collect();
-        let mut line = Map::new();
-        line.insert("kind".into(), json!(kind));
-        line.insert("step".into(), json!(state.step));
-        line.insert("epoch".into(), json!(epoch));
+        let mut line: Line =
+            vec![("kind", json!(kind)), ("step", json!(state.step)), ("epoch", json!(epoch))];
         line.extend(values);
-        line.insert("seconds".into(), json!(rounded(state.seconds, 3)));
-        if let Some(memory) = peak_memory_mib() {
-            line.insert("peak_memory_mib".into(), json!(rounded(memory, 1)));
-        }
-        self.metrics.append(format!("{}\n", Value::Object(line)).as_bytes())?;
+        line.push(("seconds", json!(rounded(state.seconds, 3))));
+        line.extend(peak_memory_mib().map(|memory| ("peak_memory_mib", json!(rounded(memory, 1)))));
+        let line: Vec<String> = line.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        self.metrics.append(format!("{{{}}}\n", line.join(",")).as_bytes())?;
         let scalars: Vec<(&str, f64)> = scalars.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
         self.events.append(&events::scalars(seconds_since_epoch(), state.step, &scalars))
     }
 }
 
-fn means(sums: &Sums) -> Map<String, Value> {
-    let mut line = Map::new();
+fn means(sums: &Sums) -> Line {
+    let mut line = Line::new();
     if sums.samples > 0 {
-        line.insert("loss".into(), json!(sums.loss / sums.samples as f64));
+        line.push(("loss", json!(sums.loss / sums.samples as f64)));
     }
     if sums.steps > 0 {
-        line.insert("grad_norm".into(), json!(sums.grad_norm / sums.steps as f64));
+        line.push(("grad_norm", json!(sums.grad_norm / sums.steps as f64)));
     }
     if sums.seconds > 0.0 {
-        line.insert("samples_per_second".into(), json!(rounded(sums.samples as f64 / sums.seconds, 1)));
-        line.insert("data_wait".into(), json!(rounded(sums.waited / sums.seconds, 4)));
+        line.push(("samples_per_second", json!(rounded(sums.samples as f64 / sums.seconds, 1))));
+        line.push(("data_wait", json!(rounded(sums.waited / sums.seconds, 4))));
     }
     line
 }

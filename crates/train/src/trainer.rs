@@ -472,7 +472,7 @@ impl Trainer<'_> {
 
     fn draw_measurement(&self, found: &Measurement, epoch: u64) {
         let classes = &self.about.classes;
-        let title = format!("{:.2}% of {} after epoch {epoch}", 100.0 * found.accuracy, found.samples);
+        let title = format!("{}, after epoch {epoch}", found.title());
         self.say_if_failed(pictures::confusion(found, classes, &title, &self.folder.picture("confusion")));
         let draw = |index: usize| {
             let input = self.splits.eval.sample(index, None).ok()?.input;

@@ -86,7 +86,7 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     if let Some(folder) = &args.output {
         std::fs::create_dir_all(folder).map_err(|error| ophidian_core::Error::file(folder, error))?;
         write_text(&folder.join("evaluation.json"), &format!("{report:#}\n"))?;
-        let title = format!("{:.2}% of {}", 100.0 * found.accuracy, found.samples);
+        let title = found.title();
         pictures::confusion(&found, &about.classes, &title, &folder.join("confusion.png"))?;
         let draw = |index: usize| {
             adapter.picture(&about.config.data, &dataset.sample(index, None).ok()?.input, &about.input_shape)

@@ -60,6 +60,10 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     let (_variables, model) = checkpoint.model(adapter)?;
     let paths: Vec<_> = args.inputs.iter().map(PathBuf::as_path).collect();
     let inputs = adapter.open_inputs(&about.config.data, &paths)?;
+    if inputs.input_shape() != about.input_shape {
+        let (found, known) = (inputs.input_shape(), &about.input_shape);
+        return Err(Usage(format!("the inputs become {found:?}, the model was trained on {known:?}")).into());
+    }
     let mut reading = Reading::of(&about.config.train);
     reading.on_corrupt = if args.skip_corrupt { OnCorrupt::Skip } else { OnCorrupt::Fail };
     let mut progress = Progress::auto();

@@ -25,7 +25,7 @@ const STRIP: usize = 8;
 const TILE: usize = 8;
 
 /// States walked backwards together: what a step of theirs needs fits the registers.
-const WALK: usize = 4;
+const WALK: usize = 2;
 
 /// What is prepared once per block of a strip and chunk, each (step, lane).
 #[derive(Clone, Copy)]

@@ -40,7 +40,7 @@ pub fn draw(path: &Path, width: u32, height: u32, paint: impl FnOnce(&Area) -> D
     FONTS.call_once(|| {
         for style in [FontStyle::Normal, FontStyle::Bold] {
             // Fails only for a font that does not parse, which shows in the tests.
-            let _ = register_font(FONT, style, epaint_default_fonts::UBUNTU_LIGHT);
+            let _ = register_font(FONT, style, epaint_default_fonts::HACK_REGULAR);
         }
     });
     let mut pixels = vec![255u8; width as usize * height as usize * 3];

@@ -30,13 +30,15 @@ pub fn confusion(found: &Measurement, classes: &[String], title: &str, path: &Pa
     let label = if named { 16 + 9 * longest } else { 16 };
     let (left, top) = (40 + label, 64);
     let side = cell * count as i32;
-    let (width, height) = ((left + side + 24).max(520), top + side + label + 44);
+    let heading = format!("Confusion: {title}");
+    // A letter of the heading takes 12 pixels.
+    let width = (left + side + 24).max(12 * heading.chars().count() as i32 + 32);
+    let height = top + side + label + 44;
     draw(path, width as u32, height as u32, |area| {
         let text = |size: i32, color: RGBColor, h: HPos, v: VPos| {
             (FONT, size).into_font().color(&color).pos(Pos::new(h, v))
         };
-        let heading = text(22, INK, HPos::Left, VPos::Center);
-        area.draw(&Text::new(format!("Confusion: {title}"), (16, 28), heading))?;
+        area.draw(&Text::new(heading, (16, 28), text(20, INK, HPos::Left, VPos::Center)))?;
         for (row, counts) in found.confusion.iter().enumerate() {
             let total = counts.iter().sum::<u64>().max(1);
             let y = top + row as i32 * cell;

@@ -74,7 +74,8 @@ fn chart(area: &Area, title: &str, unit: &str, all: &[Series], percent: bool) ->
     let (low, high) = if low > high { (0.0, 1.0) } else { (low, high) };
     let room = ((high - low) * 0.08).max(if percent { 1.0 } else { 0.02 });
     let floor = (low - room).max(0.0);
-    let ceiling = if percent { (high + room).min(100.0) } else { high + room };
+    // Above the best accuracy stands its number.
+    let ceiling = if percent { high + 2.0 * room } else { high + room };
     let mut chart = ChartBuilder::on(area)
         .caption(title, (FONT, 24).into_font().color(&INK))
         .margin(14)
@@ -108,7 +109,7 @@ fn chart(area: &Area, title: &str, unit: &str, all: &[Series], percent: bool) ->
             .draw_series(LineSeries::new(series.points.iter().copied(), line))?
             .label(series.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], line));
-        if series.dots && series.points.len() <= 60 {
+        if (series.dots && series.points.len() <= 60) || series.points.len() <= 2 {
             chart.draw_series(series.points.iter().map(|point| Circle::new(*point, 3, color.filled())))?;
         }
     }
@@ -136,16 +137,15 @@ type Chart<'a, 'b> = plotters::prelude::ChartContext<
     >,
 >;
 
-/// Writes the highest value beside its point.
+/// Writes the highest value above its point.
 fn mark_best(chart: &mut Chart, all: &[Series]) -> Drawn {
-    let points = all.iter().flat_map(|series| series.points.iter());
-    let Some(best) = points.copied().reduce(|best, point| if point.1 > best.1 { point } else { best }) else {
-        return Ok(());
-    };
-    // On the side where there is room.
-    let right = best.0 < 0.8 * chart.x_range().end;
-    let high = best.1 > chart.y_range().start + 0.9 * (chart.y_range().end - chart.y_range().start);
-    let place = (if right { 6 } else { -58 }, if high { 10 } else { -22 });
+    // The last line decides: the averaged weights where there are any.
+    let Some(series) = all.iter().rfind(|series| !series.points.is_empty()) else { return Ok(()) };
+    let best =
+        series.points.iter().copied().reduce(|best, point| if point.1 > best.1 { point } else { best });
+    let Some(best) = best else { return Ok(()) };
+    // Above the point, within the frame.
+    let place = (if best.0 < 0.85 * chart.x_range().end { -24 } else { -56 }, -26);
     let label = Text::new(format!("{:.2}%", best.1), place, (FONT, 16).into_font().color(&INK));
     let mark = EmptyElement::at(best) + Circle::new((0, 0), 5, INK.stroke_width(1)) + label;
     chart.draw_series(std::iter::once(mark))?;

@@ -92,7 +92,7 @@ impl Dataset for Split {
         let shift = augment.map_or(0.0, |rng| rng.random::<f32>() * 0.1);
         let mut input: Vec<f32> = (0..SIDE * SIDE)
             .map(|at| {
-                let pattern = ((at as usize % (label + 2)) == 0) as u8 as f32;
+                let pattern = f32::from(u8::from(at % (label as i64 + 2) == 0));
                 pattern + shift + self.data.noise * (random.random::<f32>() * 2.0 - 1.0)
             })
             .collect();
