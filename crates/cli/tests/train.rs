@@ -1,4 +1,5 @@
 //! Train, evaluate and predict with the program, on figures that it draws itself.
+#![allow(clippy::print_stdout)] // a test that is skipped says so
 
 use std::{
     fs,

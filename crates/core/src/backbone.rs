@@ -32,8 +32,9 @@ pub struct Backbone {
 }
 
 impl Backbone {
-    /// `blocks` followed by a norm named `norm_f`. With `pairs`, blocks 2i and 2i + 1 read the same tokens and their
-    /// results are added up (Vim's `if_bidirectional`); a last block without a partner is left out, as there.
+    /// `blocks` followed by a norm named `norm_f`. With `pairs`, blocks 2i and 2i + 1 read the same tokens
+    /// and their results are added up (Vim's `if_bidirectional`); a last block without a partner is left
+    /// out, as there.
     pub fn new(
         vs: &nn::Path,
         blocks: Vec<Block>,

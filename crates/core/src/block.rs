@@ -31,8 +31,8 @@ pub struct BlockConfig {
 
 /// A pre-norm residual block over a stream that is kept in f32.
 ///
-/// As in the authors' code the sum is taken at the start of the next block, so that a position rotation can be put
-/// between: a block reads (hidden, residual) and returns (branch, residual + hidden).
+/// As in the authors' code the sum is taken at the start of the next block, so that a position rotation can
+/// be put between: a block reads (hidden, residual) and returns (branch, residual + hidden).
 pub struct Block {
     norm: Norm,
     mixer: Box<dyn Mixer>,
@@ -57,7 +57,8 @@ impl Block {
         }
     }
 
-    /// `hidden` (B, L, d_model) and the stream it adds to, none at the start; returns the branch and the stream.
+    /// `hidden` (B, L, d_model) and the stream it adds to, none at the start; returns the branch and the
+    /// stream.
     ///
     /// # Errors
     /// Those of the mixer, or shapes that do not fit.

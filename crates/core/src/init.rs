@@ -1,5 +1,5 @@
-//! How parameters start: fresh values under libtorch's own generator (`tch::manual_seed`), and which of them weight
-//! decay must leave alone.
+//! How parameters start: fresh values under libtorch's own generator (`tch::manual_seed`), and which of them
+//! weight decay must leave alone.
 
 use tch::{Device, Kind, Tensor, nn};
 
@@ -19,10 +19,11 @@ pub enum Init {
     /// Uniform in ±1/sqrt(fan_in), fan_in being the last axis: what PyTorch does with a linear layer
     /// (`kaiming_uniform` with a = sqrt 5).
     Kaiming,
-    /// Normal around 0 with this deviation. "trunc_normal 0.02" of the authors truncates at ±2, which is 100 deviations:
-    /// it is this.
+    /// Normal around 0 with this deviation. "trunc_normal 0.02" of the authors truncates at ±2, which is 100
+    /// deviations: it is this.
     Normal(f64),
-    /// LeCun's normal truncated at two deviations, with variance 1/fan_in; fan_in is everything but the first axis.
+    /// LeCun's normal truncated at two deviations, with variance 1/fan_in; fan_in is everything but the
+    /// first axis.
     LecunNormal,
 }
 
@@ -70,8 +71,8 @@ pub fn step_size_bias(shape: &[i64], min: f64, max: f64, floor: f64) -> Tensor {
     bias.to_kind(Kind::Float)
 }
 
-/// True for parameters that weight decay must leave alone, by the last parts of their name: decays, skips, biases, norms,
-/// layer scales, position embeddings and class tokens.
+/// True for parameters that weight decay must leave alone, by the last parts of their name: decays, skips,
+/// biases, norms, layer scales, position embeddings and class tokens.
 pub fn no_weight_decay(name: &str) -> bool {
     let mut parts = name.rsplit('.');
     let (last, parent) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));

@@ -107,8 +107,8 @@ pub fn export(keys: &[Key], variables: &HashMap<String, Tensor>) -> Result<Tenso
     keys.iter().map(one).collect()
 }
 
-/// Gradients under the authors' names, `grad.<name>`; zero where none has arrived. Tensors that are not trained
-/// (tables that a checkpoint carries) are left out.
+/// Gradients under the authors' names, `grad.<name>`; zero where none has arrived. Tensors that are not
+/// trained (tables that a checkpoint carries) are left out.
 ///
 /// # Errors
 /// A key of a tensor that `variables` lacks.

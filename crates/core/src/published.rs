@@ -39,27 +39,35 @@ pub struct Published {
 
 /// A model as a function of named tensors.
 pub trait Run {
-    /// Inputs by name (without `in.`) to outputs by name (without `out.`). If there is an output `loss`, its gradients are
-    /// wanted.
+    /// Whether these inputs define an output `loss`, whose gradients are then wanted.
+    fn has_loss(&self, inputs: &Tensors) -> bool {
+        inputs.contains_key("labels")
+    }
+
+    /// Inputs by name (without `in.`) to outputs by name (without `out.`).
     ///
     /// # Errors
     /// A missing, unknown or misshaped input, which is named.
     fn run(&self, inputs: &Tensors) -> Result<Tensors>;
 }
 
-/// Runs the model in `folder` on the tensors `in.*` of `file`; other tensors of `file` are left alone. Returns `out.*`,
-/// and `grad.<author's name>` of the loss if the inputs (labels) define one.
+/// Runs the model in `folder` on the tensors `in.*` of `file`; other tensors of `file` are left alone.
+/// Returns `out.*`, and `grad.<author's name>` if the inputs define a loss.
 ///
 /// # Errors
-/// A file of the folder that is missing or wrong, weights that do not fit the config (all listed), an input that is
-/// missing or misshaped.
+/// A file of the folder that is missing or wrong, weights that do not fit the config (all listed), an input
+/// that is missing or misshaped.
 pub fn run(family: &dyn Family, folder: &Path, file: &Tensors) -> Result<Tensors> {
     let published = open(family, folder)?;
     let inputs: Tensors = file
         .iter()
         .filter_map(|(name, tensor)| Some((name.strip_prefix("in.")?.to_owned(), tensor.shallow_clone())))
         .collect();
-    let outputs = published.model.run(&inputs)?;
+    let outputs = if published.model.has_loss(&inputs) {
+        published.model.run(&inputs)?
+    } else {
+        tch::no_grad(|| published.model.run(&inputs))?
+    };
     let mut results = Tensors::new();
     if let Some(loss) = outputs.get("loss") {
         loss.f_sum(tch::Kind::Float)?.f_backward()?;

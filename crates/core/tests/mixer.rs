@@ -1,4 +1,5 @@
-//! The Mamba-1 mixer against its equations, written out plainly: tokens gathered by order, a loop over time, f64.
+//! The Mamba-1 mixer against its equations, written out plainly: tokens gathered by order, a loop over time,
+//! f64.
 
 use std::collections::HashMap;
 
@@ -295,7 +296,8 @@ fn autocast_keeps_step_sizes_and_states_in_f32() {
     let error = relative(&rounded, &exact.to_kind(Kind::Double));
     assert!(error > 0.0 && error < 2e-2, "bf16 is off by {error:.1e}");
 
-    // What the step sizes are computed from is f32 within autocast: its gradients reach the weights unrounded.
+    // What the step sizes are computed from is f32 within autocast: its gradients reach the weights
+    // unrounded.
     let loss = autocast(true, || mixer.forward(&x, &orders)).unwrap().to_kind(Kind::Float).square();
     loss.sum(Kind::Float).backward();
     let rounded_to_bf16 =

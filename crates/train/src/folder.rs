@@ -267,7 +267,7 @@ mod tests {
         let mut log = Log::open(&path, 0).unwrap();
         log.append(b"one\n").unwrap();
         let kept = log.bytes();
-        log.append(b"two\n").unwrap();
+        log.append(b"two, which is cut off\n").unwrap();
         drop(log);
         let mut log = Log::open(&path, kept).unwrap();
         log.append(b"three\n").unwrap();

@@ -245,14 +245,14 @@ impl Trainer<'_> {
         )?;
         let state = &self.about.state;
         self.progress.note(format!(
-            "{} parameters · {} training and {} eval examples of {} classes · {} steps of {} examples in {} epochs",
+            "{} parameters · {} training and {} eval examples of {} classes · {} steps of {} examples over {}",
             self.parameters(),
             self.splits.train.len(),
             self.splits.eval.len(),
             self.about.classes.len(),
             self.course.steps,
             self.about.config.train.batch_size * self.about.config.train.accumulate,
-            self.course.epochs()
+            if self.course.epochs() == 1 { "1 epoch".to_owned() } else { format!("{} epochs", self.course.epochs()) }
         ));
         if state.step > 0 {
             let epoch = self.course.epoch_of(state.step) + 1;

@@ -28,7 +28,8 @@ impl Linear {
         Ok(x.f_linear(&self.weight, self.bias.as_ref())?)
     }
 
-    /// As [`forward`](Linear::forward) of `scale * x`, with the small weight scaled in place of the activation.
+    /// As [`forward`](Linear::forward) of `scale * x`, with the small weight scaled in place of the
+    /// activation.
     ///
     /// # Errors
     /// As there.

@@ -13,8 +13,8 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// Of `channels` channels, `hidden` inside; `residuals` branches add up in the model, so the last weight starts
-    /// smaller by its square root.
+    /// Of `channels` channels, `hidden` inside; `residuals` branches add up in the model, so the last weight
+    /// starts smaller by its square root.
     pub fn new(vs: &nn::Path, channels: i64, hidden: i64, residuals: i64) -> Mlp {
         let fc2 = Linear::new(&(vs / "fc2"), hidden, channels, true, Init::Kaiming);
         fc2.rescale((residuals.max(1) as f64).powf(-0.5));

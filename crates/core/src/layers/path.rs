@@ -2,8 +2,8 @@
 
 use tch::{Kind, Tensor};
 
-/// Drops a residual branch for a whole sample with some probability while training, and scales the branches that stay so
-/// that the mean is unchanged (Huang et al., arXiv 1603.09382). Draws from libtorch's generator.
+/// Drops a residual branch for a whole sample with some probability while training, and scales the branches
+/// that stay so that the mean is unchanged (Huang et al., arXiv 1603.09382). Draws from libtorch's generator.
 #[derive(Debug, Clone, Copy)]
 pub struct DropPath {
     rate: f64,

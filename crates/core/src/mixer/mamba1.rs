@@ -1,11 +1,12 @@
 //! The mixer of Mamba-1 (Gu & Dao, arXiv 2312.00752, figure 3) along K visiting orders.
 //!
 //! ```text
-//! x, z = in_proj(tokens)                               once, in token order
-//! u    = silu(conv1d(x))                               along each order
-//! dt, B, C = x_proj(u);  delta = softplus(dt_proj(dt)) token by token, one batched product for all directions
-//! y    = scan(u, delta, A, B, C, D) * silu(z)          along each order
-//! out  = out_proj(merge(y))                            once, in token order
+//! x, z = in_proj(tokens)                 once, in token order
+//! u    = silu(conv1d(x))                 along each order
+//! dt, B, C = x_proj(u)                   token by token, one batched product for all directions
+//! delta = softplus(dt_proj(dt))          likewise
+//! y    = scan(u, delta, A, B, C, D) * silu(z)     along each order
+//! out  = out_proj(merge(y))              once, in token order
 //! ```
 //!
 //! Only the ops know the orders; no activation is permuted.
@@ -82,7 +83,8 @@ pub enum Parameters {
     Own,
     /// None: one set for all directions.
     Shared,
-    /// A alone; the convolution runs once, along the first direction, and all directions scan its output (Vim v1).
+    /// A alone; the convolution runs once, along the first direction, and all directions scan its output
+    /// (Vim v1).
     Decay,
 }
 
@@ -104,7 +106,8 @@ pub enum StepSizes {
     /// Every direction with step sizes drawn log-uniformly from dt_min to dt_max, as the papers say.
     #[default]
     LogUniform,
-    /// The first direction so, the others with a bias of 0 (step sizes around 0.69), as the released Vim does.
+    /// The first direction so, the others with a bias of 0 (step sizes around 0.69), as the released Vim
+    /// does.
     FirstLogUniform,
 }
 
@@ -224,8 +227,9 @@ impl Mamba1Config {
 }
 
 /// The mixer. Parameters of P sets (P = K, or 1 if shared) lie in one tensor each, set by set:
-/// `conv1d.weight` (P, D, W), `conv1d.bias` (P, D), `x_proj.weight` (P, R + 2 N, D), `dt_proj.weight` (P, D, R),
-/// `dt_proj.bias` (P, D), `A_log` (P or K, D, N), `D` (P, D); `in_proj` and `out_proj` are shared by all directions.
+/// `conv1d.weight` (P, D, W), `conv1d.bias` (P, D), `x_proj.weight` (P, R + 2 N, D), `dt_proj.weight`
+/// (P, D, R), `dt_proj.bias` (P, D), `A_log` (P or K, D, N), `D` (P, D). `in_proj` and `out_proj` are shared by
+/// all directions.
 #[derive(Debug)]
 pub struct Mamba1 {
     config: Mamba1Config,
@@ -322,8 +326,8 @@ impl Mixer for Mamba1 {
         let rows = u.permute([2, 0, 1, 3]).f_reshape([sets, scanned * b * l / sets, d])?; // a view
         let projected = project(&rows, &self.x_proj)?; // (P, M, R + 2 N)
         let [dt, b_rows, c_rows] = parts(&projected, [r, n, n])?;
-        // The step sizes must not be rounded to bf16: from here to the scan they are f32 whatever autocast says, and the
-        // bias and softplus are applied inside the scan, in f32.
+        // The step sizes must not be rounded to bf16: from here to the scan they are f32 whatever autocast
+        // says, and the bias and softplus are applied inside the scan, in f32.
         let delta = full_precision(|| project(&dt.to_kind(Kind::Float), &self.dt_weight))?; // (P, M, D)
         // (P, M, width) to (B, L, K, width): views.
         let spread = |t: &Tensor, width: i64| -> Result<Tensor> {
@@ -359,8 +363,8 @@ impl Mixer for Mamba1 {
     }
 }
 
-/// Views of `x` (…, sum of widths) side by side along its third axis. (A split's gradient is one copy; that of several
-/// `narrow`s is a sum of zero-padded tensors.)
+/// Views of `x` (…, sum of widths) side by side along its third axis. (The gradient of a split is one copy;
+/// that of several `narrow`s is a sum of zero-padded tensors.)
 fn parts<const N: usize>(x: &Tensor, widths: [i64; N]) -> Result<[Tensor; N]> {
     let views = x.f_split_with_sizes(widths, 2)?;
     views.try_into().map_err(|_| Error::invalid("internal error: a split lost a part"))

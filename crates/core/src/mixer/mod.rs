@@ -1,5 +1,5 @@
-//! Mixers: what moves information between tokens. A mixer runs a recurrence along the orders it is given; it knows
-//! nothing of where the tokens lie.
+//! Mixers: what moves information between tokens. A mixer runs a recurrence along the orders it is given; it
+//! knows nothing of where the tokens lie.
 
 mod mamba1;
 mod merge;

@@ -146,10 +146,9 @@ impl CustomOp for ConvOp {
         let mut y =
             Tensor::empty_strided([b, l, k, d], [l * d, d, b * l * d, 1], (Kind::Float, tch::Device::Cpu));
         let mut state = empty(&[b, k, d, w - 1], Kind::Float);
-        let out = view_mut(&mut y, Axes::Channels);
-        kernel::forward(&self.kernel(list), &out, Some(slice_mut(&mut state)), Isa::detect(), &TorchPool)
+        let out = &view_mut(&mut y, Axes::Channels);
+        kernel::forward(&self.kernel(list), out, Some(slice_mut(&mut state)), Isa::detect(), &TorchPool)
             .map_err(kernel_error(NAME))?;
-        drop(out);
         Ok(Outcome { outputs: vec![y, state], saved: vec![] })
     }
 

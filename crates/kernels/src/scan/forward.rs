@@ -105,6 +105,7 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
     let per_block = states * S::LANES;
     let mut state = Aligned::zeros(blocks.len() * per_block);
     let mut tiles = Tiles::new(chunk, S::LANES, states);
+    tiles.below_one = scan.decays_below_one();
     for k in 0..scan.directions {
         let path = job.paths.get(b, k);
         let at = (b * scan.directions + k) * scan.channels * states;
@@ -168,6 +169,8 @@ struct Tiles {
     e: Aligned,
     /// Where the rows of u, delta, z and y lie.
     rows: [Rows; 4],
+    /// No decay is above 1.
+    below_one: bool,
 }
 
 impl Tiles {
@@ -183,6 +186,7 @@ impl Tiles {
             c: coefficients(),
             e: Aligned::zeros(chunk * 8 * lanes),
             rows: Default::default(),
+            below_one: false,
         }
     }
 
@@ -291,7 +295,7 @@ unsafe fn recur_tile<S: Simd, const NS: usize>(
         let (b, c) = (tiles.b.as_ptr().add(n0), tiles.c.as_ptr().add(n0));
         let fused = S::REGISTERS >= 32;
         if !fused {
-            decays::<S, NS>(steps, dt, decay, tiles.e.as_mut_ptr(), NS);
+            decays::<S, NS>(steps, dt, decay, tiles.e.as_mut_ptr(), tiles.below_one);
         }
         let e = tiles.e.as_ptr();
         let mut a = [S::splat(0.0); NS];
@@ -323,21 +327,38 @@ unsafe fn recur_tile<S: Simd, const NS: usize>(
 }
 
 /// The decays exp(dt A) of `NS` states over a chunk, on their own where registers are few: the polynomial's constants
-/// stay in registers then. `e` is (step, `width`, lane); `decay` holds A log2(e).
+/// stay in registers then. `e` is (step, state, lane); `decay` holds A log2(e).
 #[inline(always)]
 pub(super) unsafe fn decays<S: Simd, const NS: usize>(
     steps: usize,
     dt: *const f32,
     decay: *const f32,
     e: *mut f32,
-    width: usize,
+    below_one: bool,
+) {
+    unsafe {
+        if below_one {
+            fill_decays::<S, NS>(steps, dt, decay, e, |x| S::decay_below_one(x));
+        } else {
+            fill_decays::<S, NS>(steps, dt, decay, e, |x| S::decay(x));
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn fill_decays<S: Simd, const NS: usize>(
+    steps: usize,
+    dt: *const f32,
+    decay: *const f32,
+    e: *mut f32,
+    power: impl Fn(S::V) -> S::V,
 ) {
     unsafe {
         for q in 0..steps {
             let dt = S::load(dt.add(q * S::LANES));
             for n in 0..NS {
-                let value = S::decay(S::mul(dt, S::load(decay.add(n * S::LANES))));
-                S::store(e.add((q * width + n) * S::LANES), value);
+                let value = power(S::mul(dt, S::load(decay.add(n * S::LANES))));
+                S::store(e.add((q * NS + n) * S::LANES), value);
             }
         }
     }

@@ -77,6 +77,11 @@ impl Scan<'_> {
         self.batch * self.directions * self.channels * self.states
     }
 
+    /// True if exp(dt A) cannot exceed 1: softplus makes dt >= 0, and no A is above 0.
+    fn decays_below_one(&self) -> bool {
+        self.softplus && !self.a.iter().any(|a| *a > 0.0)
+    }
+
     fn channel_extent(&self) -> [usize; 5] {
         [self.batch, self.tokens, self.directions, 1, self.channels]
     }

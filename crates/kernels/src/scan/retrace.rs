@@ -69,6 +69,8 @@ pub(super) struct Scratch {
     /// z and the gradient of the gated y, (step, lane).
     z: Aligned,
     dy: Aligned,
+    /// No decay is above 1.
+    below_one: bool,
 }
 
 impl Scratch {
@@ -89,6 +91,7 @@ impl Scratch {
             rows: Default::default(),
             z: tile(),
             dy: tile(),
+            below_one: false,
         }
     }
 
@@ -132,6 +135,7 @@ pub(super) unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>, coe
         (Aligned::zeros(blocks.len() * per_block), Aligned::zeros(blocks.len() * per_block));
     let mut small = Aligned::zeros(blocks.len() * 2 * S::LANES);
     let mut scratch = Scratch::new(chunk, S::LANES, states);
+    scratch.below_one = scan.decays_below_one();
     for k in 0..scan.directions {
         let path = job.paths.get(b, k);
         let at = (b * scan.directions + k) * scan.channels * states;
@@ -308,7 +312,7 @@ unsafe fn tile<S: Simd, const NS: usize>(
             job.checkpoints.as_ptr().add(sample + ((chunk * blocks + index) * states + n0) * S::LANES);
         let a = job.decay.as_ptr().add(((strip.k * blocks + index) * states + n0) * S::LANES);
         let (e, h) = (scratch.e.as_mut_ptr(), scratch.h.as_mut_ptr());
-        decays::<S, NS>(steps, scratch.part(i, Part::Dt), a, e, NS);
+        decays::<S, NS>(steps, scratch.part(i, Part::Dt), a, e, scratch.below_one);
         replay::<S, NS>(job, strip, i, n0, checkpoint, e, h, scratch);
         if NS == TILE {
             for n in (0..TILE).step_by(WALK) {

@@ -102,31 +102,21 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn exp(x: __m256) -> __m256 {
-        unsafe { super::math::exp_fused::<Self>(x, Self::exp2) }
+        unsafe { super::math::exp_fused::<Self>(x, super::math::EXP_RANGE, Self::exp2) }
     }
     #[inline(always)]
     unsafe fn exp_flushed(x: __m256) -> __m256 {
-        unsafe { super::math::exp_fused::<Self>(x, Self::decay) }
+        unsafe { super::math::exp_fused::<Self>(x, [-88.0, 88.7], Self::decay_within) }
     }
     #[inline(always)]
     unsafe fn decay(x: __m256) -> __m256 {
         unsafe {
-            let x = _mm256_max_ps(_mm256_set1_ps(-127.0), _mm256_min_ps(_mm256_set1_ps(128.0), x));
-            // Adding 1.5 2^23 rounds to an integer k, which then stands in the low bits.
-            let magic = _mm256_set1_ps(12_582_912.0);
-            let t = _mm256_add_ps(x, magic);
-            let f = _mm256_sub_ps(x, _mm256_sub_ps(t, magic));
-            let [c0, c1, c2, c3, c4, c5] = DECAY;
-            let mut p = _mm256_fmadd_ps(_mm256_set1_ps(c5), f, _mm256_set1_ps(c4));
-            p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(c3));
-            p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(c2));
-            p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(c1));
-            p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(c0));
-            // p 2^k by adding k to the exponent of p: 0 for x = -127, infinity for 128. A NaN stays one: those that
-            // arithmetic makes have no low bits for the shift to bring up.
-            let k = _mm256_slli_epi32::<23>(_mm256_castps_si256(t));
-            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), k))
+            Self::decay_within(_mm256_max_ps(_mm256_set1_ps(-127.0), _mm256_min_ps(_mm256_set1_ps(128.0), x)))
         }
+    }
+    #[inline(always)]
+    unsafe fn decay_below_one(x: __m256) -> __m256 {
+        unsafe { Self::decay_within(_mm256_max_ps(_mm256_set1_ps(-127.0), x)) }
     }
     #[inline(always)]
     unsafe fn sum(v: __m256) -> f32 {
@@ -152,5 +142,28 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+}
+
+impl Avx2 {
+    /// 2^x for -127 <= x <= 128 or NaN.
+    #[inline(always)]
+    unsafe fn decay_within(x: __m256) -> __m256 {
+        unsafe {
+            // Adding 1.5 2^23 rounds to an integer k, which then stands in the low bits.
+            let magic = _mm256_set1_ps(12_582_912.0);
+            let t = _mm256_add_ps(x, magic);
+            let f = _mm256_sub_ps(x, _mm256_sub_ps(t, magic));
+            let [c0, c1, c2, c3, c4, c5] = DECAY;
+            let mut p = _mm256_fmadd_ps(_mm256_set1_ps(c5), f, _mm256_set1_ps(c4));
+            p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(c3));
+            p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(c2));
+            p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(c1));
+            p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(c0));
+            // p 2^k by adding k to the exponent of p: 0 for x = -127, infinity for 128. A NaN stays one: those that
+            // arithmetic makes have no low bits for the shift to bring up.
+            let k = _mm256_slli_epi32::<23>(_mm256_castps_si256(t));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), k))
+        }
     }
 }

@@ -100,7 +100,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn exp(x: __m512) -> __m512 {
-        unsafe { super::math::exp_fused::<Self>(x, Self::exp2) }
+        unsafe { super::math::exp_fused::<Self>(x, super::math::EXP_RANGE, Self::exp2) }
     }
     #[inline(always)]
     unsafe fn sum(v: __m512) -> f32 {

@@ -7,7 +7,7 @@
 //! | [`Simd::decay`] | 3 units in the last place between 2^-126 and 2^127; 0 or the value below, infinity or the value above |
 //! | [`sigmoid`], [`softplus`] | 6 units in the last place; results below 2^-126 may be 0 |
 //!
-//! Infinities give the limits, NaN gives NaN.
+//! Infinities give the limits (to 2^-126), NaN gives NaN.
 
 #![allow(clippy::excessive_precision)] // constants as they were computed
 
@@ -52,16 +52,19 @@ const ATANH: [f32; 4] = [0.666_664_16, 0.400_215_27, 0.280_018_05, 0.280_119_88]
 const LOG2_E: f32 = std::f32::consts::LOG2_E;
 const LOG2_E_REST: f32 = 1.925_963_033_500_9e-8;
 
+/// Beyond these e^x is 0 or infinite.
+pub(super) const EXP_RANGE: [f32; 2] = [-105.0, 90.0];
+
 /// e^x through `power` (2^x), with the rounding error of x log2(e) carried along so that the bound holds for large |x|
-/// too. For instruction sets with a fused multiply-add.
+/// too; `lo` and `hi` bound x to what `power` takes, and keep infinities out of the sums. For instruction sets with a
+/// fused multiply-add.
 ///
 /// # Safety
 /// As for [`Simd`].
 #[inline(always)]
-pub(super) unsafe fn exp_fused<S: Simd>(x: S::V, power: unsafe fn(S::V) -> S::V) -> S::V {
+pub(super) unsafe fn exp_fused<S: Simd>(x: S::V, [lo, hi]: [f32; 2], power: unsafe fn(S::V) -> S::V) -> S::V {
     unsafe {
-        // Beyond these the result is 0 or infinite; within them nothing below meets an infinity.
-        let x = S::at_most(S::at_least(x, S::splat(-105.0)), S::splat(90.0));
+        let x = S::at_most(S::at_least(x, S::splat(lo)), S::splat(hi));
         let scale = S::splat(LOG2_E);
         let t = S::mul(x, scale);
         let rest = S::fma(x, S::splat(LOG2_E_REST), S::fma(x, scale, S::neg(t)));

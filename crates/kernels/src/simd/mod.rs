@@ -64,6 +64,11 @@ pub trait Simd: Copy + 'static {
     unsafe fn decay(x: Self::V) -> Self::V {
         unsafe { Self::exp2(x) }
     }
+    /// [`Simd::decay`] of x <= 0.
+    #[inline(always)]
+    unsafe fn decay_below_one(x: Self::V) -> Self::V {
+        unsafe { Self::decay(x) }
+    }
     /// Sum of the lanes in an order that depends on nothing but the vector's width.
     unsafe fn sum(v: Self::V) -> f32;
     /// [`Simd::sum`] of each of eight vectors; the order of the additions may differ from it.

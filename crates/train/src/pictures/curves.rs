@@ -31,8 +31,11 @@ pub fn curves(metrics: &Path, path: &Path) -> Result<()> {
     let text = std::fs::read_to_string(metrics).map_err(|error| Error::file(metrics, error))?;
     let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let of = |kind: &str, key: &str| points(&lines, kind, key);
+    // A run too short for lines between epochs still has its means.
+    let training = Some(of("step", "loss")).filter(|points| points.len() > 1);
+    let training = training.unwrap_or_else(|| of("epoch", "loss"));
     let loss = [
-        Series { name: "training", color: BLUE, points: of("step", "loss"), dots: false },
+        Series { name: "training", color: BLUE, points: training, dots: false },
         Series { name: "eval", color: ORANGE, points: of("eval", "loss"), dots: true },
         Series { name: "eval, averaged weights", color: GREEN, points: of("ema", "loss"), dots: true },
     ];
@@ -80,14 +83,13 @@ fn chart(area: &Area, title: &str, unit: &str, all: &[Series], percent: bool) ->
         .caption(title, (FONT, 24).into_font().color(&INK))
         .margin(14)
         .x_label_area_size(46)
-        .y_label_area_size(64)
+        .y_label_area_size(78)
         .build_cartesian_2d(0.0..end * 1.02, floor..ceiling)?;
-    let digits = if ceiling - floor > 8.0 {
-        0
-    } else if ceiling - floor > 0.8 {
-        1
-    } else {
-        2
+    let digits = match ceiling - floor {
+        8.0.. => 0,
+        0.8.. => 1,
+        0.08.. => 2,
+        _ => 3,
     };
     chart
         .configure_mesh()

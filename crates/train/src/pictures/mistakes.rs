@@ -64,13 +64,13 @@ pub fn mistakes(
             let x = GAP + (place % COLUMNS) as i32 * (SIDE + GAP);
             let y = TOP + (place / COLUMNS) as i32 * (SIDE + CAPTION + GAP);
             paint(area, (x, y), *rows, *columns, rgb)?;
-            let name = |class: usize| short(classes.get(class).map_or("?", String::as_str), 15);
+            let name = |class: usize| short(classes.get(class).map_or("?", String::as_str), 12);
             let middle = x + SIDE / 2;
             let truth = format!("is {}", name(mistake.label));
             area.draw(&Text::new(truth, (middle, y + SIDE + 14), text(17, INK, HPos::Center)))?;
-            let taken = format!("taken for {} {:.0}%", name(mistake.predicted), 100.0 * mistake.probability);
+            let taken = format!("not {} {:.0}%", name(mistake.predicted), 100.0 * mistake.probability);
             let red = RGBColor(178, 34, 34);
-            area.draw(&Text::new(taken, (middle, y + SIDE + 34), text(15, red, HPos::Center)))?;
+            area.draw(&Text::new(taken, (middle, y + SIDE + 34), text(14, red, HPos::Center)))?;
         }
         Ok(())
     })

@@ -33,8 +33,8 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// The model for images of `input` = (channels, height, width) and `classes` classes, 0 for features alone. Values come
-    /// from libtorch's generator.
+    /// The model for images of `input` = (channels, height, width) and `classes` classes, 0 for features
+    /// alone. Values come from libtorch's generator.
     ///
     /// # Errors
     /// [`Error::Config`] if the config is wrong or does not fit the images.
@@ -110,7 +110,8 @@ impl Classifier {
         })
     }
 
-    /// Logits of [`features`](Classifier::features): (batch, classes), or (batch, tokens, classes) with `pool = "all"`.
+    /// Logits of [`features`](Classifier::features): (batch, classes), or (batch, tokens, classes) with
+    /// `pool = "all"`.
     ///
     /// # Errors
     /// Features of another width.

@@ -55,7 +55,8 @@ impl Scans {
         texts.iter().map(parse).collect()
     }
 
-    /// The plans that the blocks take in turn, over the patches of `grid` with class tokens at `class_tokens`.
+    /// The plans that the blocks take in turn, over the patches of `grid` with class tokens at
+    /// `class_tokens`.
     pub(super) fn plans(&self, grid: [i64; 2], class_tokens: &[i64]) -> Result<Vec<Plan>> {
         let geometry = Geometry::Grid2 { height: grid[0] as usize, width: grid[1] as usize };
         let plan = |pattern: &Pattern| {
@@ -66,7 +67,8 @@ impl Scans {
     }
 }
 
-/// A vision backbone with a classifying head: patches, Mamba-1 blocks along scan patterns, pooling, a linear map.
+/// A vision backbone with a classifying head: patches, Mamba-1 blocks along scan patterns, pooling, a linear
+/// map.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
@@ -96,15 +98,18 @@ pub struct ModelConfig {
     pub dt_init: DtInit,
     /// Scale of dt_proj's weight at the start.
     pub dt_scale: f64,
-    /// Start of dt_proj's bias: "log-uniform", or "first-log-uniform" as the released Vim (other directions 0).
+    /// Start of dt_proj's bias: "log-uniform", or "first-log-uniform" as the released Vim (other directions
+    /// 0).
     pub step_sizes: StepSizes,
     /// A bias in the causal convolution.
     pub conv_bias: bool,
     /// Biases in the mixer's input and output projections.
     pub bias: bool,
-    /// Scan pattern over the grid of patches (`ophidian scan list`); a list gives block i pattern i modulo its length.
+    /// Scan pattern over the grid of patches (`ophidian scan list`); a list gives block i pattern i modulo
+    /// its length.
     pub scan: Scans,
-    /// What each direction has for itself: "own" (everything), "shared" (nothing), "decay" (A alone, as Vim v1).
+    /// What each direction has for itself: "own" (everything), "shared" (nothing), "decay" (A alone, as Vim
+    /// v1).
     pub parameters: Parameters,
     /// How directions come together: "mean", "sum", "concat" or "gated".
     pub merge: Merge,
@@ -121,12 +126,13 @@ pub struct ModelConfig {
     pub drop_path: f64,
     /// Channels inside the MLP behind each mixer, per channel of a token; 0 for no MLP.
     pub mlp_ratio: f64,
-    /// What the head reads: a class token at "middle", "head" or "end" or at "both" ends, or, without a class token,
-    /// "mean", "last", "max" (of the logits) or "all" tokens.
+    /// What the head reads: a class token at "middle", "head" or "end" or at "both" ends, or, without a
+    /// class token, "mean", "last", "max" (of the logits) or "all" tokens.
     pub pool: Pool,
     /// A learned position embedding.
     pub pos_embed: bool,
-    /// Rotary position embedding before every block: "none", on the block's "hidden" input, or on the "residual" too.
+    /// Rotary position embedding before every block: "none", on the block's "hidden" input, or on the
+    /// "residual" too.
     pub rope: Rope,
     /// Patches per side that the rotary embedding's positions are stretched to; 0 for the image's own.
     pub rope_grid: i64,
@@ -169,7 +175,8 @@ impl Default for ModelConfig {
     }
 }
 
-/// Largest model that is built: a config with a few zeros too many is an error and not an attempt to allocate.
+/// Largest model that is built: a config with a few zeros too many is an error and not an attempt to
+/// allocate.
 const MAX_PARAMETERS: f64 = 2e10;
 
 impl ModelConfig {

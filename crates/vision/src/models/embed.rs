@@ -104,8 +104,9 @@ impl Embedding {
     }
 }
 
-/// A learned position embedding (1, L, d_model) for another grid: bicubic between the patches' entries, class tokens'
-/// entries as they are. `class_tokens` says where those stand in the old and in the new sequence.
+/// A learned position embedding (1, L, d_model) for another grid: bicubic between the patches' entries,
+/// class tokens' entries as they are. `class_tokens` says where those stand in the old and in the new
+/// sequence.
 ///
 /// # Errors
 /// The embedding does not have the old grid's number of tokens.

@@ -37,9 +37,10 @@ pub fn build(table: &toml::Table, input_shape: &[i64], classes: i64, vs: nn::Pat
             "inputs have shape {input_shape:?}, expected images of (channels, height, width)"
         )));
     };
-    if matches!(config.pool, Pool::All) {
-        return Err(Error::Config("`model.pool` is \"all\", which gives logits for every token; expected one of \
-                                  \"middle\", \"head\", \"end\", \"both\", \"mean\", \"last\", \"max\" to classify images".into()));
+    if config.pool == Pool::All {
+        let text = "`model.pool` is \"all\", which gives logits for every token; to classify images choose a class \
+                    token (\"middle\", \"head\", \"end\", \"both\") or \"mean\", \"last\" or \"max\"";
+        return Err(Error::Config(text.into()));
     }
     config.tile([height, width])?;
     Ok(Box::new(Classifier::new(&vs, &config, [channels, height, width], classes)?))

@@ -1,5 +1,5 @@
-//! The rotary position embedding of vision transformers (EVA-02, arXiv 2303.11331, as Vim uses it): channels are rotated
-//! in pairs, half of them by the row and half by the column of a patch.
+//! The rotary position embedding of vision transformers (EVA-02, arXiv 2303.11331, as Vim uses it): channels
+//! are rotated in pairs, half of them by the row and half by the column of a patch.
 
 use ophidian_core::{Error, Result, backbone::Between};
 use serde::{Deserialize, Serialize};
@@ -26,8 +26,8 @@ pub(super) struct Rotary {
 }
 
 impl Rotary {
-    /// For a grid of (rows, columns) patches. Positions are stretched so that `base` patches make up a side (0 for the
-    /// grid's own), which keeps the angles that a model saw at another image size.
+    /// For a grid of (rows, columns) patches. Positions are stretched so that `base` patches make up a side
+    /// (0 for the grid's own), which keeps the angles that a model saw at another image size.
     ///
     /// # Errors
     /// `channels` is no multiple of 4.
@@ -72,7 +72,8 @@ impl Rotary {
         )))
     }
 
-    /// (B, L, channels); of an odd number of tokens the first is left alone, wherever the class token is, as released.
+    /// (B, L, channels); of an odd number of tokens the first is left alone, wherever the class token is, as
+    /// released.
     fn rotate(&self, x: &Tensor) -> Result<Tensor> {
         let odd = x.size()[1] % 2;
         let spatial = x.f_narrow(1, odd, x.size()[1] - odd)?;

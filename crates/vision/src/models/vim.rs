@@ -310,6 +310,23 @@ impl Config {
     }
 }
 
+/// An error about one of our keys names the author's.
+fn in_their_words(error: Error) -> Error {
+    let Error::Config(mut text) = error else { return error };
+    for (ours, theirs) in [
+        ("d_model", "embed_dim"),
+        ("norm_eps", "norm_epsilon"),
+        ("drop_path", "drop_path_rate"),
+        ("layer_scale", "init_layer_scale"),
+        ("rope", "if_rope"),
+        ("rope_grid", "pt_hw_seq_len"),
+        ("dt_floor", "dt_init_floor"),
+    ] {
+        text = text.replace(&format!("`{ours}`"), &format!("`{theirs}`"));
+    }
+    Error::Config(text)
+}
+
 impl Family for Vim {
     fn name(&self) -> &'static str {
         "vim"
@@ -322,7 +339,7 @@ impl Family for Vim {
     fn build(&self, table: toml::Table) -> Result<Published> {
         let theirs: Config = config::from_table(table, "")?;
         let ours = theirs.ours()?;
-        ours.check()?;
+        ours.check().map_err(in_their_words)?;
         let [height, width] = theirs.img_size.sides();
         if [height, width, theirs.channels].iter().any(|size| !(1..=1 << 16).contains(size)) {
             return Err(Error::Config(format!(
@@ -340,7 +357,8 @@ impl Family for Vim {
         }
         let variables = VarStore::new(Device::Cpu);
         let input = [theirs.channels, height, width];
-        let model = Classifier::new(&variables.root(), &ours, input, theirs.num_classes)?;
+        let model =
+            Classifier::new(&variables.root(), &ours, input, theirs.num_classes).map_err(in_their_words)?;
         Ok(Published { keys: theirs.keys(&ours), variables, model: Box::new(Images(model)) })
     }
 }

@@ -72,7 +72,8 @@ fn wrong_configs_name_the_key() {
     assert!(refused("", &[28, 28]).contains("(channels, height, width)"));
 }
 
-/// Every pattern, merge and pool trains: a finite loss with a gradient for every parameter, and no step by a decayed one.
+/// Every pattern, merge and pool trains: a finite loss with a gradient for every parameter, and no step by a
+/// decayed one.
 #[test]
 fn patterns_merges_and_pools_train() {
     for text in [

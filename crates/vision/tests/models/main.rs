@@ -1,4 +1,5 @@
-//! Vision models: against the authors' own numbers, shapes and starting values, and as a config describes them.
+//! Vision models: against the authors' own numbers, shapes and starting values, and as a config describes
+//! them.
 #![allow(clippy::print_stderr)] // a test that is skipped says so
 
 mod config;

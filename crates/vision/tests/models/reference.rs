@@ -1,5 +1,5 @@
-//! Vim's forward pass as its equations read, on the authors' tensors: sequences are flipped for real, time is a loop, f64.
-//! Slow and plain, for the options that no golden covers.
+//! Vim's forward pass as its equations read, on the authors' tensors: sequences are flipped for real, time
+//! is a loop, f64. Slow and plain, for the options that no golden covers.
 
 use ophidian_core::tensors::Tensors;
 use tch::{Device, Kind, Tensor};

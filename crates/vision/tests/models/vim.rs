@@ -89,7 +89,8 @@ fn mixers_of_the_scan_goldens() {
             let variables = vs.variables();
             tch::no_grad(|| {
                 for (name, ours) in &variables {
-                    // The second row is theirs with suffix `_b` behind the layer's name (`A_b_log`, `conv1d_b.weight`).
+                    // The second row is theirs with suffix `_b` behind the layer's name (`A_b_log`,
+                    // `conv1d_b.weight`).
                     let (layer, part) = name.split_once('.').unwrap_or((name, ""));
                     let back = match layer {
                         "A_log" => "A_b_log".to_owned(),
@@ -240,10 +241,10 @@ fn configs_that_cannot_run_say_so() {
         (object!({"flip_img_sequences_ratio": 0.5}), &["`flip_img_sequences_ratio` is 0.5", "not supported"]),
         (object!({"ssm_cfg": {"use_fast_path": false}}), &["`ssm_cfg.use_fast_path`", "not supported"]),
         (object!({"img_size": 8, "patch_size": 16}), &["3x8x8", "no patch"]),
-        (object!({"embed_dim": 0}), &["`d_model` is 0"]),
+        (object!({"embed_dim": 0}), &["`embed_dim` is 0"]),
         (object!({"embed_dim": 100000, "depth": 4000}), &["parameters"]),
         (object!({"img_size": 1000000}), &["`img_size` is 1000000x1000000"]),
-        (object!({"if_rope": true, "use_double_cls_token": true}), &["`rope`", "198 tokens"]),
+        (object!({"if_rope": true, "use_double_cls_token": true}), &["`if_rope`", "198 tokens"]),
         (object!({"stride": 0}), &["`stride` is 0"]),
         (object!({"img_size": "big"}), &["`img_size`"]),
     ] {
