@@ -22,7 +22,10 @@ fn goldens() -> Option<PathBuf> {
     let shared = std::env::var("OPHIDIAN_SHARED").map_or_else(|_| beside.into(), PathBuf::from);
     let folder = shared.join("golden/models/vim");
     if !folder.is_dir() {
-        eprintln!("SKIPPED: no goldens at {}", folder.display());
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: no goldens at {}\n", folder.display()),
+        );
         return None;
     }
     Some(folder)

@@ -8,7 +8,10 @@ use tch::{Kind, Tensor};
 
 use crate::{
     Error, Result,
-    ops::{ConvInput, Merge, Orders, ScanInput, causal_conv1d, causal_conv1d_update, selective_scan},
+    ops::{
+        ConvInput, Merge, Orders, ScanInput, causal_conv1d, causal_conv1d_update, selective_scan,
+        selective_scan_step,
+    },
     tensors::Tensors,
 };
 
@@ -33,7 +36,7 @@ pub struct Entry {
 }
 
 /// Options that describe a case and follow from its tensors: accepted and ignored.
-const DESCRIPTIVE: [&str; 20] = [
+const DESCRIPTIVE: [&str; 22] = [
     "return_last_state",
     "groups",
     "complex_A",
@@ -54,10 +57,12 @@ const DESCRIPTIVE: [&str; 20] = [
     "batch",
     "length",
     "dtype",
+    "heads",
+    "ngroups",
 ];
 
 /// Every op there is.
-pub const OPS: [Entry; 6] = [
+pub const OPS: [Entry; 7] = [
     Entry {
         name: "selective_scan",
         about: "Mamba-1's scan: u, delta (B,D,L); A (D,N); B, C (D,N), (B,N,L) or (B,G,N,L)",
@@ -73,6 +78,14 @@ pub const OPS: [Entry; 6] = [
         optional: &["D", "delta_bias"],
         options: &["delta_softplus"],
         run: vmamba_scan,
+    },
+    Entry {
+        name: "selective_state_update",
+        about: "one step of the scan: state (B[,H],P,N); x, dt (B[,H],P); A ([H,]P,N); B, C (B[,G],N)",
+        inputs: &["state", "x", "dt", "A", "B", "C"],
+        optional: &["D", "z", "dt_bias"],
+        options: &["dt_softplus"],
+        run: state_update,
     },
     Entry {
         name: "causal_conv1d",
@@ -307,6 +320,40 @@ fn scan_with(call: &Call, softplus: bool) -> Result<Vec<(&'static str, Tensor)>>
         merge: Merge::Sum,
     })?;
     Ok(vec![("y", rows(&out.y)), ("last_state", out.final_state.squeeze_dim(1))])
+}
+
+fn state_update(call: &Call) -> Result<Vec<(&'static str, Tensor)>> {
+    let state = call.need("state", &[3, 4])?;
+    let shape = state.size();
+    let (b, n) = (shape[0], shape[shape.len() - 1]);
+    let d: i64 = shape[1..shape.len() - 1].iter().product(); // heads' channels side by side
+    let x = call.need("x", &[shape.len() - 1])?;
+    let row = |t: &Tensor| t.f_reshape([b, 1, d]);
+    let channels = |name| call.get(name).map(|t| t.f_reshape([d])).transpose();
+    let group = |name: &str| -> Result<Tensor> {
+        let t = call.need(name, &[2, 3])?;
+        let groups = if t.dim() == 3 { t.size()[1] } else { 1 };
+        Ok(t.f_reshape([b, 1, 1, groups, n])?)
+    };
+    let mut after = state.f_reshape([b, 1, d, n])?;
+    let y = selective_scan_step(
+        &ScanInput {
+            u: &row(x)?,
+            delta: &row(call.need("dt", &[shape.len() - 1])?)?,
+            a: &call.need("A", &[shape.len() - 1])?.f_reshape([d, n])?,
+            b: &group("B")?,
+            c: &group("C")?,
+            d: channels("D")?.as_ref(),
+            z: call.get("z").map(row).transpose()?.as_ref(),
+            delta_bias: channels("dt_bias")?.as_ref(),
+            delta_softplus: call.flag("dt_softplus", false)?,
+            initial_state: None,
+            orders: &Orders::identity(1, 1),
+            merge: Merge::Sum,
+        },
+        &mut after,
+    )?;
+    Ok(vec![("y", y.f_reshape(x.size())?), ("state_new", after.f_reshape(shape)?)])
 }
 
 fn conv(call: &Call) -> Result<Vec<(&'static str, Tensor)>> {

@@ -73,10 +73,10 @@ pub fn write(path: &Path, tensors: &Tensors) -> Result<()> {
     write_with_metadata(path, tensors, Metadata::new())
 }
 
-/// As [`write`], with text beside the tensors.
+/// As [`write`](fn@write), with text beside the tensors.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write`](fn@write).
 pub fn write_with_metadata(path: &Path, tensors: &Tensors, metadata: Metadata) -> Result<()> {
     let stored: Vec<(&String, Stored)> =
         tensors.iter().map(|(name, tensor)| Ok((name, Stored::new(name, tensor)?))).collect::<Result<_>>()?;

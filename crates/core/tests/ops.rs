@@ -165,7 +165,7 @@ impl Inputs {
                     out += skip.select(0, k) * &input;
                 }
                 if let Some(z) = z {
-                    out = out * rows(z, k).select(1, token).silu();
+                    out *= rows(z, k).select(1, token).silu();
                 }
                 y[token as usize] = &y[token as usize] + out;
             }
@@ -299,9 +299,12 @@ fn conv_reference(
                 past = (0..w - 1).map(|_| zeros()).collect();
             }
             past.push(if token < 0 { zeros() } else { x.select(1, i64::from(token)) });
-            let mut out = if bias { leaves[2].select(0, k).expand([b, d], false) } else { zeros() };
+            let mut out = zeros();
+            if bias {
+                out += leaves[2].select(0, k);
+            }
             for (tap, row) in past.iter().enumerate() {
-                out = out + leaves[1].select(0, k).select(1, tap as i64) * row;
+                out += leaves[1].select(0, k).select(1, tap as i64) * row;
             }
             drop(past.remove(0));
             if token >= 0 {

@@ -104,7 +104,8 @@ fn stated_bounds_hold_over_all_of_f32() {
         unsafe { for_isa(isa)[5](&zeros, &mut ones) };
         assert_eq!(ones, [1.0; 16], "{isa:?}");
     }
-    let truth: [(&str, fn(f64) -> f64, f64); 6] = [
+    type Truth = fn(f64) -> f64;
+    let truth: [(&str, Truth, f64); 6] = [
         ("exp2", f64::exp2, 2.0),
         ("exp", f64::exp, 3.0),
         ("sigmoid", |x| 1.0 / (1.0 + (-x).exp()), 6.0),

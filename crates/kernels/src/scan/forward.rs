@@ -104,8 +104,7 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
     let (states, chunk) = (scan.states, layout.chunk);
     let per_block = states * S::LANES;
     let mut state = Aligned::zeros(blocks.len() * per_block);
-    let mut tiles = Tiles::new(chunk, S::LANES, states);
-    tiles.below_one = scan.decays_below_one();
+    let mut tiles = Tiles::new(chunk, S::LANES, states, scan.decays_below_one());
     for k in 0..scan.directions {
         let path = job.paths.get(b, k);
         let at = (b * scan.directions + k) * scan.channels * states;
@@ -174,7 +173,7 @@ struct Tiles {
 }
 
 impl Tiles {
-    fn new(chunk: usize, lanes: usize, states: usize) -> Self {
+    fn new(chunk: usize, lanes: usize, states: usize, below_one: bool) -> Self {
         let tile = || Aligned::zeros(chunk * lanes);
         let coefficients = || Aligned::zeros(chunk * states);
         Tiles {
@@ -186,7 +185,7 @@ impl Tiles {
             c: coefficients(),
             e: Aligned::zeros(chunk * 8 * lanes),
             rows: Default::default(),
-            below_one: false,
+            below_one,
         }
     }
 

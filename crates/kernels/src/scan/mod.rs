@@ -21,6 +21,7 @@ mod forward;
 mod layout;
 mod retrace;
 mod rows;
+mod scratch;
 pub mod step;
 pub mod wide;
 

@@ -10,108 +10,16 @@ use super::{
     backward::{Coefficients, Job},
     forward::decays,
     layout::Block,
-    rows::{self, Rows, gather, per_channel, prefetch, scatter},
+    rows::{self, gather, per_channel, prefetch, scatter},
+    scratch::{Part, STRIP, Scratch, TILE},
 };
 use crate::{
     View,
     simd::{Simd, math},
 };
 
-/// Channel blocks that share one sum of dB and dC: enough to make folding the lanes cheap, few enough that what is
-/// prepared for them stays in the second-level cache.
-const STRIP: usize = 8;
-
-/// States recomputed together: their decays, states and the lanes of dB and dC stay near the first-level cache.
-const TILE: usize = 8;
-
 /// States walked backwards together: what a step of theirs needs fits the registers.
 const WALK: usize = 2;
-
-/// What is prepared once per block of a strip and chunk, each (step, lane).
-#[derive(Clone, Copy)]
-enum Part {
-    /// delta after softplus.
-    Dt,
-    /// Its derivative by delta.
-    Slope,
-    U,
-    /// dt u.
-    X,
-    /// Gradient of y before the gate.
-    Dy,
-    /// y before the gate.
-    Y,
-    /// Gradient of dt u.
-    Dx,
-    /// Gradient of dt through the decays, by log2(e).
-    Ddt,
-}
-
-const PARTS: usize = 8;
-
-/// Scratch of a task, in f32 and in step order.
-pub(super) struct Scratch {
-    /// Block of the strip, [`Part`], step, lane.
-    parts: Aligned,
-    /// Values of one part.
-    part: usize,
-    /// B and C: (step, state).
-    b: Aligned,
-    c: Aligned,
-    /// Of the tile: decays (step, state, lane), and states (one step more).
-    e: Aligned,
-    h: Aligned,
-    /// dB and dC of the tile before the lanes are folded: (step, state, lane).
-    db: Aligned,
-    dc: Aligned,
-    /// Where the rows of u, delta, dy, z, du, ddelta and dz lie.
-    rows: [Rows; 7],
-    /// z and the gradient of the gated y, (step, lane).
-    z: Aligned,
-    dy: Aligned,
-    /// No decay is above 1.
-    below_one: bool,
-}
-
-impl Scratch {
-    fn new(chunk: usize, lanes: usize, states: usize) -> Self {
-        // Of lengths that no power of two divides: tiles that lie a multiple of 4096 bytes apart would share the sets
-        // of the first-level cache.
-        let wide = || Aligned::zeros((chunk + 1) * TILE * lanes + 80);
-        let tile = || Aligned::zeros(chunk * lanes);
-        Scratch {
-            parts: Aligned::zeros(STRIP * PARTS * chunk * lanes),
-            part: chunk * lanes,
-            b: Aligned::zeros(chunk * states),
-            c: Aligned::zeros(chunk * states),
-            e: wide(),
-            h: wide(),
-            db: wide(),
-            dc: wide(),
-            rows: Default::default(),
-            z: tile(),
-            dy: tile(),
-            below_one: false,
-        }
-    }
-
-    fn part(&mut self, block: usize, part: Part) -> *mut f32 {
-        // Safety: a strip has no more than STRIP blocks.
-        unsafe { self.parts.as_mut_ptr().add((block * PARTS + part as usize) * self.part) }
-    }
-
-    fn find(&mut self, job: &Job, tokens: &[i32], b: usize, k: usize) {
-        let read = [Some(&job.scan.u), Some(&job.scan.delta), Some(&job.dy), job.scan.z.as_ref()];
-        let write = [Some(job.du), Some(job.ddelta), job.dz];
-        let (inputs, outputs) = self.rows.split_at_mut(4);
-        for (rows, view) in inputs.iter_mut().zip(read) {
-            view.iter().for_each(|view| rows.find(tokens, |token| view.offset(b, token, k, 0)));
-        }
-        for (rows, view) in outputs.iter_mut().zip(write) {
-            view.iter().for_each(|view| rows.find(tokens, |token| view.offset(b, token, k, 0)));
-        }
-    }
-}
 
 /// What a strip of a chunk is about.
 struct Strip<'a> {
@@ -134,8 +42,7 @@ pub(super) unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>, coe
     let (mut g, mut da) =
         (Aligned::zeros(blocks.len() * per_block), Aligned::zeros(blocks.len() * per_block));
     let mut small = Aligned::zeros(blocks.len() * 2 * S::LANES);
-    let mut scratch = Scratch::new(chunk, S::LANES, states);
-    scratch.below_one = scan.decays_below_one();
+    let mut scratch = Scratch::new(chunk, S::LANES, states, scan.decays_below_one());
     for k in 0..scan.directions {
         let path = job.paths.get(b, k);
         let at = (b * scan.directions + k) * scan.channels * states;

@@ -71,7 +71,10 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    eprintln!("SKIPPED: {} is not there (set OPHIDIAN_SHARED)", path.display());
+    let _ = std::io::Write::write_fmt(
+        &mut std::io::stderr(),
+        format_args!("SKIPPED: {} is not there (set OPHIDIAN_SHARED)\n", path.display()),
+    );
     None
 }
 

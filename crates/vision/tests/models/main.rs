@@ -21,7 +21,10 @@ fn shared(path: &str) -> Option<PathBuf> {
     let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared");
     let found = std::env::var("OPHIDIAN_SHARED").map_or_else(|_| beside.into(), PathBuf::from).join(path);
     if !found.exists() {
-        eprintln!("SKIPPED: nothing at {}", found.display());
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stderr(),
+            format_args!("SKIPPED: nothing at {}\n", found.display()),
+        );
         return None;
     }
     Some(found)
