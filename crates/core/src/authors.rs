@@ -20,6 +20,9 @@ pub type Options = BTreeMap<String, String>;
 
 type Run = fn(&Call) -> Result<Vec<(&'static str, Tensor)>>;
 
+/// Name of an input and the numbers of axes it may have.
+pub type Input = (&'static str, &'static [usize]);
+
 /// An op that can be run by name.
 pub struct Entry {
     /// Name, as the authors call their function.
@@ -27,9 +30,9 @@ pub struct Entry {
     /// One line about it.
     pub about: &'static str,
     /// Required inputs.
-    pub inputs: &'static [&'static str],
+    pub inputs: &'static [Input],
     /// Inputs that may be absent.
-    pub optional: &'static [&'static str],
+    pub optional: &'static [Input],
     /// Options that change the result.
     pub options: &'static [&'static str],
     run: Run,
@@ -66,47 +69,54 @@ pub const OPS: [Entry; 7] = [
     Entry {
         name: "selective_scan",
         about: "Mamba-1's scan: u, delta (B,D,L); A (D,N); B, C (D,N), (B,N,L) or (B,G,N,L)",
-        inputs: &["u", "delta", "A", "B", "C"],
-        optional: &["D", "z", "delta_bias"],
+        inputs: &[("u", &[3]), ("delta", &[3]), ("A", &[2, 3]), ("B", &[2, 3, 4]), ("C", &[2, 3, 4])],
+        optional: &[("D", &[1]), ("z", &[3]), ("delta_bias", &[1])],
         options: &["delta_softplus", "B", "C"],
         run: scan,
     },
     Entry {
         name: "vmamba_selective_scan",
         about: "VMamba's scan: u, delta (B,K*D,L); A (K*D,N); B, C (B,K,N,L); softplus on by default",
-        inputs: &["u", "delta", "A", "B", "C"],
-        optional: &["D", "delta_bias"],
+        inputs: &[("u", &[3]), ("delta", &[3]), ("A", &[2]), ("B", &[3, 4]), ("C", &[3, 4])],
+        optional: &[("D", &[1]), ("delta_bias", &[1])],
         options: &["delta_softplus"],
         run: vmamba_scan,
     },
     Entry {
         name: "selective_state_update",
         about: "one step of the scan: state (B[,H],P,N); x, dt (B[,H],P); A ([H,]P,N); B, C (B[,G],N)",
-        inputs: &["state", "x", "dt", "A", "B", "C"],
-        optional: &["D", "z", "dt_bias"],
+        inputs: &[
+            ("state", &[3, 4]),
+            ("x", &[2, 3]),
+            ("dt", &[2, 3]),
+            ("A", &[2, 3]),
+            ("B", &[2, 3]),
+            ("C", &[2, 3]),
+        ],
+        optional: &[("D", &[1, 2]), ("z", &[2, 3]), ("dt_bias", &[1, 2])],
         options: &["dt_softplus"],
         run: state_update,
     },
     Entry {
         name: "causal_conv1d",
         about: "depthwise causal convolution: x (B,D,L); weight (D,W)",
-        inputs: &["x", "weight"],
-        optional: &["bias", "initial_states", "seq_idx"],
+        inputs: &[("x", &[3]), ("weight", &[2])],
+        optional: &[("bias", &[1]), ("initial_states", &[3]), ("seq_idx", &[2])],
         options: &["activation"],
         run: conv,
     },
     Entry {
         name: "causal_conv1d_update",
         about: "the convolution on a cache: x (B,D) or (B,D,L); conv_state (B,D,S)",
-        inputs: &["x", "conv_state", "weight"],
-        optional: &["bias", "cache_seqlens", "conv_state_indices"],
+        inputs: &[("x", &[2, 3]), ("conv_state", &[3]), ("weight", &[2])],
+        optional: &[("bias", &[1]), ("cache_seqlens", &[1]), ("conv_state_indices", &[1])],
         options: &["activation"],
         run: conv_update,
     },
     Entry {
         name: "causal_conv1d_varlen_states",
         about: "the last inputs of packed sequences: x (total,D); cu_seqlens (sequences + 1)",
-        inputs: &["x", "cu_seqlens"],
+        inputs: &[("x", &[2]), ("cu_seqlens", &[1])],
         optional: &[],
         options: &["state_len"],
         run: varlen_states,
@@ -114,16 +124,23 @@ pub const OPS: [Entry; 7] = [
     Entry {
         name: "mamba_inner",
         about: "the Mamba-1 mixer behind its in_proj: xz (B,2D,L) to out (B,L,d_model)",
-        inputs: &["xz", "conv1d_weight", "x_proj_weight", "delta_proj_weight", "out_proj_weight", "A"],
+        inputs: &[
+            ("xz", &[3]),
+            ("conv1d_weight", &[3]),
+            ("x_proj_weight", &[2]),
+            ("delta_proj_weight", &[2]),
+            ("out_proj_weight", &[2]),
+            ("A", &[2]),
+        ],
         optional: &[
-            "conv1d_bias",
-            "out_proj_bias",
-            "B",
-            "C",
-            "D",
-            "delta_bias",
-            "B_proj_bias",
-            "C_proj_bias",
+            ("conv1d_bias", &[1]),
+            ("out_proj_bias", &[1]),
+            ("B", &[2, 3, 4]),
+            ("C", &[2, 3, 4]),
+            ("D", &[1]),
+            ("delta_bias", &[1]),
+            ("B_proj_bias", &[1]),
+            ("C_proj_bias", &[1]),
         ],
         options: &["delta_softplus"],
         run: mamba_inner,
@@ -153,22 +170,29 @@ pub fn run(name: &str, file: &Tensors, options: &Options) -> Result<Tensors> {
         }
     }
     let part = |prefix: &str| -> Tensors {
-        file.iter()
-            .filter_map(|(k, t)| Some((k.strip_prefix(prefix)?.to_string(), t.shallow_clone())))
-            .collect()
+        file.iter().filter_map(|(k, t)| Some((k.strip_prefix(prefix)?.to_string(), t.detach()))).collect()
     };
     let cotangents = part("ct.");
     let mut inputs = part("in.");
     let known = || op.inputs.iter().chain(op.optional);
-    let missing: Vec<_> = op.inputs.iter().filter(|name| !inputs.contains_key(**name)).copied().collect();
-    let extra: Vec<_> =
-        inputs.keys().filter(|key| !known().any(|name| *name == key.as_str())).cloned().collect();
+    let names = |list: &[Input]| list.iter().map(|(n, _)| format!("in.{n}")).collect::<Vec<_>>().join(", ");
+    let missing: Vec<_> = op.inputs.iter().map(|(n, _)| *n).filter(|n| !inputs.contains_key(*n)).collect();
+    let extra: Vec<_> = inputs.keys().filter(|key| !known().any(|(n, _)| n == key)).collect();
     if !missing.is_empty() || !extra.is_empty() {
         return Err(Error::invalid(format!(
             "{name} takes {}; optional {}; missing {missing:?}, not known {extra:?}",
-            op.inputs.iter().map(|n| format!("in.{n}")).collect::<Vec<_>>().join(", "),
-            op.optional.iter().map(|n| format!("in.{n}")).collect::<Vec<_>>().join(", "),
+            names(op.inputs),
+            names(op.optional),
         )));
+    }
+    for (key, axes) in known() {
+        let Some(tensor) = inputs.get(*key) else { continue };
+        if !axes.contains(&tensor.dim()) {
+            let shape = tensor.size();
+            return Err(Error::invalid(format!(
+                "{name}: `in.{key}` has shape {shape:?}, expected {axes:?} axes"
+            )));
+        }
     }
     let float = |t: &Tensor| matches!(t.kind(), Kind::Float | Kind::Double | Kind::BFloat16 | Kind::Half);
     if !cotangents.is_empty() {
@@ -192,7 +216,7 @@ pub fn run(name: &str, file: &Tensors, options: &Options) -> Result<Tensors> {
                 out.size()
             )));
         }
-        let term = (out * ct).sum(None::<Kind>);
+        let term = out.f_mul(ct)?.f_sum(None::<Kind>)?;
         loss = Some(loss.map_or_else(|| term.shallow_clone(), |sum| sum + &term));
     }
     if let Some(loss) = loss {
@@ -268,6 +292,12 @@ impl Call<'_> {
         };
         if constant {
             return Ok(if complex { tensor.f_view_as_complex()? } else { tensor.shallow_clone() });
+        }
+        if shape.len() < 3 {
+            return Err(Error::invalid(format!(
+                "{}: `in.{name}` has shape {shape:?}; one that varies along the sequence has 3 or 4 axes",
+                self.op.name
+            )));
         }
         // (B, N, L) is one group.
         let tensor = if shape.len() == 3 { tensor.unsqueeze(1) } else { tensor.shallow_clone() };
@@ -389,7 +419,7 @@ fn conv_update(call: &Call) -> Result<Vec<(&'static str, Tensor)>> {
     let state = call.need("conv_state", &[3])?;
     let rows = if x.dim() == 2 { x.unsqueeze(1) } else { x.transpose(1, 2) };
     let indices = call.get("conv_state_indices").map(|indices| indices.to_kind(Kind::Int64));
-    if let Some(indices) = &indices {
+    if let Some(indices) = indices.as_ref().filter(|indices| indices.numel() > 0) {
         let (low, high) = (indices.min().int64_value(&[]), indices.max().int64_value(&[]));
         if low < 0 || high >= state.size()[0] {
             return Err(Error::invalid(format!(
@@ -405,7 +435,7 @@ fn conv_update(call: &Call) -> Result<Vec<(&'static str, Tensor)>> {
     let (bias, seen) = (call.get("bias"), call.get("cache_seqlens"));
     let (y, after) = causal_conv1d_update(&rows, &own, weight, bias, call.silu()?, seen)?;
     let after = match &indices {
-        Some(indices) => state.index_copy(0, indices, &after),
+        Some(indices) => state.f_index_copy(0, indices, &after.to_kind(state.kind()))?,
         None => after,
     };
     let y = if x.dim() == 2 { y.squeeze_dim(1) } else { y.transpose(1, 2) };
@@ -422,7 +452,10 @@ fn varlen_states(call: &Call) -> Result<Vec<(&'static str, Tensor)>> {
         None => return Err(Error::Config("causal_conv1d_varlen_states needs the option state_len".into())),
     };
     let (total, d) = (x.size()[0], x.size()[1]);
-    if len < 0 || ends.first() != Some(&0) || ends.last() != Some(&total) || !ends.is_sorted() {
+    if !(0..=1 << 20).contains(&len) {
+        return Err(Error::Config(format!("state_len = {len}, expected 0 to {}", 1 << 20)));
+    }
+    if ends.len() < 2 || ends.first() != Some(&0) || ends.last() != Some(&total) || !ends.is_sorted() {
         return Err(Error::invalid(format!(
             "causal_conv1d_varlen_states: `in.cu_seqlens` must rise from 0 to {total}, found {ends:?}"
         )));
@@ -466,12 +499,12 @@ fn mamba_inner(call: &Call) -> Result<Vec<(&'static str, Tensor)>> {
     let delta = projected.f_narrow(2, 0, rank)?.f_linear(weight, None::<Tensor>)?;
     let mut from = rank;
     let mut coefficient = |name: &str, bias: &str| -> Result<Tensor> {
-        if let Some(constant) = call.get(name) {
-            return Ok(constant.shallow_clone());
+        if call.get(name).is_some() {
+            return call.coefficient(name, false, [xz.size()[0], d, l, n]);
         }
         let rows = projected.f_narrow(2, from, n)?;
         from += n;
-        Ok(call.get(bias).map_or_else(|| rows.shallow_clone(), |bias| &rows + bias))
+        Ok(call.get(bias).map(|bias| rows.f_add(bias)).transpose()?.unwrap_or(rows))
     };
     let (b, c) = (coefficient("B", "B_proj_bias")?, coefficient("C", "C_proj_bias")?);
     let out = selective_scan(&ScanInput {

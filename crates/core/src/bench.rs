@@ -79,6 +79,11 @@ impl FromStr for Shape {
                 _ => return Err(wrong()),
             }
         }
+        let (tokens, most) = (shape.geometry.tokens()? as i64, 1 << 34);
+        let wide = shape.channels * shape.states.max(shape.taps);
+        if shape.batch.saturating_mul(tokens).saturating_mul(wide) > most {
+            return Err(Error::Config(format!("shape `{text}` is too large to time: B L D N is above 2^34")));
+        }
         Ok(shape)
     }
 }
@@ -151,10 +156,14 @@ pub fn measure(case: &Case, effort: Effort) -> Result<[Row; 2]> {
     let prepared = Prepared::new(case)?;
     let machine =
         Machine { flops: probe::flops(Isa::detect(), &TorchPool), bandwidth: probe::bandwidth(&TorchPool) };
-    let forward =
-        prepared.row("fwd", &machine, effort, || tch::no_grad(|| prepared.forward().map(|_| ())))?;
-    let both = prepared.row("fwdbwd", &machine, effort, || prepared.forward_backward())?;
-    Ok([forward, both])
+    let forward = || tch::no_grad(|| prepared.forward().map(|_| ()));
+    let both = || prepared.forward_backward();
+    // Before anything is timed: freed memory that a run could take again would make it look frugal.
+    let extra = [extra_memory(forward)?, extra_memory(both)?];
+    Ok([
+        prepared.row("fwd", &machine, effort, extra[0], forward)?,
+        prepared.row("fwdbwd", &machine, effort, extra[1], both)?,
+    ])
 }
 
 struct Machine {
@@ -257,10 +266,9 @@ impl<'a> Prepared<'a> {
         pass: &str,
         machine: &Machine,
         effort: Effort,
+        extra_bytes: Option<u64>,
         run: impl Fn() -> Result<()>,
     ) -> Result<Row> {
-        // First of all, before freed memory that a run could take again makes it look frugal.
-        let extra_bytes = extra_memory(&run)?;
         for _ in 0..effort.warmup {
             run()?;
         }

@@ -17,7 +17,12 @@ pub fn write_whole(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> std::io::Result<()>,
 ) -> Result<()> {
-    let folder = match path.parent() {
+    // What stands there may be a link, which is followed, or a device, which is not replaced.
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    if std::fs::metadata(&target).is_ok_and(|found| !found.is_file()) {
+        return Err(Error::file(path, "is not a regular file; expected the name of one, or of none yet"));
+    }
+    let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
@@ -36,7 +41,7 @@ pub fn write_whole(
         writer.flush()?;
         drop(writer);
         file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
+        file.persist(&target).map_err(|error| error.error)?;
         // The rename itself must survive a power cut.
         #[cfg(unix)]
         File::open(folder)?.sync_all()?;

@@ -21,7 +21,7 @@ using List = std::vector<at::Tensor>;
 extern "C" {
 // In Rust. Messages are null on success, else owned by Rust and given back with ophidian_message_free.
 char* ophidian_op_forward(const void* op, bool training, const List* inputs, List* outputs, List* saved);
-char* ophidian_op_backward(const void* op, const List* saved, const List* grads, const bool* needs, List* results);
+char* ophidian_op_backward(const void* op, const List* saved, const List* grads, List* results);
 void ophidian_op_drop(void* op);
 void ophidian_message_free(char* message);
 }
@@ -64,10 +64,8 @@ struct RustFunction : torch::autograd::Function<RustFunction> {
     List saved = ctx->get_saved_variables();
     auto inputs = static_cast<size_t>(ctx->saved_data["inputs"].toInt());
     auto op = c10::static_intrusive_pointer_cast<Op>(ctx->saved_data["op"].toCapsule());
-    auto needs = std::make_unique<bool[]>(inputs);
-    for (size_t i = 0; i < inputs; i++) needs[i] = ctx->needs_input_grad(i);
     List results;
-    check(ophidian_op_backward(op->op, &saved, &grads, needs.get(), &results));
+    check(ophidian_op_backward(op->op, &saved, &grads, &results));
     results.resize(inputs + 2);  // and nothing for `op` and `training`
     return results;
   }
@@ -161,12 +159,14 @@ char* ophidian_fused_adamw(const at::Tensor* const* tensors, size_t count, const
     at::NoGradGuard no_grad;
     List lists[5];
     for (size_t i = 0; i < 5 * count; i++) lists[i / count].push_back(*tensors[i]);
-    for (auto& step : lists[4]) step.add_(1);
+    for (auto& step : lists[4]) step.add_(1);  // the kernel reads the number of this step
     at::_fused_adamw_(lists[0], lists[1], lists[2], lists[3], {}, lists[4], options[0], options[1], options[2],
                       options[3], options[4], /*amsgrad=*/false, /*maximize=*/false);
     return nullptr;
   } catch (const std::exception& error) {
     return copy(error.what());
+  } catch (...) {
+    return copy("unknown C++ exception");
   }
 }
 }

@@ -44,8 +44,8 @@ pub enum Error {
     },
     /// An order points outside the tokens.
     #[error(
-        "order {order}, step {step}: token {token} does not exist; expected 0 to {} , -1 (blank) or -2 (skip)",
-        tokens - 1
+        "order {order}, step {step}: token {token} does not exist; expected 0 to {}, -1 (blank) or -2 (skip)",
+        tokens.saturating_sub(1)
     )]
     Token {
         /// Which order of the table.

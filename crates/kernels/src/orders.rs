@@ -60,6 +60,9 @@ impl Paths {
 impl Orders<'_> {
     /// Checks every entry and drops the skipped steps. A reset on a skipped step holds for the next step that happens.
     pub(crate) fn paths(&self, batch: usize, tokens: usize, directions: usize) -> Result<Paths> {
+        if directions == 0 {
+            return Err(Error::Shape("no direction: at least one order is needed".into()));
+        }
         let count = if self.per_sample { batch * directions } else { directions };
         let expected = count * self.steps;
         if self.table.len() != expected {

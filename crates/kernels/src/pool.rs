@@ -10,9 +10,11 @@ pub trait Pool: Sync {
 
     /// Calls `worker` up to [`Pool::threads`] times, possibly at once, and returns when all calls have returned.
     fn broadcast(&self, worker: &(dyn Fn() + Sync));
+}
 
+impl dyn Pool + '_ {
     /// Runs `task(0)`, … `task(tasks - 1)`, each once; threads take the next one as they become free.
-    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+    pub(crate) fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         if tasks <= 1 || self.threads() <= 1 {
             (0..tasks).for_each(task);
             return;

@@ -169,7 +169,25 @@ impl<'a> ViewMut<'a> {
         if self.view.dtype != dtype {
             return Err(Error::Dtype { name, found: self.view.dtype, expected: dtype });
         }
-        self.view.check(name, extent)
+        self.view.check(name, extent)?;
+        // Tasks write their parts at once: no two indices may be one element, but for directions that share all.
+        let s = self.view.strides;
+        let mut axes =
+            [(s.batch, extent[0]), (s.token, extent[1]), (s.direction, extent[2]), (s.group, extent[3])];
+        if s.direction == 0 {
+            axes[2].1 = 1;
+        }
+        axes.sort_unstable();
+        let mut reach = extent[4];
+        for (stride, n) in axes.into_iter().filter(|(_, n)| *n > 1) {
+            if stride < reach && !extent.contains(&0) {
+                return Err(Error::Shape(format!(
+                    "`{name}` overlaps itself: strides {s:?} for extent {extent:?}"
+                )));
+            }
+            reach += stride * (n - 1);
+        }
+        Ok(())
     }
 
     #[inline(always)]

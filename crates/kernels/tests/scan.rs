@@ -438,3 +438,64 @@ fn bad_arguments_are_refused() {
     outside[7] = 5;
     refuse(&|s| s.orders.table = unsafe { &*(&outside[..] as *const [i32]) }, "order 1, step 2: token 5");
 }
+
+/// What a direction leaves in the lanes beyond the last channel does not reach the next direction.
+#[test]
+fn directions_do_not_leak_through_padding() {
+    let shape = Shape {
+        batch: 1,
+        tokens: 6,
+        directions: 2,
+        groups: 1,
+        per_group: 5,
+        states: 3,
+        flags: 0xff,
+        kind: Kind::Identity,
+        seed: 3,
+    };
+    let mut p = Problem::new(&shape);
+    // C of direction 0, all tokens: (token, direction, state).
+    for token in 0..6 {
+        p.c[token * 6] = f32::NAN;
+        p.b[token * 6 + 1] = f32::INFINITY;
+    }
+    for isa in common::isas() {
+        let (_, _, grads) = p.fast(isa, &Serial);
+        for grad in [&grads[3], &grads[4]] {
+            for token in 0..6 {
+                let other = &grad[token * 6 + 3..token * 6 + 6];
+                assert!(other.iter().all(|v| v.is_finite()), "{isa:?} {token}: {other:?}");
+            }
+        }
+    }
+}
+
+/// Outputs that share memory where they may not, and scans without a direction, are refused.
+#[test]
+fn overlapping_outputs_are_refused() {
+    let shape = Shape {
+        batch: 2,
+        tokens: 5,
+        directions: 2,
+        groups: 1,
+        per_group: 3,
+        states: 2,
+        flags: 0,
+        kind: Kind::Identity,
+        seed: 1,
+    };
+    let p = Problem::new(&shape);
+    let refuse = |strides: Strides, directions: usize, expected: &str| {
+        let mut y = vec![0f32; 10 * p.u.len()];
+        let a = if directions == 0 { &[][..] } else { &p.a };
+        let scan = Scan { directions, a, ..p.scan() };
+        let out = Forward { y: ViewMut::f32(&mut y, strides), final_state: None, checkpoints: None };
+        let error = scan::forward(&scan, out, Isa::detect(), &Serial).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    let good = Strides::contiguous(5, 2, 1, 3);
+    refuse(Strides { batch: 0, ..good }, 2, "overlaps itself");
+    refuse(Strides { direction: 1, ..good }, 2, "overlaps itself");
+    refuse(Strides { token: 3, ..good }, 2, "overlaps itself");
+    refuse(good, 0, "at least one order");
+}

@@ -16,18 +16,21 @@ pub(super) fn expect_shape(op: &str, name: &str, tensor: &Tensor, shape: &[i64])
     Ok(())
 }
 
-/// Fails unless `tensor` is on the CPU and of a floating or complex dtype the ops take.
-pub(super) fn expect_numbers(op: &str, name: &str, tensor: &Tensor) -> Result<()> {
+/// Fails unless `tensor` is on the CPU and of a dtype the ops take: complex if `complex`, else floating.
+pub(super) fn expect_numbers(op: &str, name: &str, tensor: &Tensor, complex: bool) -> Result<()> {
     if tensor.device() != Device::Cpu {
         return Err(Error::invalid(format!(
             "{op}: `{name}` is on {:?}; this build runs the op on the CPU only: move it with `to_device(Cpu)`",
             tensor.device()
         )));
     }
-    match tensor.kind() {
-        Kind::Float | Kind::BFloat16 | Kind::Double | Kind::Half => Ok(()),
-        Kind::ComplexFloat | Kind::ComplexDouble => Ok(()),
-        kind => Err(Error::invalid(format!(
+    match (tensor.kind(), complex) {
+        (Kind::Float | Kind::BFloat16 | Kind::Double | Kind::Half, false) => Ok(()),
+        (Kind::ComplexFloat | Kind::ComplexDouble, true) => Ok(()),
+        (kind, true) => Err(Error::invalid(format!(
+            "{op}: `{name}` has dtype {kind:?}, expected a complex one, as A is complex"
+        ))),
+        (kind, false) => Err(Error::invalid(format!(
             "{op}: `{name}` has dtype {kind:?}, expected a floating dtype (Float, BFloat16, Half or Double)"
         ))),
     }
@@ -105,7 +108,7 @@ pub(super) fn slice_mut<T>(tensor: &mut Tensor) -> &mut [T] {
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
 }
 
-/// An uninitialised f32 tensor.
+/// An uninitialised tensor on the CPU.
 pub(super) fn empty(shape: &[i64], kind: Kind) -> Tensor {
     Tensor::empty(shape, (kind, Device::Cpu))
 }

@@ -55,7 +55,7 @@ pub fn causal_conv1d(input: &ConvInput) -> Result<ConvOutput> {
         ("initial_state", input.initial_state),
     ];
     for (name, tensor) in named {
-        tensor.map_or(Ok(()), |tensor| expect_numbers(NAME, name, tensor))?;
+        tensor.map_or(Ok(()), |tensor| expect_numbers(NAME, name, tensor, false))?;
     }
     let k = input.orders.directions();
     let shape = input.x.size();
@@ -152,12 +152,7 @@ impl CustomOp for ConvOp {
         Ok(Outcome { outputs: vec![y, state], saved: vec![] })
     }
 
-    fn backward(
-        &self,
-        saved: &[Tensor],
-        grads: &[Option<Tensor>],
-        _: &[bool],
-    ) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, saved: &[Tensor], grads: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
         let [b, l, k, d, _] = self.sizes;
         let dy = match &grads[0] {
             Some(dy) => rows(dy).to_kind(Kind::Float),
@@ -203,12 +198,13 @@ pub fn causal_conv1d_update(
     let (b, l, d, s) = (*b, *l, *d, *s);
     expect_shape(NAME, "conv_state", state, &[b, d, s])?;
     let past = weight.size().last().copied().unwrap_or(0) - 1;
-    if past < 0 || s < past {
+    if past < 0 || s < past || s == 0 {
         return Err(Error::invalid(format!(
-            "{NAME}_update: `conv_state` holds {s} inputs, expected at least {past}"
+            "{NAME}_update: `conv_state` holds {s} inputs, expected at least {}",
+            past.max(1)
         )));
     }
-    let rows = x.transpose(1, 2); // (B, D, L)
+    let rows = x.transpose(1, 2).to_kind(state.kind()); // (B, D, L)
     let (before, after) = match cache_seqlens {
         None => {
             let all = Tensor::cat(&[state, &rows], 2); // (B, D, S + L)

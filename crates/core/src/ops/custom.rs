@@ -23,13 +23,8 @@ pub(crate) trait CustomOp: Send + Sync {
     /// `training` says whether a backward may follow.
     fn forward(&self, inputs: &[Tensor], training: bool) -> Result<Outcome>;
 
-    /// Gradients of the inputs; `saved` holds the inputs and what the forward saved, `needs` says which are wanted.
-    fn backward(
-        &self,
-        saved: &[Tensor],
-        grads: &[Option<Tensor>],
-        needs: &[bool],
-    ) -> Result<Vec<Option<Tensor>>>;
+    /// Gradients of the inputs; `saved` holds the inputs and what the forward saved.
+    fn backward(&self, saved: &[Tensor], grads: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>>;
 }
 
 #[repr(C)]
@@ -124,13 +119,11 @@ unsafe extern "C" fn ophidian_op_backward(
     op: *const Box<dyn CustomOp>,
     saved: *const List,
     grads: *const List,
-    needs: *const bool,
     results: *mut List,
 ) -> *mut c_char {
     guarded(|| unsafe {
         let saved: Vec<Tensor> = tensors(saved).into_iter().flatten().collect();
-        let needs = std::slice::from_raw_parts(needs, saved.len());
-        let found = (*op).backward(&saved, &tensors(grads), needs)?;
+        let found = (*op).backward(&saved, &tensors(grads))?;
         push_all(results, found.iter().map(Option::as_ref));
         Ok(())
     })

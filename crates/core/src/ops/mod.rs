@@ -8,7 +8,7 @@
 //!
 //! Tensors are channel-last and in token order; only an op knows about visiting orders ([`Orders`]), and no permuted
 //! copy of an activation is made in either direction. f32 and bf16 run on the fast kernels with f32 arithmetic, f64
-//! (and complex A, constant B and C) on plain f64 ones. A NaN in the input comes out where the equations put it.
+//! scans (and complex A, constant B and C) on plain f64 ones; the convolution computes f64 as f32. A NaN in the input comes out where the equations put it.
 //! Using a graph twice, or for second derivatives, is an error.
 
 mod args;

@@ -55,9 +55,10 @@ impl Orders {
     }
 
     /// Left-to-right orders over packed sequences: `ids` (B, L) names the sequence of each token. The state starts
-    /// afresh where the id changes; tokens with a negative id are skipped.
+    /// afresh where the id changes; tokens with a negative id are skipped (and what follows them is another sequence).
     pub fn packed(ids: &[i64], batch: i64, tokens: i64) -> Orders {
         let (batch, tokens) = (batch.max(0) as usize, tokens.max(0) as usize);
+        let ids = &ids[..ids.len().min(batch * tokens)];
         let table =
             ids.iter().enumerate().map(|(i, id)| if *id < 0 { SKIP } else { (i % tokens) as i32 }).collect();
         let resets =

@@ -32,7 +32,7 @@ pub struct ScanInput<'a> {
     pub u: &'a Tensor,
     /// (B, L, K, D), or (B, L, D) if K = 1. May be f32 where u is bf16.
     pub delta: &'a Tensor,
-    /// (K, D, N), or (D, N) for all directions; real or complex.
+    /// (K, D, N), or (D, N) for all directions; real, or complex together with B, C and the states.
     pub a: &'a Tensor,
     /// (B, L, K, G, N); (B, L, K, N) if G = 1; (B, L, N) if K = G = 1; or (D, N), constant along the sequence.
     pub b: &'a Tensor,
@@ -152,19 +152,21 @@ impl Arguments {
 /// Checks every argument and gives it all its axes: u, z (B, L, 1 or K, D); delta (B, L, K, D); A (K, D, N);
 /// B, C (B, L, K, G, N) or, constant, (K, D, N).
 fn canonical(input: &ScanInput) -> Result<(Sizes, Arguments)> {
+    // A complex A makes B, C and the states complex too; everything else is real.
+    let complex = is_complex(input.a);
     let named = [
-        ("u", Some(input.u)),
-        ("delta", Some(input.delta)),
-        ("A", Some(input.a)),
-        ("B", Some(input.b)),
-        ("C", Some(input.c)),
-        ("D", input.d),
-        ("z", input.z),
-        ("delta_bias", input.delta_bias),
-        ("initial_state", input.initial_state),
+        ("u", Some(input.u), false),
+        ("delta", Some(input.delta), false),
+        ("A", Some(input.a), complex),
+        ("B", Some(input.b), complex),
+        ("C", Some(input.c), complex),
+        ("D", input.d, false),
+        ("z", input.z, false),
+        ("delta_bias", input.delta_bias, false),
+        ("initial_state", input.initial_state, complex),
     ];
-    for (name, tensor) in named {
-        tensor.map_or(Ok(()), |tensor| expect_numbers(NAME, name, tensor))?;
+    for (name, tensor, complex) in named {
+        tensor.map_or(Ok(()), |tensor| expect_numbers(NAME, name, tensor, complex))?;
     }
     let invalid = |text: String| Err(Error::invalid(format!("{NAME}: {text}")));
     let shape = input.u.size();
@@ -340,12 +342,7 @@ impl CustomOp for ScanOp {
         Ok(Outcome { outputs: vec![self.squeeze(y), state], saved: checkpoints.into_iter().collect() })
     }
 
-    fn backward(
-        &self,
-        saved: &[Tensor],
-        grads: &[Option<Tensor>],
-        _: &[bool],
-    ) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, saved: &[Tensor], grads: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
         let inputs = self.inputs(saved);
         let Sizes { b, l, k, g, n, .. } = self.sizes;
         let dy = match &grads[0] {
@@ -384,7 +381,7 @@ impl CustomOp for ScanOp {
 }
 
 /// One token of the scan, for decoding: `input` as for [`selective_scan`] with L = 1 and no initial state;
-/// `state` (B, K, D, N) is advanced in place. Returns y as [`selective_scan`] does. Differentiable in the inputs,
+/// `state` (B, K, D, N) becomes the state after it (a new tensor, of the same dtype). Returns y as [`selective_scan`] does. Differentiable in the inputs,
 /// and in the state it started from if that requires a gradient.
 ///
 /// # Errors

@@ -77,12 +77,7 @@ impl CustomOp for WideOp {
         Ok(Outcome { outputs: vec![self.scan.squeeze(y), state], saved: vec![] })
     }
 
-    fn backward(
-        &self,
-        saved: &[Tensor],
-        grads: &[Option<Tensor>],
-        _: &[bool],
-    ) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, saved: &[Tensor], grads: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
         let inputs = self.scan.inputs(saved);
         let dy = match &grads[0] {
             Some(dy) => self.scan.unsqueeze(dy).contiguous(),

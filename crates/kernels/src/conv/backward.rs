@@ -133,7 +133,7 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, channels: Range<usize>) {
                 let at = d - channels.start;
                 unsafe {
                     load_rows::<S>(job, path, steps.clone(), spot, &mut x);
-                    let (after, sums) = (after.as_mut_ptr().add(at), sums.as_mut_ptr().add(at));
+                    let (after, sums) = (after.as_mut_ptr().wrapping_add(at), sums.as_mut_ptr().add(at));
                     match conv.taps {
                         4 => chunk::<S, 4>(job, path, steps.clone(), spot, &x, &mut s, after, sums, wide),
                         3 => chunk::<S, 3>(job, path, steps.clone(), spot, &x, &mut s, after, sums, wide),
@@ -177,10 +177,9 @@ fn spot_row(job: &Job, b: usize, k: usize, d: usize) -> usize {
 /// If the order is shorter than W - 1 steps, part of the final state *is* the initial state: its gradient.
 fn direct_share(job: &Job, path: &Path, row: usize, i: usize) -> f32 {
     let (past, len) = (job.conv.taps - 1, path.tokens.len());
-    let reset = (0..len).any(|t| path.reset(t));
     match job.dfinal {
         // Row i of the initial state (step i - past) is row i - len of the final state.
-        Some(dfinal) if i >= len && !reset => dfinal[row * past + i - len],
+        Some(dfinal) if i >= len && !(0..len).any(|t| path.reset(t)) => dfinal[row * past + i - len],
         _ => 0.0,
     }
 }

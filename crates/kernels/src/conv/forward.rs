@@ -103,7 +103,7 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, channels: Range<usize>) {
             let steps = start..(start + CHUNK).min(path.tokens.len());
             for d in channels.clone().step_by(S::LANES) {
                 let width = S::LANES.min(channels.end - d);
-                let rows = unsafe { before.as_mut_ptr().add(d - channels.start) };
+                let rows = before.as_mut_ptr().wrapping_add(d - channels.start);
                 unsafe {
                     load_window::<S>(conv, path, steps.clone(), (b, k, d, width), rows, wide, &mut window);
                     match conv.taps {

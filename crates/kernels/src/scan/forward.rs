@@ -108,11 +108,10 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
     for k in 0..scan.directions {
         let path = job.paths.get(b, k);
         let at = (b * scan.directions + k) * scan.channels * states;
-        match scan.initial_state {
-            Some(initial) => {
-                layout.exchange(blocks.clone(), states, |from, to| state[to] = initial[at + from]);
-            }
-            None => state.fill(0.0),
+        // The lanes without a channel too: nothing of the direction before may be left in them.
+        state.fill(0.0);
+        if let Some(initial) = scan.initial_state {
+            layout.exchange(blocks.clone(), states, |from, to| state[to] = initial[at + from]);
         }
         for start in (0..path.tokens.len()).step_by(chunk) {
             let steps = start..(start + chunk).min(path.tokens.len());

@@ -1,5 +1,5 @@
-//! How a scan is cut into channel blocks, chunks of steps and tasks. All of it follows from shapes (and the vector
-//! width) alone, never from the number of threads: that is what makes results independent of it.
+//! How a scan is cut into channel blocks, chunks of steps and tasks. Whatever a sum depends on follows from shapes (and
+//! the vector width) alone, never from the number of threads: that is what makes results independent of it.
 
 use std::ops::Range;
 
@@ -45,7 +45,8 @@ impl Layout {
                 })
             })
             .collect();
-        // Checkpoints take N / chunk of an activation's size: the chunk grows with N to keep that below one half.
+        // Checkpoints take N / chunk of an activation's size: the chunk grows with N to keep that below one half
+        // (up to N = 128; at 256 steps the scratch of a task ends).
         let chunk = (2 * scan.states.next_power_of_two()).clamp(32, 256);
         Layout { lanes, blocks, chunk }
     }

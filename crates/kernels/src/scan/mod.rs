@@ -12,8 +12,8 @@
 //! A blank step decays the state with a zero input; a reset clears the state before the step.
 //!
 //! [`forward`] and [`backward`] are the fast kernels: f32 or bf16 in, f32 arithmetic and outputs, real A, B and C that
-//! vary along the sequence. [`wide`] does everything (complex A, constant B and C) in f64, plainly. [`step`] is one
-//! token of the recurrence on a state kept by the caller.
+//! vary along the sequence. [`wide`] does everything (complex A, constant B and C) in f64, plainly. One
+//! token of the recurrence is a scan of one step from the initial state to the final one.
 
 mod aligned;
 mod backward;
@@ -22,7 +22,6 @@ mod layout;
 mod retrace;
 mod rows;
 mod scratch;
-pub mod step;
 pub mod wide;
 
 pub use backward::{Backward, backward};

@@ -48,9 +48,9 @@ pub(super) unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>, coe
         let at = (b * scan.directions + k) * scan.channels * states;
         da.fill(0.0);
         small.fill(0.0);
-        match job.dfinal {
-            Some(last) => layout.exchange(blocks.clone(), states, |from, to| g[to] = last[at + from]),
-            None => g.fill(0.0),
+        g.fill(0.0);
+        if let Some(last) = job.dfinal {
+            layout.exchange(blocks.clone(), states, |from, to| g[to] = last[at + from]);
         }
         for start in (0..path.tokens.len()).step_by(chunk).rev() {
             let steps = start..(start + chunk).min(path.tokens.len());

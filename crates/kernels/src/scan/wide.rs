@@ -293,30 +293,14 @@ impl Shared {
 /// As [`forward`].
 pub fn backward(scan: &Wide, mut out: WideBackward, pool: &dyn Pool) -> Result<()> {
     let paths = scan.check()?;
-    out.dy.check("dy", scan.channel_extent())?;
-    for (name, view) in [("du", Some(&out.du)), ("ddelta", Some(&out.ddelta)), ("dz", out.dz.as_ref())] {
-        if let Some(view) = view {
-            view.check(name, scan.channel_extent(), Dtype::F64)?;
-            view.zero(scan.channel_extent());
+    check_outputs(scan, &out)?;
+    for view in [Some(&out.du), Some(&out.ddelta), out.dz.as_ref()].into_iter().flatten() {
+        view.zero(scan.channel_extent());
+    }
+    for grad in [&out.db, &out.dc] {
+        if let CoefficientGrad::Varying(view) = grad {
+            view.zero(scan.coefficient_extent());
         }
-    }
-    let per_channel = scan.directions * scan.channels;
-    let wide = per_channel * scan.states * scan.parts();
-    for (name, grad) in [("dB", &out.db), ("dC", &out.dc)] {
-        match grad {
-            CoefficientGrad::Varying(view) => {
-                view.check(name, scan.coefficient_extent(), Dtype::F64)?;
-                view.zero(scan.coefficient_extent());
-            }
-            CoefficientGrad::Constant(values) => super::length(name, values, wide)?,
-        }
-    }
-    super::length("dA", out.da, wide)?;
-    for (name, slice) in [("dD", &out.dd), ("ddelta_bias", &out.ddelta_bias)] {
-        slice.as_deref().map_or(Ok(()), |slice| super::length(name, slice, per_channel))?;
-    }
-    for (name, state) in [("dfinal", out.dfinal), ("dinitial", out.dinitial.as_deref())] {
-        state.map_or(Ok(()), |state| super::length(name, state, scan.state_len()))?;
     }
 
     // dB and dC sum over the channels of a group, so a task is a (sample, group); its parameter gradients are kept
@@ -366,6 +350,38 @@ pub fn backward(scan: &Wide, mut out: WideBackward, pool: &dyn Pool) -> Result<(
         }
         dd.iter_mut().for_each(|dd| dd[row] += sums.d);
         ddelta_bias.iter_mut().for_each(|dbias| dbias[row] += sums.bias);
+    }
+    Ok(())
+}
+
+fn check_outputs(scan: &Wide, out: &WideBackward) -> Result<()> {
+    out.dy.check("dy", scan.channel_extent())?;
+    for (name, view) in [("du", Some(&out.du)), ("ddelta", Some(&out.ddelta)), ("dz", out.dz.as_ref())] {
+        view.map_or(Ok(()), |view| view.check(name, scan.channel_extent(), Dtype::F64))?;
+    }
+    let per_channel = scan.directions * scan.channels;
+    let wide = per_channel * scan.states * scan.parts();
+    for (name, grad) in [("dB", &out.db), ("dC", &out.dc)] {
+        match grad {
+            CoefficientGrad::Varying(view) => view.check(name, scan.coefficient_extent(), Dtype::F64)?,
+            CoefficientGrad::Constant(values) => super::length(name, values, wide)?,
+        }
+    }
+    super::length("dA", out.da, wide)?;
+    for (name, have, given) in [
+        ("dz", out.dz.is_some(), scan.z.is_some()),
+        ("dD", out.dd.is_some(), scan.d.is_some()),
+        ("ddelta_bias", out.ddelta_bias.is_some(), scan.delta_bias.is_some()),
+    ] {
+        if have != given {
+            return Err(Error::Shape(format!("`{name}` must be given exactly if its argument is")));
+        }
+    }
+    for (name, slice) in [("dD", out.dd.as_deref()), ("ddelta_bias", out.ddelta_bias.as_deref())] {
+        slice.map_or(Ok(()), |slice| super::length(name, slice, per_channel))?;
+    }
+    for (name, state) in [("dfinal", out.dfinal), ("dinitial", out.dinitial.as_deref())] {
+        state.map_or(Ok(()), |state| super::length(name, state, scan.state_len()))?;
     }
     Ok(())
 }

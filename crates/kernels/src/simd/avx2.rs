@@ -106,7 +106,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn exp_flushed(x: __m256) -> __m256 {
-        unsafe { super::math::exp_fused::<Self>(x, [-88.0, 88.7], Self::decay_within) }
+        unsafe { super::math::exp_fused::<Self>(x, [-88.0, 90.0], Self::decay_up_to) }
     }
     #[inline(always)]
     unsafe fn decay(x: __m256) -> __m256 {
@@ -146,6 +146,12 @@ impl Simd for Avx2 {
 }
 
 impl Avx2 {
+    /// 2^x for -127 <= x or NaN.
+    #[inline(always)]
+    unsafe fn decay_up_to(x: __m256) -> __m256 {
+        unsafe { Self::decay_within(_mm256_min_ps(_mm256_set1_ps(128.0), x)) }
+    }
+
     /// 2^x for -127 <= x <= 128 or NaN.
     #[inline(always)]
     unsafe fn decay_within(x: __m256) -> __m256 {

@@ -113,9 +113,11 @@ pub trait Simd: Copy + 'static {
 /// Instruction sets a kernel can run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
-    /// AVX-512 F, BW, DQ and VL: 16 lanes.
+    /// AVX-512 F, BW, DQ and VL: 16 lanes. Only to be had from [`Isa::available`].
+    #[non_exhaustive]
     Avx512,
-    /// AVX2 and FMA: 8 lanes.
+    /// AVX2 and FMA: 8 lanes. Only to be had from [`Isa::available`].
+    #[non_exhaustive]
     Avx2,
     /// Plain Rust, 8 lanes, vectorised by the compiler as far as the build target allows (NEON on aarch64).
     Portable,
