@@ -264,6 +264,19 @@ impl Call<'_> {
         Ok(tensor)
     }
 
+    /// A tensor of (re, im) pairs as a complex one; what is narrower than f32 is widened.
+    fn complex(&self, name: &str, pairs: &Tensor) -> Result<Tensor> {
+        let shape = pairs.size();
+        if shape.last() != Some(&2) {
+            return Err(Error::invalid(format!(
+                "{}: `in.{name}` has shape {shape:?}, expected a last axis of 2 (re, im)",
+                self.op.name
+            )));
+        }
+        let kind = if pairs.kind() == Kind::Double { Kind::Double } else { Kind::Float };
+        Ok(pairs.to_kind(kind).contiguous().f_view_as_complex()?)
+    }
+
     fn flag(&self, name: &str, default: bool) -> Result<bool> {
         match self.options.get(name).map(String::as_str) {
             None => Ok(default),
@@ -291,7 +304,7 @@ impl Call<'_> {
             None => shape.len() == 2,
         };
         if constant {
-            return Ok(if complex { tensor.f_view_as_complex()? } else { tensor.shallow_clone() });
+            return if complex { self.complex(name, tensor) } else { Ok(tensor.shallow_clone()) };
         }
         if shape.len() < 3 {
             return Err(Error::invalid(format!(
@@ -304,9 +317,16 @@ impl Call<'_> {
         let tensor = if complex {
             // re and im alternate along the length.
             let mut split = tensor.size();
+            if split[3] != 2 * l {
+                return Err(Error::invalid(format!(
+                    "{}: `in.{name}` has shape {shape:?}, expected {} values along its last axis (re, im in turn)",
+                    self.op.name,
+                    2 * l
+                )));
+            }
             split[3] = l;
             split.push(2);
-            tensor.f_reshape(split)?.contiguous().view_as_complex()
+            self.complex(name, &tensor.f_reshape(split)?)?
         } else {
             tensor
         };
@@ -334,7 +354,7 @@ fn scan_with(call: &Call, softplus: bool) -> Result<Vec<(&'static str, Tensor)>>
     let complex = a.dim() == 3;
     let sizes = sizes(u, a);
     let rows = |t: &Tensor| t.transpose(1, 2);
-    let a = if complex { a.f_view_as_complex()? } else { a.shallow_clone() };
+    let a = if complex { call.complex("A", a)? } else { a.shallow_clone() };
     let out = selective_scan(&ScanInput {
         u: &rows(u),
         delta: &rows(delta),

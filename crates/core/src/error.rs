@@ -20,11 +20,17 @@ pub enum Error {
         reason: String,
     },
     /// libtorch refused.
-    #[error("libtorch: {0}")]
+    #[error("libtorch: {}", first_line(.0))]
     Torch(#[from] tch::TchError),
     /// A scan pattern or plan is wrong.
     #[error(transparent)]
     Scan(#[from] ophidian_scan::Error),
+}
+
+/// What libtorch has to say, without the trace of its own code that follows.
+fn first_line(error: &tch::TchError) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// Result of this floor.

@@ -45,6 +45,10 @@ pub fn read(path: &Path) -> Result<Tensors> {
 /// # Errors
 /// As [`read`].
 pub fn read_with_metadata(path: &Path) -> Result<(Tensors, Metadata)> {
+    // A device or a pipe might never end.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(Error::file(path, "is not a regular file"));
+    }
     let bytes = std::fs::read(path).map_err(|error| Error::file(path, error))?;
     let wrong = |error: safetensors::SafeTensorError| {
         Error::file(path, format!("is not a whole safetensors file of {} bytes: {error}", bytes.len()))
@@ -60,9 +64,19 @@ pub fn read_with_metadata(path: &Path) -> Result<(Tensors, Metadata)> {
             ));
         };
         let shape: Vec<i64> = view.shape().iter().map(|n| *n as i64).collect();
-        tensors.insert(name.to_owned(), Tensor::f_from_data_size(view.data(), &shape, *kind)?);
+        let tensor = Tensor::f_from_data_size(view.data(), &shape, *kind).map_err(|_| {
+            Error::file(path, format!("tensor `{name}` has the impossible shape {:?}", view.shape()))
+        })?;
+        tensors.insert(name.to_owned(), tensor);
     }
     Ok((tensors, header.metadata().clone().unwrap_or_default()))
+}
+
+/// Names of the floating or complex tensors with a NaN or an infinity in them, and how many.
+pub fn non_finite(tensors: &Tensors) -> Vec<(&str, i64)> {
+    let count = |tensor: &Tensor| tensor.isfinite().logical_not().sum(Kind::Int64).int64_value(&[]);
+    let counts = tensors.iter().map(|(name, tensor)| (name.as_str(), count(tensor)));
+    counts.filter(|(_, count)| *count > 0).collect()
 }
 
 /// Writes `tensors` to `path`, whole or not at all.

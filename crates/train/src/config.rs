@@ -114,8 +114,14 @@ settings! {
 }
 
 /// Keys of `[train]` that may change between interruption and resumption: they do not enter the arithmetic.
-const FREE_KEYS: [&str; 5] =
-    ["workers", "prefetch", "checkpoint_every_steps", "keep_every_epochs", "early_stop_epochs"];
+const FREE_KEYS: [&str; 5] = [
+    "workers",
+    "prefetch",
+    "checkpoint_every_steps",
+    "keep_every_epochs",
+    "early_stop_epochs",
+    "eval_batch_size",
+];
 
 /// A whole config with every default filled in.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

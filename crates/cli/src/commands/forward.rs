@@ -43,6 +43,9 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     let input = tensors::read(&args.input)?;
     let results = published::run(family, &args.model, &input)?;
     tensors::write(&args.output, &results)?;
+    for (name, count) in tensors::non_finite(&results) {
+        printer.note(format_args!("warning: {name} holds {count} values that are not finite"));
+    }
     for (name, tensor) in results.iter().filter(|(name, _)| name.starts_with("out.")) {
         printer.line(format_args!("{name} {:?} {:?}", tensor.size(), tensor.kind()))?;
     }

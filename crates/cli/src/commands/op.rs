@@ -9,15 +9,17 @@ use crate::{exit::Usage, printer::Printer};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// The op, as its authors call it: selective_scan, vmamba_selective_scan, causal_conv1d, …
+    /// The op, as its authors call it: selective_scan, vmamba_selective_scan, selective_state_update, causal_conv1d,
+    /// causal_conv1d_update, causal_conv1d_varlen_states, mamba_inner.
     name: String,
-    /// Tensors `in.*` (and cotangents `ct.*`) in the authors' layout.
+    /// Tensors `in.*` (and cotangents `ct.*`) in the authors' layout; complex ones as (re, im) pairs on a last axis of 2.
     #[arg(long, value_name = "FILE.safetensors")]
     input: PathBuf,
     /// Where `out.*` (and `grad.*`) go.
     #[arg(long, value_name = "FILE.safetensors")]
     output: PathBuf,
-    /// An option of the op, for example `delta_softplus=true`. May be repeated.
+    /// An option of the op, for example `delta_softplus=true` (scans), `dt_softplus=true` (selective_state_update),
+    /// `activation=silu` (convolutions), `B=const`, `C=const` (what (D, N) cannot tell alone). May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
@@ -33,6 +35,9 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     let tensors = ophidian_core::tensors::read(&args.input)?;
     let results = authors::run(&args.name, &tensors, &options)?;
     ophidian_core::tensors::write(&args.output, &results)?;
+    for (name, count) in ophidian_core::tensors::non_finite(&results) {
+        printer.note(format_args!("warning: {name} holds {count} values that are not finite"));
+    }
     for (name, tensor) in &results {
         printer.line(format_args!("{name} {:?} {:?}", tensor.size(), tensor.kind()))?;
     }
