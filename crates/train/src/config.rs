@@ -114,7 +114,7 @@ settings! {
 }
 
 /// Keys of `[train]` that may change between interruption and resumption: they do not enter the arithmetic.
-const FREE_KEYS: [&str; 5] = [
+const FREE_KEYS: [&str; 6] = [
     "workers",
     "prefetch",
     "checkpoint_every_steps",
