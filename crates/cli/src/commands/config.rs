@@ -28,7 +28,7 @@ enum Command {
         #[arg(long)]
         explain: bool,
     },
-    /// List the keys of the root and of [train] with their defaults and meanings.
+    /// List the keys of the root and of `[train]` with their defaults and meanings.
     Keys,
 }
 

@@ -29,7 +29,7 @@ enum Command {
         #[arg(long, value_name = "FILE.svg|png")]
         output: Option<PathBuf>,
     },
-    /// Write the orders of a pattern as index maps: scanned[t] = x[order[t]], -1 a blank step.
+    /// Write the orders of a pattern as index maps: `scanned[t] = x[order[t]]`, -1 a blank step.
     ///
     /// `.json` and `.safetensors` hold `order.0` to `order.K-1` (int64), and where the state starts afresh or blank
     /// steps are skipped. `.npy` holds one int64 array (K, T), for plans that need no more.
