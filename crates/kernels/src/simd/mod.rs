@@ -1,6 +1,6 @@
 //! The few vector operations the kernels need, over three instruction sets chosen at run time.
 //!
-//! A kernel is written once, generic over [`Simd`] and `#[inline(always)]`; [`dispatch!`](crate::simd::dispatch) instantiates it
+//! A kernel is written once, generic over [`Simd`] and `#[inline(always)]`; `dispatch!` instantiates it
 //! inside a function that carries the instruction set's `target_feature`s.
 
 #[cfg(target_arch = "x86_64")]
