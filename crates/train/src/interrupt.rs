@@ -14,10 +14,25 @@ static ASKED: AtomicBool = AtomicBool::new(false);
 pub fn install() -> crate::Result<()> {
     ctrlc::set_handler(|| {
         if ASKED.swap(true, Ordering::SeqCst) {
-            std::process::exit(EXIT_CODE);
+            end();
         }
     })
     .map_err(|error| ophidian_core::Error::invalid(format!("Ctrl-C cannot be listened for: {error}")).into())
+}
+
+/// Ends the program from the thread that heard the second Ctrl-C. Not `std::process::exit`: that takes libtorch's statics
+/// apart while the step is still using them, and the program would die of that instead.
+fn end() -> ! {
+    #[cfg(unix)]
+    {
+        unsafe extern "C" {
+            fn _exit(code: i32) -> !;
+        }
+        // Safety: POSIX; ends the process without running anything else of it.
+        unsafe { _exit(EXIT_CODE) }
+    }
+    #[cfg(not(unix))]
+    std::process::exit(EXIT_CODE)
 }
 
 /// True once the run has been asked to stop.
