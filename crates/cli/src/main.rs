@@ -10,6 +10,7 @@ mod printer;
 
 fn main() -> ExitCode {
     let printer = printer::Printer::new();
+    ophidian_core::torch::keep_freed_memory();
     ophidian_core::torch::register_cuda();
     match commands::Cli::parse().run(&printer) {
         Ok(code) => code,

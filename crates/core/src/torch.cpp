@@ -10,6 +10,9 @@
 #include <torch/version.h>
 
 #include <dlfcn.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include <cstring>
 #include <stdexcept>
@@ -125,6 +128,20 @@ const char* ophidian_torch_version() { return TORCH_VERSION; }
 const char* ophidian_torch_path() {
   Dl_info info;
   return dladdr(reinterpret_cast<void*>(&at::get_num_threads), &info) ? info.dli_fname : nullptr;
+}
+
+// Lets the C library keep freed memory: activations of every step would come from the system page by page.
+void ophidian_keep_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
+}
+
+void ophidian_release_memory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
 }
 
 // Opens libtorch's CUDA library, whose loading registers the backend; false if there is none.

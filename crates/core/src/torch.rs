@@ -10,6 +10,8 @@ use crate::{Error, Result};
 unsafe extern "C" {
     fn ophidian_torch_version() -> *const c_char;
     fn ophidian_torch_path() -> *const c_char;
+    fn ophidian_keep_memory();
+    fn ophidian_release_memory();
     fn ophidian_open_cuda(name: *const c_char) -> bool;
     fn ophidian_autocast_enter() -> bool;
     fn ophidian_autocast_leave(before: bool);
@@ -29,6 +31,20 @@ pub fn libtorch() -> (String, Option<String>) {
         (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
     };
     unsafe { (text(ophidian_torch_version()).unwrap_or_default(), text(ophidian_torch_path())) }
+}
+
+/// Has the C library keep up to 1 GiB of freed memory instead of giving every large tensor back to the system, which
+/// hands it out again page by page at the next step. For a program to call once, at its start; does nothing where the
+/// C library is not glibc.
+pub fn keep_freed_memory() {
+    // Safety: sets two numbers of the allocator.
+    unsafe { ophidian_keep_memory() }
+}
+
+/// Gives freed memory back to the system now, as far as the C library can.
+pub fn release_freed_memory() {
+    // Safety: takes nothing that is in use.
+    unsafe { ophidian_release_memory() }
 }
 
 /// Makes libtorch's CUDA backend available if the libtorch that was found has one, whether or not the program was linked
