@@ -1,7 +1,7 @@
 //! How fast this machine is at the two things a kernel cannot do without: the floors that measured times are held
 //! against.
 
-use std::{hint::black_box, ops::Range, sync::Mutex, time::Instant};
+use std::{hint::black_box, sync::Mutex, time::Instant};
 
 use crate::{
     Isa, Pool,
@@ -45,7 +45,7 @@ fn best_of(tries: usize, mut run: impl FnMut()) -> f64 {
         run();
         start.elapsed().as_secs_f64()
     };
-    Range { start: 0, end: tries }.map(time).fold(f64::INFINITY, f64::min)
+    (0..tries).map(time).fold(f64::INFINITY, f64::min)
 }
 
 const CHAINS: usize = 12;

@@ -85,9 +85,9 @@ pub(crate) unsafe fn put<S: Simd>(to: *mut f32, value: S::V, width: usize, store
 /// Asks for the lines that hold `channels` of every row: along an arbitrary order no hardware prefetcher guesses them.
 #[inline(always)]
 pub(super) fn prefetch<S: Simd>(base: *const u8, size: usize, rows: &Rows, channels: Range<usize>) {
-    // A cache line serves several blocks: ask once, at the block that enters it.
+    // A cache line serves several blocks: ask once, at the block that enters it. Behind the last block there is none.
     let per_line = 64 / size;
-    if channels.start % per_line >= channels.len().max(1) {
+    if channels.start % per_line >= channels.len() {
         return;
     }
     for (_, row) in rows.iter() {
