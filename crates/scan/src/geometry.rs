@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-use crate::{Error, Result};
+use crate::{Error, Graph, Points, Result};
 
 /// Most steps that the orders of one plan may take together (2^26, an 8192 x 8192 image once).
 ///
@@ -15,11 +14,11 @@ pub const MAX_STEPS: usize = 1 << 26;
 /// Most directions of one plan.
 pub const MAX_DIRECTIONS: usize = 1 << 12;
 
-/// Where the tokens lie: what a [`Pattern`](crate::Pattern) makes a plan from.
+/// Where the tokens lie: what a [`Pattern`](crate::Pattern) makes a plan from. Cheap to clone.
 ///
-/// Written `49` (a sequence) or `7x9` (7 rows of 9 columns).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+/// Written `49` (a sequence), `7x9` (7 rows of 9 columns) or `4x7x9` (4 frames of 7 rows of 9 columns); points and
+/// graphs come from data.
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Geometry {
     /// `len` tokens in a line.
@@ -34,6 +33,20 @@ pub enum Geometry {
         /// Columns.
         width: usize,
     },
+    /// Frames of a video or slices of a volume, numbered frame by frame and row by row: the token at
+    /// (frame, row, column) is `(frame * height + row) * width + column`.
+    Grid3 {
+        /// Frames or slices.
+        frames: usize,
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+    },
+    /// Points in space, numbered as they are given.
+    Points(Arc<Points>),
+    /// Nodes of a graph, numbered as they are given.
+    Graph(Arc<Graph>),
 }
 
 impl Geometry {
@@ -45,6 +58,11 @@ impl Geometry {
         let tokens = match *self {
             Geometry::Sequence { len } => Some(len),
             Geometry::Grid2 { height, width } => height.checked_mul(width),
+            Geometry::Grid3 { frames, height, width } => {
+                height.checked_mul(width).and_then(|frame| frame.checked_mul(frames))
+            }
+            Geometry::Points(ref points) => Some(points.len()),
+            Geometry::Graph(ref graph) => Some(graph.nodes()),
         };
         match tokens {
             Some(0) => {
@@ -55,11 +73,14 @@ impl Geometry {
         }
     }
 
-    /// (rows, columns); a sequence is one row.
-    pub fn grid(&self) -> (usize, usize) {
+    /// (frames, rows, columns); a sequence is one row, and points and nodes are a sequence in their numbering.
+    pub fn sizes(&self) -> (usize, usize, usize) {
         match *self {
-            Geometry::Sequence { len } => (1, len),
-            Geometry::Grid2 { height, width } => (height, width),
+            Geometry::Sequence { len } => (1, 1, len),
+            Geometry::Grid2 { height, width } => (1, height, width),
+            Geometry::Grid3 { frames, height, width } => (frames, height, width),
+            Geometry::Points(ref points) => (1, 1, points.len()),
+            Geometry::Graph(ref graph) => (1, 1, graph.nodes()),
         }
     }
 
@@ -68,13 +89,21 @@ impl Geometry {
         self.tokens()?;
         match *self {
             Geometry::Grid2 { height, width } => Ok((height, width)),
-            Geometry::Sequence { .. } => Err(Error::Geometry {
-                pattern: pattern.to_string(),
-                needed: "a grid of rows and columns".into(),
-                found: self.describe(),
-                help: "give a shape such as 7x9, or use a pattern for sequences such as `row` or `bidirectional`"
-                    .into(),
-            }),
+            _ => Err(self.unfit(
+                pattern,
+                "a grid of rows and columns",
+                "give a shape such as 7x9, or use a pattern for sequences such as `row` or `bidirectional`",
+            )),
+        }
+    }
+
+    /// The error of a pattern that needs another geometry.
+    pub(crate) fn unfit(&self, pattern: &str, needed: &str, help: &str) -> Error {
+        Error::Geometry {
+            pattern: pattern.to_string(),
+            needed: needed.to_string(),
+            found: self.describe(),
+            help: help.to_string(),
         }
     }
 
@@ -82,7 +111,8 @@ impl Geometry {
     pub fn describe(&self) -> String {
         match self {
             Geometry::Sequence { len } => format!("a sequence of {len}"),
-            Geometry::Grid2 { .. } => format!("a {self} grid"),
+            Geometry::Grid2 { .. } | Geometry::Grid3 { .. } => format!("a {self} grid"),
+            Geometry::Points(_) | Geometry::Graph(_) => self.to_string(),
         }
     }
 }
@@ -109,6 +139,9 @@ impl fmt::Display for Geometry {
         match self {
             Geometry::Sequence { len } => write!(f, "{len}"),
             Geometry::Grid2 { height, width } => write!(f, "{height}x{width}"),
+            Geometry::Grid3 { frames, height, width } => write!(f, "{frames}x{height}x{width}"),
+            Geometry::Points(points) => write!(f, "{} points", points.len()),
+            Geometry::Graph(graph) => write!(f, "a graph of {} nodes", graph.nodes()),
         }
     }
 }
@@ -121,7 +154,7 @@ impl FromStr for Geometry {
         let sizes: Vec<&str> = text.trim().split(['x', 'X', '×']).collect();
         let size = |part: &&str| -> Result<usize> {
             if part.is_empty() || !part.bytes().all(|b| b.is_ascii_digit()) {
-                return Err(wrong("expected a length such as 49, or rows x columns such as 7x9"));
+                return Err(wrong("expected a length such as 49, rows x columns such as 7x9, or frames x rows x columns such as 4x7x9"));
             }
             part.parse().map_err(|_| too_many(format!("a shape of {text}")))
         };
@@ -129,23 +162,12 @@ impl FromStr for Geometry {
         let geometry = match sizes[..] {
             [len] => Geometry::Sequence { len },
             [height, width] => Geometry::Grid2 { height, width },
-            _ => return Err(wrong("expected one size (a sequence) or two (rows x columns)")),
+            [frames, height, width] => Geometry::Grid3 { frames, height, width },
+            _ => {
+                return Err(wrong("expected one size (a sequence), two (rows x columns) or three (frames x rows x columns)"));
+            }
         };
         geometry.tokens()?;
         Ok(geometry)
-    }
-}
-
-impl TryFrom<String> for Geometry {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<Geometry> for String {
-    fn from(geometry: Geometry) -> String {
-        geometry.to_string()
     }
 }

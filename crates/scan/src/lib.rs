@@ -7,12 +7,16 @@ pub mod draw;
 mod error;
 mod files;
 mod geometry;
+mod graph;
 mod order;
 mod pattern;
 mod plan;
+mod points;
 
 pub use error::{Error, Result, SyntaxError};
 pub use geometry::{Geometry, MAX_DIRECTIONS, MAX_STEPS};
+pub use graph::Graph;
 pub use order::{Blank, Order, Summary};
 pub use pattern::{Args, Entry, Kind, Modifier, Param, Pattern, Rule, Value, entries, register};
 pub use plan::Plan;
+pub use points::Points;

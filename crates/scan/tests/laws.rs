@@ -144,7 +144,7 @@ proptest! {
 
     #[test]
     fn a_window_larger_than_the_grid_is_the_row_order(geometry in grids(), more in 0..3usize) {
-        let (height, width) = geometry.grid();
+        let (_, height, width) = geometry.sizes();
         let exact = format!("window({height}, {width})");
         prop_assert_eq!(plan(&exact, &geometry), plan("row", &geometry));
         let larger = format!("window({}, {}) | blanks(drop)", height + more, width + 2 * more);
@@ -166,7 +166,7 @@ proptest! {
 
     #[test]
     fn serpentine_only_takes_steps_to_neighbours(geometry in grids()) {
-        let (_, width) = geometry.grid();
+        let (_, _, width) = geometry.sizes();
         let place = |i: i32| (i as usize / width, i as usize % width);
         for pair in index("serpentine", &geometry).windows(2) {
             let ((r, c), (s, d)) = (place(pair[0]), place(pair[1]));

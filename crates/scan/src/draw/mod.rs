@@ -31,10 +31,11 @@ impl Layout {
             )));
         }
         Ok(match *geometry {
-            Geometry::Sequence { len } => {
-                Layout { rows: len.div_ceil(FOLD), columns: len.min(FOLD), folded: true }
-            }
             Geometry::Grid2 { height, width } => Layout { rows: height, columns: width, folded: false },
+            Geometry::Grid3 { frames, height, width } => {
+                Layout { rows: frames * height, columns: width, folded: false }
+            }
+            _ => Layout { rows: tokens.div_ceil(FOLD), columns: tokens.min(FOLD), folded: true },
         })
     }
 

@@ -43,7 +43,7 @@ pub fn svg(plan: &Plan, geometry: &Geometry, title: &str) -> Result<String> {
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let tokens = match geometry {
         Geometry::Sequence { .. } => "a sequence of ".to_string(),
-        Geometry::Grid2 { .. } => format!("{}, ", geometry.describe()),
+        _ => format!("{}, ", geometry.describe()),
     } + &count(plan.tokens(), "token");
     let subtitle = format!("{tokens}, {}", count(plan.directions(), "direction"));
     let mut out = String::new();

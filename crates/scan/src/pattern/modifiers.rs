@@ -141,27 +141,26 @@ fn transposed(plan: &Plan, height: usize, width: usize) -> Result<Plan> {
 /// (rows, columns) of one size or shift per axis: a sequence takes the one that both share.
 fn per_axis<T: Copy + PartialEq>(name: &str, geometry: &Geometry, pair: (T, T), none: T) -> Result<(T, T)> {
     match geometry {
-        Geometry::Sequence { .. } if pair.0 == pair.1 => Ok((none, pair.1)),
-        Geometry::Sequence { .. } => Err(Error::Geometry {
-            pattern: name.to_string(),
-            needed: "a grid when it is given two different numbers".into(),
-            found: geometry.describe(),
-            help: "give one number, or a shape such as 7x9".into(),
-        }),
         Geometry::Grid2 { .. } => Ok(pair),
+        Geometry::Sequence { .. } if pair.0 == pair.1 => Ok((none, pair.1)),
+        _ => Err(geometry.unfit(
+            name,
+            "a grid when it is given two different numbers",
+            "give one number, or a shape such as 7x9",
+        )),
     }
 }
 
 /// A geometry of the same kind as `like` with this many rows and columns.
 fn sized(like: &Geometry, height: usize, width: usize) -> Geometry {
     match like {
-        Geometry::Sequence { .. } => Geometry::Sequence { len: width },
         Geometry::Grid2 { .. } => Geometry::Grid2 { height, width },
+        _ => Geometry::Sequence { len: width },
     }
 }
 
 fn window(source: &dyn Rule, geometry: &Geometry, size: (usize, usize), reset: bool) -> Result<Plan> {
-    let (rows, columns) = geometry.grid();
+    let (_, rows, columns) = geometry.sizes();
     let (height, width) = per_axis("window", geometry, size, 1)?;
     let inner = sized(geometry, height, width);
     let windows = rows.div_ceil(height) * columns.div_ceil(width);
@@ -210,7 +209,7 @@ struct Atrous {
 
 impl Modifier for Atrous {
     fn plan(&self, source: &dyn Rule, geometry: &Geometry) -> Result<Plan> {
-        let (rows, columns) = geometry.grid();
+        let (_, rows, columns) = geometry.sizes();
         let (down, right) = per_axis("atrous", geometry, (self.step, self.step), 1)?;
         let (height, width) = (rows.div_ceil(down), columns.div_ceil(right));
         let inner = sized(geometry, height, width);
@@ -255,7 +254,7 @@ impl Modifier for Atrous {
 }
 
 fn shift(source: &dyn Rule, geometry: &Geometry, by: (i64, i64)) -> Result<Plan> {
-    let (rows, columns) = geometry.grid();
+    let (_, rows, columns) = geometry.sizes();
     let by = per_axis("shift", geometry, by, 0)?;
     let wrap = |by: i64, size: usize| by.rem_euclid(size as i64) as usize;
     let plan = source.plan(geometry)?;
