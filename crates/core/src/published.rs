@@ -25,6 +25,12 @@ pub trait Family: Sync {
     /// # Errors
     /// [`Error::Config`] naming the key that is unknown, wrong or not supported.
     fn build(&self, config: toml::Table) -> Result<Published>;
+
+    /// Brings the tensors of an older or foreign layout under the names and shapes of the key map, and leaves out what
+    /// no forward pass reads.
+    fn adapt(&self, weights: Tensors) -> Tensors {
+        weights
+    }
 }
 
 /// A model built from an author's config, before its weights are loaded.
@@ -96,7 +102,8 @@ pub fn open(family: &dyn Family, folder: &Path) -> Result<Published> {
         other => other,
     })?;
     let path = folder.join("model.safetensors");
-    keymap::load(&published.keys, &tensors::read(&path)?, &published.variables.variables()).map_err(
+    let weights = family.adapt(tensors::read(&path)?);
+    keymap::load(&published.keys, &weights, &published.variables.variables()).map_err(
         |error| match error {
             Error::Invalid(text) => Error::file(&path, text),
             other => other,
@@ -108,12 +115,14 @@ pub fn open(family: &dyn Family, folder: &Path) -> Result<Published> {
 /// A JSON object as a table; a key that is null is as good as absent.
 fn read_config(path: &Path) -> Result<toml::Table> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
-    let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| Error::file(path, error))?;
+    // serde_json's message ends with the line and the column.
+    let json: serde_json::Value = serde_json::from_str(&text)
+        .map_err(|error| Error::Config(format!("{}: not JSON: {error}", path.display())))?;
     match json {
         serde_json::Value::Object(_) => {
             toml::Table::try_from(without_nulls(json)).map_err(|error| Error::file(path, error))
         }
-        _ => Err(Error::file(path, "expected a JSON object of config keys")),
+        _ => Err(Error::Config(format!("{}: expected a JSON object of config keys", path.display()))),
     }
 }
 
