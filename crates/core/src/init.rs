@@ -143,4 +143,5 @@ pub fn no_weight_decay(name: &str) -> bool {
     matches!(last, "A_log" | "D" | "bias" | "gamma" | "pos_embed" | "running_mean" | "running_var")
         || last.starts_with("cls_token")
         || parent.starts_with("norm")
+        || parent.ends_with("norm")
 }
