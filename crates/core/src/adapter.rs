@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use tch::{Tensor, nn};
 
-use crate::{Result, data::Dataset, rng::Rng};
+use crate::{Result, config::KeyDoc, data::Dataset, rng::Rng};
 
 /// A model that maps a batch of inputs (batch, …input shape) to logits (batch, classes).
 pub trait Model {
@@ -34,6 +34,23 @@ pub trait Adapter: Sync {
 
     /// Checks `[model]` and fills in every default. Errors name the key.
     fn resolve_model(&self, model: toml::Table) -> Result<toml::Table>;
+
+    /// Checks that a resolved `[model]` fits a resolved `[data]`, as far as both are known before data is read. Errors
+    /// name the key.
+    fn check(&self, data: &toml::Table, model: &toml::Table) -> Result<()> {
+        let _ = (data, model);
+        Ok(())
+    }
+
+    /// The keys of `[data]` and what they mean.
+    fn data_keys(&self) -> Vec<KeyDoc> {
+        Vec::new()
+    }
+
+    /// The keys of `[model]` and what they mean.
+    fn model_keys(&self) -> Vec<KeyDoc> {
+        Vec::new()
+    }
 
     /// Opens the data sets of a resolved `[data]`.
     fn open(&self, data: &toml::Table) -> Result<Splits>;

@@ -58,8 +58,6 @@ pub(super) struct Embedded {
     pub tokens: Tensor,
     /// (B, M, d_model), neither included.
     pub patches: Tensor,
-    /// Where the patches lie.
-    pub grid: [i64; 2],
 }
 
 impl Embedding {
@@ -105,7 +103,7 @@ impl Embedding {
             }
             None => tokens,
         };
-        Ok(Embedded { tokens, patches, grid })
+        Ok(Embedded { tokens, patches })
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Classifiers {
     pub(super) read: fn(toml::Table) -> Result<Translated>,
     /// Our keys and what the author calls them, for errors.
     pub(super) words: &'static [(&'static str, &'static str)],
+    /// Brings the tensors of older code under the names and shapes of the key map, and leaves out what no forward pass
+    /// reads.
     pub(super) adapt: fn(Tensors) -> Tensors,
 }
 
@@ -90,8 +92,8 @@ impl Family for Classifiers {
         Ok(Published { keys, variables, model: Box::new(Images { model, report }) })
     }
 
-    fn adapt(&self, weights: Tensors) -> Tensors {
-        (self.adapt)(weights)
+    fn convert(&self, _config: &toml::Table, weights: Tensors) -> Result<Tensors> {
+        Ok((self.adapt)(weights))
     }
 }
 

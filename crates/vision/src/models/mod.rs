@@ -2,20 +2,49 @@
 
 mod classifier;
 mod config;
+mod count;
 mod embed;
+mod family;
+mod official;
+mod plainmamba;
 mod rope;
+mod run;
+mod stem;
 mod vim;
+mod vmamba;
 
-use ophidian_core::{Error, Result, adapter::Model, published::Family};
+use ophidian_core::{Error, Result, adapter::Model, config::KeyDoc, published::Family};
 use tch::nn;
 
 pub use classifier::Classifier;
-pub use config::{ModelConfig, Scans, Size};
+pub use config::{ModelConfig, PerStage, Scans, Size};
+pub use count::{Part, StageCount, Summary};
 pub use embed::{Pool, resize_positions};
+pub use family::{Classifiers, Translated};
+pub use official::{Official, names, official};
+pub use plainmamba::PLAINMAMBA;
 pub use rope::Rope;
+pub use stem::StemKind;
+pub use vim::VIM;
+pub use vmamba::VMAMBA;
+
+/// The families whose models are a [`ModelConfig`].
+pub const CLASSIFIERS: &[&Classifiers] = &[&VIM, &VMAMBA, &PLAINMAMBA];
 
 /// Every family of published vision models.
-pub const FAMILIES: &[&dyn Family] = &[&vim::Vim];
+pub const FAMILIES: &[&dyn Family] = &[&VIM, &VMAMBA, &PLAINMAMBA];
+
+/// Every key of `[model]` with its default and what it means.
+pub fn keys() -> Vec<KeyDoc> {
+    let base = KeyDoc {
+        key: "base".into(),
+        default: None,
+        meaning: "A published model (`ophidian models list`) whose values the other keys replace.".into(),
+    };
+    let mut keys = vec![base];
+    keys.extend(KeyDoc::of(&ModelConfig::default(), ModelConfig::DOCS));
+    keys
+}
 
 /// Checks a `[model]` table and fills in every default.
 ///

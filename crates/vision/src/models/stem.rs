@@ -56,7 +56,7 @@ impl StemKind {
         match self {
             StemKind::Patch => Kernel::patches(1, 1, patch, [stride, stride]).output(map),
             StemKind::Overlap => overlap(1, 1, patch[0]).output(map),
-            StemKind::Conv => [0, 1].map(|axis| map[axis].div_ceil(patch[axis] / 2)),
+            StemKind::Conv => [0, 1].map(|axis| (map[axis] + patch[axis] / 2 - 1) / (patch[axis] / 2)),
         }
     }
 }

@@ -5,13 +5,15 @@ use ophidian_core::{
     keymap::Key,
     layers::NormKind,
     mixer::{DtInit, DtRank, Merge, Parameters, StepSizes},
-    published::{Family, Published, Run},
-    tensors::Tensors,
 };
 use serde::Deserialize;
-use tch::{Device, Kind, Tensor, nn::VarStore};
 
-use super::{Classifier, ModelConfig, Pool, Rope, Scans, Size, embed::grid};
+use super::{
+    ModelConfig, Pool, Rope, Scans, Size,
+    family::{Classifiers, Translated},
+    run::Report,
+    stem::StemKind,
+};
 
 /// The family.
 pub const VIM: Classifiers = Classifiers {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::Merge;
-use crate::{Error, Result, layers::NormKind};
+use crate::{Error, Result, init::Start, layers::NormKind};
 
 /// Rank of the projection that step sizes come from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,7 +208,9 @@ pub struct Mamba1Config {
     pub coarse: Option<Coarse>,
     /// Released quirks.
     pub compat: Compat,
-    /// Branches that add up in the whole model: out_proj starts smaller by the square root.
+    /// Where the weights of in_proj and out_proj start from.
+    pub start: Start,
+    /// Branches that add up in the whole model, which `start` may want to know.
     pub residuals: i64,
 }
 
@@ -241,6 +243,7 @@ impl Default for Mamba1Config {
             stages: 1,
             coarse: None,
             compat: Compat::default(),
+            start: Start::FanIn,
             residuals: 1,
         }
     }

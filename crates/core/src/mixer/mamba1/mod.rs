@@ -68,9 +68,9 @@ impl Mamba1 {
         let wide = if config.merge == Merge::Concat { k * d } else { d };
         let projection = |vs: nn::Path, inputs: i64, outputs: i64| {
             if grouped {
-                Projection::grouped(&vs, k, inputs, outputs, config.bias)
+                Projection::grouped(&vs, k, inputs, outputs, config)
             } else {
-                Projection::Dense(Linear::new(&vs, inputs, outputs, config.bias, Init::Kaiming))
+                Projection::Dense(Linear::new(&vs, inputs, outputs, config.bias, config.start.linear()))
             }
         };
         let norm = |kind| match grouped {
@@ -90,7 +90,7 @@ impl Mamba1 {
             out_norm: config.out_norm.map(norm),
             out_proj: projection(vs / "out_proj", wide, d_model),
         };
-        mixer.out_proj.rescale((config.residuals.max(1) as f64).powf(-0.5));
+        mixer.out_proj.rescale(config.start.branch(config.residuals));
         Ok(mixer)
     }
 
@@ -285,11 +285,11 @@ enum Projection {
 
 impl Projection {
     /// From `inputs` to `outputs` channels in all.
-    fn grouped(vs: &nn::Path, groups: i64, inputs: i64, outputs: i64, bias: bool) -> Projection {
+    fn grouped(vs: &nn::Path, groups: i64, inputs: i64, outputs: i64, config: &Mamba1Config) -> Projection {
         let (inputs, outputs) = (inputs / groups, outputs / groups);
         Projection::Grouped {
-            weight: Init::Kaiming.parameter(vs, "weight", &[groups, outputs, inputs]),
-            bias: bias.then(|| Init::Constant(0.0).parameter(vs, "bias", &[groups, outputs])),
+            weight: config.start.linear().parameter(vs, "weight", &[groups, outputs, inputs]),
+            bias: config.bias.then(|| Init::Constant(0.0).parameter(vs, "bias", &[groups, outputs])),
         }
     }
 
