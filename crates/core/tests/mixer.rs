@@ -352,7 +352,7 @@ fn plan(tokens: usize, directions: usize, seed: u64) -> Plan {
 
 fn relative(got: &Tensor, want: &Tensor) -> f64 {
     assert_eq!(got.size(), want.size());
-    let scale = want.abs().max().double_value(&[]).max(1e-3);
+    let scale = want.abs().max().double_value(&[]).max(1e-2);
     (got.to_kind(Kind::Double) - want).abs().max().double_value(&[]) / scale
 }
 
@@ -515,7 +515,7 @@ fn configs() -> impl Strategy<Value = Mamba1Config> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn equals_its_equations(

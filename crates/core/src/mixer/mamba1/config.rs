@@ -362,9 +362,11 @@ impl Mamba1Config {
         if k % self.stages != 0 {
             return fail(format!("`stages` is {}, expected a divisor of the {k} directions", self.stages));
         }
-        if self.stages > 1 && (apart || self.merge == Merge::Concat) {
+        if self.stages > 1 && (apart || self.merge == Merge::Concat || self.conv == ConvPlace::Along) {
             return fail(
-                "`stages` above 1 needs directions of the same channels that are not concatenated".into(),
+                "`stages` above 1 needs directions of the same channels, not concatenated, and no convolution along \
+                 the orders"
+                    .into(),
             );
         }
         if self.compat.mirrored_channels && (apart || !self.gate || self.conv == ConvPlace::Grid) {

@@ -106,19 +106,12 @@ impl Mamba1 {
     /// # Errors
     /// Shapes that do not fit.
     pub fn core(&self, u: &Tensor, z: Option<&Tensor>, orders: &Orders) -> Result<Tensor> {
-        self.stages(u, z, orders, orders)
-    }
-
-    /// As [`core`](Mamba1::core), where the first stage may visit blank steps as tokens of their own.
-    fn stages(&self, u: &Tensor, z: Option<&Tensor>, visited: &Orders, orders: &Orders) -> Result<Tensor> {
         let stages = self.config.stages;
         let per = self.config.directions / stages;
         let mut y = u.shallow_clone();
         for stage in 0..stages {
-            let orders = if stage == 0 { visited } else { orders };
             let (ssm, orders) = (self.ssm.part(stage * per, per)?, orders.part(stage * per, per));
             if stages > 1 {
-                y = y.f_narrow(1, 0, orders.tokens())?;
                 y = y.f_layer_norm([self.config.d_inner()], None::<Tensor>, None::<Tensor>, 1e-5, false)?;
             }
             y = self.stage(&ssm, &y, z, &orders)?;
@@ -139,6 +132,9 @@ impl Mamba1 {
             }
             ssm.scan(u, &coefficients, z, orders, apart)?
         };
+        if orders.blank_tokens() > 0 {
+            y = y.f_narrow(1, 0, orders.tokens() - orders.blank_tokens())?;
+        }
         if !apart {
             y = y.f_unsqueeze(2)?;
         } else {
@@ -238,21 +234,18 @@ impl Mixer for Mamba1 {
             Conv::Along { once: false, .. } => orders.with_blanks_as_tokens(),
             _ => None,
         };
-        if let Some((_, n)) = &blanks {
-            let pad = |t: &Tensor| t.f_constant_pad_nd([0, 0, 0, 0, 0, *n]);
+        if let Some(orders) = &blanks {
+            let pad = |t: &Tensor| t.f_constant_pad_nd([0, 0, 0, 0, 0, orders.blank_tokens()]);
             x = pad(&x)?;
             z = z.as_ref().map(pad).transpose()?;
         }
-        let visited = blanks.as_ref().map_or(orders, |(orders, _)| orders);
+        let visited = blanks.as_ref().unwrap_or(orders);
         let u = self.conv.forward(&x, visited)?;
         let inside = self.config.gate_in_scan();
-        let mut y = self.stages(&u, z.as_ref().filter(|_| inside), visited, orders)?; // (B, L, 1 or K, D)
+        let mut y = self.core(&u, z.as_ref().filter(|_| inside), visited)?; // (B, L, 1 or K, D)
         if let Some(conv) = &self.coarse {
             let added = self.coarsened(conv, &x, orders)?;
             y = y.f_add(&added)?;
-        }
-        if blanks.is_some() {
-            y = y.f_narrow(1, 0, l)?;
         }
         if let Some(z) = z.filter(|_| !inside) {
             y = y.f_mul(&z.f_narrow(1, 0, l)?.f_silu()?)?;
