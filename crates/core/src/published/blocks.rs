@@ -309,17 +309,22 @@ fn zigzag(author: &Author) -> Result<Recipe> {
     mamba(author, summed(), on_grid(&format!("zigzag({})", layer.rem_euclid(8)), [n, n])?)
 }
 
+/// Layers within frames, along time in every third one: the s-th of the former follows zigzag s.
 fn zigma_space(author: &Author) -> Result<Recipe> {
-    let (frames, n) = (author.int("T")?, author.int("N")?);
-    mamba(author, summed(), on_frames("row | segment(frame)", [frames, n, n])?)
+    let (frames, n, layer) = (author.int("T")?, author.int("N")?, author.int("layer")?);
+    let walk = format!("zigzag({}) | frames(reset=true)", (layer - layer / 3).rem_euclid(8));
+    mamba(author, summed(), on_frames(&walk, [frames, n, n])?)
 }
 
-/// As released: what the line of a pixel makes comes back in reversed time.
+/// The line of each pixel, forwards and backwards in turn. As released: what a line makes comes back in reversed time.
 fn zigma_time(author: &Author) -> Result<Recipe> {
-    let (frames, n) = (author.int("T")?, author.int("N")?);
-    let read = on_frames("row | axes(hwt) | segment(pixel)", [frames, n, n])?;
-    let written = on_frames("row | axes(hwt) | mirror(frames)", [frames, n, n])?;
-    mamba(author, summed(), read.written_as(&written)?)
+    let (frames, n, layer) = (author.int("T")?, author.int("N")?, author.int("layer")?);
+    let line = |turn: bool| {
+        let turn = if turn { " | mirror(frames)" } else { "" };
+        on_frames(&format!("row | axes(hwt){turn} | segment(pixel)"), [frames, n, n])
+    };
+    let backwards = layer / 3 % 2 == 1;
+    mamba(author, summed(), line(backwards)?.written_as(&line(!backwards)?)?)
 }
 
 fn plainmamba(author: &Author) -> Result<Recipe> {
@@ -360,10 +365,9 @@ fn multimamba(author: &Author) -> Result<Recipe> {
     let geometry = Geometry::Grid2 { height: size(rows), width: size(columns) };
     let mut found = plan(&format!("[{}]", patterns.join(", ")), &geometry)?;
     if author.length() == rows * columns + 1 {
-        // The class token, in the middle of the tokens, is in the middle of every walk, blank steps counted.
-        found = found
-            .with_token(size(rows * columns) / 2, |order| order.len() / 2)
-            .map_err(|error| Error::invalid(error.to_string()))?;
+        // The class token, in the middle of the tokens, is as far into every walk, blank steps counted.
+        let middle = size(rows * columns) / 2;
+        found = found.with_token(middle, |_| middle).map_err(|error| Error::invalid(error.to_string()))?;
     }
     let suffixes: Vec<String> = (0..words.len()).map(|k| format!("_{k}")).collect();
     let suffixes: Vec<&str> = suffixes.iter().map(String::as_str).collect();
