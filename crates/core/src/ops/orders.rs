@@ -160,9 +160,8 @@ impl Orders {
         }
     }
 
-    /// Orders in which every blank step that decays visits a token of its own behind the others, and how many such
-    /// tokens there are; none without blanks.
-    pub(crate) fn with_blanks_as_tokens(&self) -> Option<(Orders, i64)> {
+    /// Orders in which every blank step that decays visits a token of its own behind the others; none without blanks.
+    pub(crate) fn with_blanks_as_tokens(&self) -> Option<Orders> {
         let table = &*self.table;
         let count = |order: &[i32]| order.iter().filter(|token| **token == BLANK).count();
         let blanks = table.table.chunks(table.steps.max(1)).map(count).max().filter(|n| *n > 0)?;
@@ -176,8 +175,12 @@ impl Orders {
         }
         let tokens = table.tokens + blanks;
         let table = Table { table: filled, resets: table.resets.clone(), tokens, blanks, ..*table };
-        let orders = Orders { table: Arc::new(table), ..self.clone() };
-        Some((orders, blanks as i64))
+        Some(Orders { table: Arc::new(table), ..self.clone() })
+    }
+
+    /// How many of the tokens, the last ones, are such blank steps.
+    pub(crate) fn blank_tokens(&self) -> i64 {
+        self.table.blanks as i64
     }
 
     /// Which way in the plane each step goes: 0 start, 1 right, 2 left, 3 up, 4 down, the longer way first if it goes
@@ -205,7 +208,8 @@ impl Orders {
                         k % table.directions.max(1)
                     )));
                 }
-                let last = last.replace(token as i64).filter(|_| !std::mem::take(&mut starts));
+                let last = last.replace(token as i64).filter(|_| !starts);
+                starts = false;
                 ways[at] = last.map_or(0, |last| way(last, token as i64, columns));
             }
         }

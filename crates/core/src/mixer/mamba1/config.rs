@@ -270,7 +270,7 @@ impl Mamba1Config {
         if self.channels == Channels::All { 1 } else { self.directions }
     }
 
-    /// Sets of parameters that are learned: K, or 1 if the directions share; one more for a coarse map.
+    /// Sets of parameters that are learned: K, or 1 if the directions share; one more, the first, for a coarse map.
     pub fn sets(&self) -> i64 {
         match self.parameters {
             Parameters::Own => self.directions + i64::from(self.coarse.is_some()),
@@ -365,9 +365,11 @@ impl Mamba1Config {
         if k % self.stages != 0 {
             return fail(format!("`stages` is {}, expected a divisor of the {k} directions", self.stages));
         }
-        if self.stages > 1 && (apart || self.merge == Merge::Concat) {
+        if self.stages > 1 && (apart || self.merge == Merge::Concat || self.conv == ConvPlace::Along) {
             return fail(
-                "`stages` above 1 needs directions of the same channels that are not concatenated".into(),
+                "`stages` above 1 needs directions of the same channels, not concatenated, and no convolution along \
+                 the orders"
+                    .into(),
             );
         }
         if self.compat.mirrored_channels && (apart || !self.gate || self.conv == ConvPlace::Grid) {
