@@ -25,6 +25,15 @@ pub trait Family: Sync {
     /// # Errors
     /// [`Error::Config`] naming the key that is unknown, wrong or not supported.
     fn build(&self, config: toml::Table) -> Result<Published>;
+
+    /// The tensors of a file as those that the model of `config` has: where the config asks for it, a related model's
+    /// become its own. Otherwise they are what they are.
+    ///
+    /// # Errors
+    /// A config that is wrong, or tensors that cannot be turned into the model's.
+    fn convert(&self, _config: &toml::Table, weights: Tensors) -> Result<Tensors> {
+        Ok(weights)
+    }
 }
 
 /// A model built from an author's config, before its weights are loaded.
@@ -91,12 +100,14 @@ pub fn open(family: &dyn Family, folder: &Path) -> Result<Published> {
         )));
     }
     let path = folder.join("config.json");
-    let published = family.build(read_config(&path)?).map_err(|error| match error {
+    let config = read_config(&path)?;
+    let published = family.build(config.clone()).map_err(|error| match error {
         Error::Config(text) => Error::Config(format!("{}: {text}", path.display())),
         other => other,
     })?;
     let path = folder.join("model.safetensors");
-    keymap::load(&published.keys, &tensors::read(&path)?, &published.variables.variables()).map_err(
+    let weights = family.convert(&config, tensors::read(&path)?)?;
+    keymap::load(&published.keys, &weights, &published.variables.variables()).map_err(
         |error| match error {
             Error::Invalid(text) => Error::file(&path, text),
             other => other,

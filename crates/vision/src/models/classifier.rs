@@ -13,14 +13,14 @@ use ophidian_core::{
 use tch::{Kind, Tensor, nn};
 
 use super::{
-    ModelConfig,
-    embed::{Embedding, Pool, grid},
+    ModelConfig, Start,
+    embed::{Embedding, Pool, Shape},
     rope::{Rope, Rotary},
 };
 
 /// Patches and class tokens, blocks, pooling, head.
 pub struct Classifier {
-    input: [i64; 3],
+    shape: Shape,
     embedding: Embedding,
     rotary: Option<Rotary>,
     backbone: Backbone,
@@ -33,35 +33,34 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// The model for images of `input` = (channels, height, width) and `classes` classes, 0 for features
-    /// alone. Values come from libtorch's generator.
+    /// The model for images of `input` = (channels, height, width) or clips of (channels, frames, height, width), and
+    /// `classes` classes, 0 for features alone. Values come from libtorch's generator.
     ///
     /// # Errors
-    /// [`Error::Config`] if the config is wrong or does not fit the images.
-    pub fn new(vs: &nn::Path, config: &ModelConfig, input: [i64; 3], classes: i64) -> Result<Classifier> {
+    /// [`Error::Config`] if the config is wrong or does not fit the inputs.
+    pub fn new(vs: &nn::Path, config: &ModelConfig, input: &[i64], classes: i64) -> Result<Classifier> {
         config.check()?;
-        let [channels, height, width] = input;
-        let (patch, stride) = (config.patch_size.sides(), config.stride);
-        let grid = grid([height, width], patch, stride);
-        let (patches, d_model) = (grid[0] * grid[1], config.d_model);
-        if patches < 1 || channels < 1 || classes < 0 {
-            return Err(Error::Config(format!(
-                "images of {channels}x{height}x{width} hold no patch of {}x{} pixels",
-                patch[0], patch[1]
-            )));
+        if classes < 0 {
+            return Err(Error::Config(format!("there are {classes} classes, expected at least 0")));
         }
+        let shape = Shape::new(input, config.patch_size.sides(), config.stride, config.tubelet)?;
+        let (patches, d_model) = (shape.patches(), config.d_model);
         let class_tokens = config.pool.class_tokens(patches);
-        let embedding =
-            Embedding::new(vs, channels, patch, stride, d_model, patches, config.pool, config.pos_embed);
+        let embedding = Embedding::new(vs, config, &shape);
         let rotary = (config.rope != Rope::None)
             .then(|| {
+                if shape.frames.is_some() {
+                    let text =
+                        "`rope` rotates by row and column and knows no time: expected \"none\" for clips";
+                    return Err(Error::Config(text.into()));
+                }
                 let residual = config.rope == Rope::Residual;
-                let rotary = Rotary::new(&(vs / "rope"), grid, config.rope_grid, d_model, residual)?;
+                let rotary = Rotary::new(&(vs / "rope"), shape.grid, config.rope_grid, d_model, residual)?;
                 rotary.check(patches + class_tokens.len() as i64)?;
                 Ok::<_, Error>(rotary)
             })
             .transpose()?;
-        let plans = config.scan.plans(grid, &class_tokens)?;
+        let plans = config.scan.plans(&shape.geometry(), &class_tokens)?;
         let distinct: Vec<Orders> = plans.iter().map(Orders::new).collect();
         let orders: Vec<Orders> =
             (0..config.depth as usize).map(|i| distinct[i % distinct.len()].clone()).collect();
@@ -72,8 +71,11 @@ impl Classifier {
             Ok(Block::new(&vs, &block_config(config, i as i64), Box::new(mixer)))
         };
         let blocks = orders.iter().enumerate().map(block).collect::<Result<Vec<_>>>()?;
+        if config.init == Start::Normal {
+            start_normal(vs, config.depth);
+        }
         Ok(Classifier {
-            input,
+            shape,
             embedding,
             rotary,
             backbone: Backbone::new(vs, blocks, config.layer_pairs, config.norm, d_model, config.norm_eps),
@@ -88,16 +90,10 @@ impl Classifier {
     /// What the head reads: (batch, d_model), or (batch, tokens, d_model) where every token is read.
     ///
     /// # Errors
-    /// Images of another shape.
-    pub fn features(&self, images: &Tensor, train: bool) -> Result<Tensor> {
-        let shape = images.size();
-        if shape.len() != 4 || shape[1..] != self.input {
-            let [c, h, w] = self.input;
-            return Err(Error::invalid(format!(
-                "images have shape {shape:?}, expected (batch, {c}, {h}, {w})"
-            )));
-        }
-        let tokens = self.embedding.forward(images)?; // (B, L, d_model)
+    /// Inputs of another shape.
+    pub fn features(&self, inputs: &Tensor, train: bool) -> Result<Tensor> {
+        self.shape.check(&inputs.size())?;
+        let tokens = self.embedding.forward(inputs)?; // (B, L, d_model)
         let between = self.rotary.as_ref().map(|rotary| rotary as &dyn Between);
         let tokens = self.backbone.forward(&tokens, &self.orders, between, train)?;
         let at = |i: i64| tokens.f_select(1, i);
@@ -134,6 +130,31 @@ fn block_config(config: &ModelConfig, i: i64) -> BlockConfig {
         mlp: (config.mlp_ratio * config.d_model as f64) as i64,
         residuals: config.mixer(1).residuals,
     }
+}
+
+/// Starts the linear maps of the blocks, but for the mixers' last, as vision transformers do ([`Start::Normal`]).
+fn start_normal(vs: &nn::Path, depth: i64) {
+    let layers = vs / "layers";
+    tch::no_grad(|| {
+        for i in 0..depth {
+            let block = &layers / i;
+            for (part, linear) in [
+                ("mixer", "in_proj"),
+                ("mixer", "x_proj"),
+                ("mixer", "dt_proj"),
+                ("mlp", "fc1"),
+                ("mlp", "fc2"),
+            ] {
+                let linear = &block / part / linear;
+                if let Some(mut weight) = linear.get("weight") {
+                    let _ = weight.normal_(0.0, 0.02);
+                }
+                if let Some(mut bias) = linear.get("bias") {
+                    let _ = bias.zero_();
+                }
+            }
+        }
+    });
 }
 
 impl Model for Classifier {

@@ -55,16 +55,28 @@ impl Scans {
         texts.iter().map(parse).collect()
     }
 
-    /// The plans that the blocks take in turn, over the patches of `grid` with class tokens at
+    /// The plans that the blocks take in turn, over patches that lie as `geometry` says, with class tokens at
     /// `class_tokens`.
-    pub(super) fn plans(&self, grid: [i64; 2], class_tokens: &[i64]) -> Result<Vec<Plan>> {
-        let geometry = Geometry::Grid2 { height: grid[0] as usize, width: grid[1] as usize };
+    pub(super) fn plans(&self, geometry: &Geometry, class_tokens: &[i64]) -> Result<Vec<Plan>> {
         let plan = |pattern: &Pattern| {
-            let plan = pattern.plan(&geometry)?;
+            let plan = pattern.plan(geometry)?;
             class_tokens.iter().try_fold(plan, |plan, at| Ok(plan.insert_token(*at as usize)?))
         };
         self.patterns()?.iter().map(plan).collect()
     }
+}
+
+/// How parameters start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// As in Mamba and Vim: projections uniform within 1 / sqrt(inputs), step sizes as the `dt_` keys say, patches
+    /// LeCun-normal, class tokens normal.
+    #[default]
+    Mamba,
+    /// As in vision transformers and VideoMamba: linear maps normal with deviation 0.02 (but for a mixer's last, which
+    /// starts as above), step sizes of softplus(0), patches uniform, class tokens 0.
+    Normal,
 }
 
 /// A vision backbone with a classifying head: patches, Mamba-1 blocks along scan patterns, pooling, a linear
@@ -76,6 +88,8 @@ pub struct ModelConfig {
     pub patch_size: Size,
     /// Pixels from one patch to the next; smaller than the patch they overlap. 0 stands for the patch's rows.
     pub stride: i64,
+    /// Frames of a patch, where the inputs are clips; 1 for images.
+    pub tubelet: i64,
     /// Channels of a token.
     pub d_model: i64,
     /// Blocks.
@@ -105,8 +119,8 @@ pub struct ModelConfig {
     pub conv_bias: bool,
     /// Biases in the mixer's input and output projections.
     pub bias: bool,
-    /// Scan pattern over the grid of patches (`ophidian scan list`); a list gives block i pattern i modulo
-    /// its length.
+    /// Scan pattern over the grid of patches (`ophidian scan list`), which has three axes where the inputs are clips; a
+    /// list gives block i pattern i modulo its length.
     pub scan: Scans,
     /// What each direction has for itself: "own" (everything), "shared" (nothing), "decay" (A alone, as Vim
     /// v1).
@@ -129,13 +143,15 @@ pub struct ModelConfig {
     /// What the head reads: a class token at "middle", "head" or "end" or at "both" ends, or, without a
     /// class token, "mean", "last", "max" (of the logits) or "all" tokens.
     pub pool: Pool,
-    /// A learned position embedding.
+    /// A learned position embedding; for clips the sum of one for the place and one for the time.
     pub pos_embed: bool,
     /// Rotary position embedding before every block: "none", on the block's "hidden" input, or on the
     /// "residual" too.
     pub rope: Rope,
     /// Patches per side that the rotary embedding's positions are stretched to; 0 for the image's own.
     pub rope_grid: i64,
+    /// How parameters start: "mamba" or "normal".
+    pub init: Start,
 }
 
 impl Default for ModelConfig {
@@ -144,6 +160,7 @@ impl Default for ModelConfig {
         ModelConfig {
             patch_size: Size::Square(4),
             stride: 0,
+            tubelet: 1,
             d_model: 128,
             depth: 6,
             d_state: 16,
@@ -171,6 +188,7 @@ impl Default for ModelConfig {
             pos_embed: true,
             rope: Rope::None,
             rope_grid: 0,
+            init: Start::Mamba,
         }
     }
 }
@@ -210,6 +228,7 @@ impl ModelConfig {
         }
         for (key, found, low, high) in [
             ("stride", self.stride, 1, 4096),
+            ("tubelet", self.tubelet, 1, 4096),
             ("depth", self.depth, 0, 4096),
             ("rope_grid", self.rope_grid, 0, 1 << 20),
         ] {
@@ -236,7 +255,7 @@ impl ModelConfig {
         let rank = mixer.dt_rank.of(self.d_model) as f64;
         let (states, taps) = (2.0 * rank + 3.0 * self.d_state as f64, self.d_conv as f64);
         let block = d * (3.0 * inner + 2.0 * self.mlp_ratio * d) + inner * (states + taps);
-        let patch = d * (patch[0] * patch[1]) as f64;
+        let patch = d * (self.tubelet * patch[0] * patch[1]) as f64;
         if self.depth as f64 * block + patch > MAX_PARAMETERS {
             return Err(Error::Config(format!(
                 "d_model = {}, depth = {} and expand = {} make a model of about {:.0e} parameters, expected at most \
@@ -250,11 +269,19 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// Checks that patches tile an image of (rows, columns) pixels, and returns their grid.
+    /// Checks that patches tile an image of (rows, columns) pixels, or such a clip of `frames`, and returns their grid.
     ///
     /// # Errors
     /// [`Error::Config`] with the sizes that do not fit and what would.
-    pub fn tile(&self, image: [i64; 2]) -> Result<[i64; 2]> {
+    pub fn tile(&self, image: [i64; 2], frames: Option<i64>) -> Result<[i64; 2]> {
+        if let Some(frames) = frames.filter(|frames| frames % self.tubelet != 0) {
+            return Err(Error::Config(format!(
+                "`model.tubelet` is {}, which does not divide clips of {frames} frames; choose another, or clips of {} \
+                 frames",
+                self.tubelet,
+                (frames / self.tubelet + 1) * self.tubelet
+            )));
+        }
         let (patch, stride) = (self.patch_size.sides(), self.stride);
         for (axis, name) in ["height", "width"].into_iter().enumerate() {
             let (pixels, side) = (image[axis], patch[axis]);

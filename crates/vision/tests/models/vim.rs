@@ -6,7 +6,7 @@ use ophidian_core::{
     keymap,
     mixer::{Mamba1, Mamba1Config, Merge, Mixer, Parameters},
     ops::Orders,
-    published,
+    published::{self, Family},
     tensors::{self, Tensors},
 };
 use ophidian_scan::{Order, Plan};
@@ -22,12 +22,17 @@ use crate::{
 
 #[test]
 fn logits_and_gradients_of_the_goldens() {
-    let Some(folder) = shared("golden/models/vim") else { return };
+    assert!(goldens_pass("vim").is_none_or(|cases| cases >= 4));
+}
+
+/// Holds a family against the authors' numbers; how many cases there are, if the data is there.
+pub fn goldens_pass(family: &str) -> Option<usize> {
+    let folder = shared(&format!("golden/models/{family}"))?;
     let mut cases = 0;
     for case in std::fs::read_dir(folder).unwrap() {
         let case = case.unwrap().path();
         let golden = tensors::read(&case.join("golden.safetensors")).unwrap();
-        let found = published::run(vim(), &case, &golden).unwrap();
+        let found = published::run(crate::family(family), &case, &golden).unwrap();
         for (name, want) in &golden {
             let (name, tolerance) = match name.split_once('.') {
                 Some(("out64", rest)) => (format!("out.{rest}"), 1e-5),
@@ -41,20 +46,26 @@ fn logits_and_gradients_of_the_goldens() {
         assert_eq!(gradients(&found), gradients(&golden), "{}", case.display());
         cases += 1;
     }
-    assert!(cases >= 4);
+    Some(cases)
 }
 
 #[test]
 fn official_models_have_their_tensors_and_no_other() {
-    let Some(folder) = shared("golden/spec_shapes") else { return };
+    assert!(official_shapes_match("vim").is_none_or(|models| models >= 5));
+}
+
+/// Holds a family against the tensors of its official models; how many there are, if the data is there.
+pub fn official_shapes_match(family: &str) -> Option<usize> {
+    let folder = shared("golden/spec_shapes")?;
     let mut models = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if !path.file_name().unwrap().to_str().unwrap().starts_with("vim_") {
+        if !path.file_name().unwrap().to_str().unwrap().starts_with(&format!("{family}_")) {
             continue;
         }
         let spec = json(&path);
-        let published = vim().build(toml::Table::try_from(&spec["config"]).unwrap()).unwrap();
+        let config = toml::Table::try_from(&spec["config"]).unwrap();
+        let published = crate::family(family).build(config).unwrap();
         let shapes: serde_json::Map<_, _> =
             published.keys.iter().map(|key| (key.theirs.clone(), object!(key.shape))).collect();
         assert_eq!(&shapes, spec["tensors"].as_object().unwrap(), "{}", path.display());
@@ -62,7 +73,7 @@ fn official_models_have_their_tensors_and_no_other() {
         assert_eq!(count as i64, spec["n_params"].as_i64().unwrap(), "{}", path.display());
         models += 1;
     }
-    assert!(models >= 5);
+    Some(models)
 }
 
 /// Scans of one mixer: the authors' tensors in, their numbers out.
@@ -144,6 +155,7 @@ fn every_option_computes_what_it_says() {
         pairs: false,
         rope: false,
         rope_residual: false,
+        tubelet: None,
     };
     let cases = [
         ("pairs", Options { pairs: true, depth: 4, ..base() }),
@@ -185,7 +197,18 @@ fn every_option_computes_what_it_says() {
 }
 
 fn compare(name: &str, config: &serde_json::Value, o: &Options) {
-    let published = vim().build(toml::Table::try_from(config).unwrap()).unwrap();
+    compare_family(vim(), name, config, o, &[2, 2, 16, 16]);
+}
+
+/// Holds a family's numbers for random weights and inputs of `shape` against the reference, gradients too.
+pub fn compare_family(
+    family: &dyn Family,
+    name: &str,
+    config: &serde_json::Value,
+    o: &Options,
+    shape: &[i64],
+) {
+    let published = family.build(toml::Table::try_from(config).unwrap()).unwrap();
     let variables = published.variables.variables();
     tch::no_grad(|| {
         for mut tensor in published.variables.trainable_variables() {
@@ -203,7 +226,7 @@ fn compare(name: &str, config: &serde_json::Value, o: &Options) {
         .iter()
         .map(|(name, tensor)| (name.clone(), tensor.copy().set_requires_grad(trained(name))))
         .collect();
-    let images = Tensor::randn([2, 2, 16, 16], (Kind::Float, Device::Cpu));
+    let images = Tensor::randn(shape, (Kind::Float, Device::Cpu));
     let (features, logits) = reference::forward(&wide, o, &images.to_kind(Kind::Double));
     let inputs: Tensors = [("x".to_owned(), images)].into();
     let found = published.model.run(&inputs).unwrap();
