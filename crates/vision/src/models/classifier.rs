@@ -1,19 +1,26 @@
 //! The model that a [`ModelConfig`] describes.
 
+use std::sync::Arc;
+
 use ophidian_core::{
     Error, Result,
-    adapter::Model,
+    adapter::{Model, Planner},
     backbone::{Backbone, Between},
     block::{Block, BlockConfig},
+    data::Sample,
     init::{Init, no_weight_decay},
     layers::Linear,
     mixer::Mamba1,
     ops::Orders,
+    rng::Rng,
 };
+use ophidian_scan::{Geometry, Plan};
+use rand::Rng as _;
 use tch::{Kind, Tensor, nn};
 
 use super::{
     ModelConfig, Start,
+    config::{plan, reseeded},
     embed::{Embedding, Pool, Shape},
     rope::{Rope, Rotary},
 };
@@ -26,6 +33,9 @@ pub struct Classifier {
     backbone: Backbone,
     /// One entry for each block.
     orders: Vec<Orders>,
+    /// Which of the plans that are drawn for each sample a block takes, if any.
+    places: Vec<Option<usize>>,
+    drawn: Option<Arc<Drawn>>,
     pool: Pool,
     class_tokens: Vec<i64>,
     /// None reads features out as they are.
@@ -60,8 +70,12 @@ impl Classifier {
                 Ok::<_, Error>(rotary)
             })
             .transpose()?;
-        let plans = config.scan.plans(&shape.geometry(), &class_tokens)?;
-        let distinct: Vec<Orders> = plans.iter().map(Orders::new).collect();
+        let (texts, geometry) = (config.scan.texts(), shape.geometry());
+        let of = |text: &String| Ok(Orders::new(&plan(text, 0, &geometry, &class_tokens)?));
+        let distinct: Vec<Orders> = texts.iter().map(of).collect::<Result<_>>()?;
+        let drawn: Vec<String> = texts.iter().filter(|text| reseeded(text, 0).is_some()).cloned().collect();
+        let places: Vec<Option<usize>> =
+            texts.iter().map(|text| drawn.iter().position(|other| other == text)).collect();
         let orders: Vec<Orders> =
             (0..config.depth as usize).map(|i| distinct[i % distinct.len()].clone()).collect();
         let layers = vs / "layers";
@@ -79,7 +93,10 @@ impl Classifier {
             embedding,
             rotary,
             backbone: Backbone::new(vs, blocks, config.layer_pairs, config.norm, d_model, config.norm_eps),
+            places: (0..orders.len()).map(|i| places[i % places.len()]).collect(),
             orders,
+            drawn: (!drawn.is_empty())
+                .then(|| Arc::new(Drawn { texts: drawn, geometry, class_tokens: class_tokens.clone() })),
             pool: config.pool,
             class_tokens,
             head: (classes > 0)
@@ -92,10 +109,15 @@ impl Classifier {
     /// # Errors
     /// Inputs of another shape.
     pub fn features(&self, inputs: &Tensor, train: bool) -> Result<Tensor> {
+        self.read(inputs, &self.orders, train)
+    }
+
+    /// The features along `orders`, one for each block.
+    fn read(&self, inputs: &Tensor, orders: &[Orders], train: bool) -> Result<Tensor> {
         self.shape.check(&inputs.size())?;
         let tokens = self.embedding.forward(inputs)?; // (B, L, d_model)
         let between = self.rotary.as_ref().map(|rotary| rotary as &dyn Between);
-        let tokens = self.backbone.forward(&tokens, &self.orders, between, train)?;
+        let tokens = self.backbone.forward(&tokens, orders, between, train)?;
         let at = |i: i64| tokens.f_select(1, i);
         Ok(match (self.pool, &self.class_tokens[..]) {
             (_, [at_one]) => at(*at_one)?,
@@ -162,7 +184,43 @@ impl Model for Classifier {
         self.logits(&self.features(input, train)?)
     }
 
+    fn planner(&self) -> Option<Arc<dyn Planner>> {
+        self.drawn.clone().map(|drawn| drawn as Arc<dyn Planner>)
+    }
+
+    fn forward_along(&self, input: &Tensor, orders: &[Orders], train: bool) -> Result<Tensor> {
+        let count = self.drawn.as_ref().map_or(0, |drawn| drawn.texts.len());
+        if orders.is_empty() {
+            return self.forward(input, train);
+        }
+        if orders.len() != count {
+            return Err(Error::invalid(format!(
+                "{} plans were made for each sample, expected {count}",
+                orders.len()
+            )));
+        }
+        let of = |(place, own): (&Option<usize>, &Orders)| {
+            place.and_then(|place| orders.get(place)).unwrap_or(own).clone()
+        };
+        let orders: Vec<Orders> = self.places.iter().zip(&self.orders).map(of).collect();
+        self.logits(&self.read(input, &orders, train)?)
+    }
+
     fn no_weight_decay(&self, name: &str) -> bool {
         no_weight_decay(name)
+    }
+}
+
+/// Scans that are drawn anew for every sample.
+struct Drawn {
+    texts: Vec<String>,
+    geometry: Geometry,
+    class_tokens: Vec<i64>,
+}
+
+impl Planner for Drawn {
+    fn plans(&self, _: &Sample, random: &mut Rng) -> Result<Vec<Plan>> {
+        let draw = |text: &String| plan(text, random.next_u64(), &self.geometry, &self.class_tokens);
+        self.texts.iter().map(draw).collect()
     }
 }

@@ -41,29 +41,56 @@ pub enum Scans {
 }
 
 impl Scans {
-    fn patterns(&self) -> Result<Vec<Pattern>> {
-        let texts = match self {
+    /// One text for every pattern.
+    pub(super) fn texts(&self) -> &[String] {
+        match self {
             Scans::One(text) => std::slice::from_ref(text),
             Scans::Each(texts) => texts,
-        };
-        if texts.is_empty() {
-            return Err(Error::Config("`scan` is an empty list, expected at least one pattern".into()));
         }
-        let parse = |text: &String| {
-            text.parse().map_err(|error: ophidian_scan::Error| Error::Config(format!("`scan`: {error}")))
-        };
-        texts.iter().map(parse).collect()
     }
 
-    /// The plans that the blocks take in turn, over patches that lie as `geometry` says, with class tokens at
-    /// `class_tokens`.
-    pub(super) fn plans(&self, geometry: &Geometry, class_tokens: &[i64]) -> Result<Vec<Plan>> {
-        let plan = |pattern: &Pattern| {
-            let plan = pattern.plan(geometry)?;
-            class_tokens.iter().try_fold(plan, |plan, at| Ok(plan.insert_token(*at as usize)?))
-        };
-        self.patterns()?.iter().map(plan).collect()
+    fn check(&self) -> Result<()> {
+        if self.texts().is_empty() {
+            return Err(Error::Config("`scan` is an empty list, expected at least one pattern".into()));
+        }
+        self.texts().iter().try_for_each(|text| pattern(text, 0).map(drop))
     }
+}
+
+/// `text` with `seed` in the place of every `seed=sample`, if there is one: a random scan drawn anew for every sample.
+pub(super) fn reseeded(text: &str, seed: u64) -> Option<String> {
+    let (mut found, mut out, mut rest) = (false, String::new(), text);
+    while let Some(end) = rest.find("seed").map(|at| at + "seed".len()) {
+        let (before, after) = rest.split_at(end);
+        let value = after.trim_start().strip_prefix('=').map(str::trim_start);
+        out.push_str(before);
+        rest = match value.and_then(|value| value.strip_prefix("sample")) {
+            Some(after) => {
+                found = true;
+                // 63 bits, as the seeds of patterns are.
+                out.push_str(&format!("={}", seed >> 1));
+                after
+            }
+            None => after,
+        };
+    }
+    out.push_str(rest);
+    found.then_some(out)
+}
+
+/// The pattern of `text`, drawn with `seed` where that is the sample's.
+fn pattern(text: &str, seed: u64) -> Result<Pattern> {
+    let text = reseeded(text, seed).unwrap_or_else(|| text.to_owned());
+    text.parse().map_err(|error: ophidian_scan::Error| Error::Config(format!("`scan`: {error}")))
+}
+
+/// The plan of the pattern `text` over patches that lie as `geometry` says, with class tokens at `class_tokens`.
+///
+/// # Errors
+/// [`Error::Config`] of a text that is no pattern; a pattern that does not suit the geometry.
+pub(super) fn plan(text: &str, seed: u64, geometry: &Geometry, class_tokens: &[i64]) -> Result<Plan> {
+    let plan = pattern(text, seed)?.plan(geometry)?;
+    class_tokens.iter().try_fold(plan, |plan, at| Ok(plan.insert_token(*at as usize)?))
 }
 
 /// How parameters start.
@@ -120,7 +147,7 @@ pub struct ModelConfig {
     /// Biases in the mixer's input and output projections.
     pub bias: bool,
     /// Scan pattern over the grid of patches (`ophidian scan list`), which has three axes where the inputs are clips; a
-    /// list gives block i pattern i modulo its length.
+    /// list gives block i pattern i modulo its length. `random(seed=sample)` is drawn anew for every sample and epoch.
     pub scan: Scans,
     /// What each direction has for itself: "own" (everything), "shared" (nothing), "decay" (A alone, as Vim
     /// v1).
@@ -236,7 +263,7 @@ impl ModelConfig {
                 return wrong(key, found.to_string(), &format!("{low} to {high}"));
             }
         }
-        self.scan.patterns()?;
+        self.scan.check()?;
         if !(self.norm_eps.is_finite() && self.norm_eps >= 0.0) {
             return wrong("norm_eps", self.norm_eps.to_string(), "a small number, at least 0");
         }

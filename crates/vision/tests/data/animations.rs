@@ -86,7 +86,8 @@ pub fn webp(greys: &[u8], width: u32, height: u32) -> Vec<u8> {
     body.extend(part(b"ANIM", &[0; 6]));
     for grey in greys {
         let webp = still(*grey, width, height, ImageFormat::WebP);
-        let frame = [&[0u8; 6][..], &size, &three(100), &[0], &webp[12..]].concat();
+        // Drawn over what was there, not blended with it.
+        let frame = [&[0u8; 6][..], &size, &three(100), &[2], &webp[12..]].concat();
         body.extend(part(b"ANMF", &frame));
     }
     part(b"RIFF", &body)
