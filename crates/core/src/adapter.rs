@@ -2,12 +2,12 @@
 
 use std::{path::Path, sync::Arc};
 
-use tch::{Tensor, nn};
-
 use ophidian_scan::Plan;
+use tch::{Tensor, nn};
 
 use crate::{
     Error, Result,
+    config::KeyDoc,
     data::{Dataset, Sample},
     ops::Orders,
     rng::Rng,
@@ -73,6 +73,23 @@ pub trait Adapter: Sync {
 
     /// Checks `[model]` and fills in every default. Errors name the key.
     fn resolve_model(&self, model: toml::Table) -> Result<toml::Table>;
+
+    /// Checks that a resolved `[model]` fits a resolved `[data]`, as far as both are known before data is read. Errors
+    /// name the key.
+    fn check(&self, data: &toml::Table, model: &toml::Table) -> Result<()> {
+        let _ = (data, model);
+        Ok(())
+    }
+
+    /// The keys of `[data]` and what they mean.
+    fn data_keys(&self) -> Vec<KeyDoc> {
+        Vec::new()
+    }
+
+    /// The keys of `[model]` and what they mean.
+    fn model_keys(&self) -> Vec<KeyDoc> {
+        Vec::new()
+    }
 
     /// Opens the data sets of a resolved `[data]`.
     fn open(&self, data: &toml::Table) -> Result<Splits>;

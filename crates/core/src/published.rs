@@ -119,12 +119,14 @@ pub fn open(family: &dyn Family, folder: &Path) -> Result<Published> {
 /// A JSON object as a table; a key that is null is as good as absent.
 fn read_config(path: &Path) -> Result<toml::Table> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
-    let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| Error::file(path, error))?;
+    // serde_json's message ends with the line and the column.
+    let json: serde_json::Value = serde_json::from_str(&text)
+        .map_err(|error| Error::Config(format!("{}: not JSON: {error}", path.display())))?;
     match json {
         serde_json::Value::Object(_) => {
             toml::Table::try_from(without_nulls(json)).map_err(|error| Error::file(path, error))
         }
-        _ => Err(Error::file(path, "expected a JSON object of config keys")),
+        _ => Err(Error::Config(format!("{}: expected a JSON object of config keys", path.display()))),
     }
 }
 

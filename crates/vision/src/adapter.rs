@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use ophidian_core::{
     Error, Result,
     adapter::{Adapter, Model, Splits},
+    config::KeyDoc,
     data::Dataset,
     rng::Rng,
 };
@@ -37,6 +38,20 @@ impl Adapter for Vision {
 
     fn resolve_model(&self, model: toml::Table) -> Result<toml::Table> {
         models::resolve(model)
+    }
+
+    fn check(&self, data: &toml::Table, model: &toml::Table) -> Result<()> {
+        let (height, width) = Data::read(data.clone())?.input_size()?;
+        models::ModelConfig::read(model.clone())?.tile([height as i64, width as i64])?;
+        Ok(())
+    }
+
+    fn data_keys(&self) -> Vec<KeyDoc> {
+        Data::keys()
+    }
+
+    fn model_keys(&self) -> Vec<KeyDoc> {
+        models::keys()
     }
 
     fn open(&self, data: &toml::Table) -> Result<Splits> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ophidian_core::{Error, Result, config};
+use ophidian_core::{Error, Result, config, config::KeyDoc, documented};
 use serde::{Deserialize, Serialize};
 
 use crate::{augment::Augment, pixels::Fit, video::Video};
@@ -91,6 +91,7 @@ impl Size {
     }
 }
 
+documented! {
 /// The table `[data]` of the vision adapter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -141,6 +142,7 @@ pub struct Data {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub video: Option<Video>,
 }
+}
 
 impl Default for Data {
     fn default() -> Self {
@@ -184,6 +186,14 @@ impl Data {
     /// [`Error::Config`] if a value does not fit TOML's numbers.
     pub fn to_table(&self) -> Result<toml::Table> {
         toml::Table::try_from(self).map_err(|error| Error::Config(format!("`data`: {error}")))
+    }
+
+    /// Every key with its default and what it means.
+    pub fn keys() -> Vec<KeyDoc> {
+        let mut keys = KeyDoc::of(&Data::default(), Data::DOCS);
+        keys.retain(|key| key.key != "augment");
+        keys.extend(KeyDoc::within("augment", KeyDoc::of(&Augment::default(), Augment::DOCS)));
+        keys
     }
 
     /// (height, width) of the model's input.

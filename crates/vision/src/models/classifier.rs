@@ -5,42 +5,99 @@ use std::sync::Arc;
 use ophidian_core::{
     Error, Result,
     adapter::{Model, Planner},
-    backbone::{Backbone, Between},
+    backbone::{Backbone, Between, Stage},
     block::{Block, BlockConfig},
-    data::Sample,
-    init::{Init, no_weight_decay},
-    layers::Linear,
+    init::{Init, Start, no_weight_decay},
+    layers::{Downsample, Linear, LocalConv, Norm},
     mixer::Mamba1,
     ops::Orders,
-    rng::Rng,
 };
-use ophidian_scan::{Geometry, Plan};
-use rand::Rng as _;
 use tch::{Kind, Tensor, nn};
 
 use super::{
-    ModelConfig, Start,
-    config::{plan, reseeded},
-    embed::{Embedding, Pool, Shape},
+    Input, ModelConfig,
+    drawn::Drawn,
+    embed::{Embedding, Pool},
+    input::geometry,
     rope::{Rope, Rotary},
 };
 
-/// Patches and class tokens, blocks, pooling, head.
+/// Patches and class tokens, blocks in stages, pooling, head.
 pub struct Classifier {
-    shape: Shape,
+    config: ModelConfig,
+    input: Input,
     embedding: Embedding,
     rotary: Option<Rotary>,
     backbone: Backbone,
-    /// One entry for each block.
-    orders: Vec<Orders>,
-    /// Which of the plans that are drawn for each sample a block takes, if any.
-    places: Vec<Option<usize>>,
+    layout: Layout,
+    /// Scans that are drawn anew for every sample.
     drawn: Option<Arc<Drawn>>,
-    pool: Pool,
-    class_tokens: Vec<i64>,
     /// None reads features out as they are.
     head: Option<Linear>,
 }
+
+/// Where the tokens of an image or a clip lie and how they are visited.
+struct Layout {
+    /// Of a clip.
+    times: Option<i64>,
+    grid: [i64; 2],
+    class_tokens: Vec<i64>,
+    /// One entry for each block.
+    orders: Vec<Orders>,
+}
+
+impl Layout {
+    /// For patches on `grid`, at each of `times`.
+    fn new(config: &ModelConfig, times: Option<i64>, grid: [i64; 2]) -> Result<Layout> {
+        let class_tokens = config.pool.class_tokens(times.unwrap_or(1) * grid[0] * grid[1]);
+        let (mut orders, mut at) = (Vec::new(), grid);
+        for (stage, depth) in config.depths().iter().enumerate() {
+            if stage > 0 {
+                at = config.downsample.grid(at);
+            }
+            if at[0] * at[1] < 1 {
+                return Err(Error::Config(format!(
+                    "a grid of {}x{} patches leaves no token for stage {stage}",
+                    grid[0], grid[1]
+                )));
+            }
+            let plans = config.scan.plans(&geometry(times, at), &class_tokens)?;
+            let placed = |plan| placed(Orders::new(plan), times, at, &class_tokens);
+            let distinct: Vec<Orders> = plans.iter().map(placed).collect();
+            let first = orders.len();
+            orders.extend((first..first + *depth as usize).map(|i| distinct[i % distinct.len()].clone()));
+        }
+        Ok(Layout { times, grid, class_tokens, orders })
+    }
+
+    /// The tokens as rows and columns: the frames of a clip lie one below another.
+    fn plane(&self) -> [i64; 2] {
+        [self.times.unwrap_or(1) * self.grid[0], self.grid[1]]
+    }
+}
+
+/// Orders that know where their tokens lie, unless there are class tokens, which lie nowhere.
+pub(super) fn placed(orders: Orders, times: Option<i64>, grid: [i64; 2], class_tokens: &[i64]) -> Orders {
+    match times {
+        _ if !class_tokens.is_empty() => orders,
+        Some(times) => orders.on_grid([times, grid[0], grid[1]]),
+        None => orders.on_grid(grid),
+    }
+}
+
+/// A point of the way from images to features, at which the tokens can be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Point {
+    /// Patches, before class tokens and positions.
+    Patches,
+    /// Behind this stage, the step to the next included.
+    Stage(usize),
+    /// Behind the last norm.
+    Tokens,
+}
+
+/// Hears of the tokens (B, L, C) at each [`Point`] and the grid they lie on.
+pub(super) type Watch<'a> = dyn FnMut(Point, &Tensor, [i64; 2]) + 'a;
 
 impl Classifier {
     /// The model for images of `input` = (channels, height, width) or clips of (channels, frames, height, width), and
@@ -48,59 +105,53 @@ impl Classifier {
     ///
     /// # Errors
     /// [`Error::Config`] if the config is wrong or does not fit the inputs.
-    pub fn new(vs: &nn::Path, config: &ModelConfig, input: &[i64], classes: i64) -> Result<Classifier> {
+    pub fn new(
+        vs: &nn::Path,
+        config: &ModelConfig,
+        input: impl Into<Input>,
+        classes: i64,
+    ) -> Result<Classifier> {
+        let input = input.into();
         config.check()?;
-        if classes < 0 {
-            return Err(Error::Config(format!("there are {classes} classes, expected at least 0")));
+        config.check_frames(&input)?;
+        let (patch, times) = (config.patch_size.sides(), input.times(config.tubelet));
+        let grid = config.stem.grid(input.image, patch, config.stride);
+        let patches = times.unwrap_or(1) * grid[0] * grid[1];
+        if patches < 1 || input.channels < 1 || classes < 0 {
+            let depth = times.map_or(String::new(), |_| format!("{}x", config.tubelet));
+            return Err(Error::Config(format!(
+                "{} of {input} hold no patch of {depth}{}x{} pixels",
+                input.unit(),
+                patch[0],
+                patch[1]
+            )));
         }
-        let shape = Shape::new(input, config.patch_size.sides(), config.stride, config.tubelet)?;
-        let (patches, d_model) = (shape.patches(), config.d_model);
-        let class_tokens = config.pool.class_tokens(patches);
-        let embedding = Embedding::new(vs, config, &shape);
+        let layout = Layout::new(config, times, grid)?;
+        let embedding = Embedding::new(vs, config, &input, grid);
         let rotary = (config.rope != Rope::None)
             .then(|| {
-                if shape.frames.is_some() {
-                    let text =
-                        "`rope` rotates by row and column and knows no time: expected \"none\" for clips";
-                    return Err(Error::Config(text.into()));
-                }
                 let residual = config.rope == Rope::Residual;
-                let rotary = Rotary::new(&(vs / "rope"), shape.grid, config.rope_grid, d_model, residual)?;
-                rotary.check(patches + class_tokens.len() as i64)?;
+                let (rope, width) = (vs / "rope", config.widths()[0]);
+                let rotary = Rotary::new(&rope, grid, config.rope_grid, width, residual)?;
+                rotary.check(patches + layout.class_tokens.len() as i64)?;
                 Ok::<_, Error>(rotary)
             })
             .transpose()?;
-        let (texts, geometry) = (config.scan.texts(), shape.geometry());
-        let of = |text: &String| Ok(Orders::new(&plan(text, 0, &geometry, &class_tokens)?));
-        let distinct: Vec<Orders> = texts.iter().map(of).collect::<Result<_>>()?;
-        let drawn: Vec<String> = texts.iter().filter(|text| reseeded(text, 0).is_some()).cloned().collect();
-        let places: Vec<Option<usize>> =
-            texts.iter().map(|text| drawn.iter().position(|other| other == text)).collect();
-        let orders: Vec<Orders> =
-            (0..config.depth as usize).map(|i| distinct[i % distinct.len()].clone()).collect();
-        let layers = vs / "layers";
-        let block = |(i, orders): (usize, &Orders)| {
-            let vs = &layers / i;
-            let mixer = Mamba1::new(&(&vs / "mixer"), &config.mixer(orders.directions()))?;
-            Ok(Block::new(&vs, &block_config(config, i as i64), Box::new(mixer)))
-        };
-        let blocks = orders.iter().enumerate().map(block).collect::<Result<Vec<_>>>()?;
-        if config.init == Start::Normal {
-            start_normal(vs, config.depth);
+        let d_model = config.last_width();
+        let backbone = backbone(vs, config, &layout.orders)?;
+        if config.init == Start::NormalInputs {
+            start_normal(vs, config.blocks());
         }
         Ok(Classifier {
-            shape,
+            input,
             embedding,
             rotary,
-            backbone: Backbone::new(vs, blocks, config.layer_pairs, config.norm, d_model, config.norm_eps),
-            places: (0..orders.len()).map(|i| places[i % places.len()]).collect(),
-            orders,
-            drawn: (!drawn.is_empty())
-                .then(|| Arc::new(Drawn { texts: drawn, geometry, class_tokens: class_tokens.clone() })),
-            pool: config.pool,
-            class_tokens,
+            backbone,
+            drawn: Drawn::new(config, times, grid, &layout.class_tokens).map(Arc::new),
+            layout,
             head: (classes > 0)
                 .then(|| Linear::new(&(vs / "head"), d_model, classes, true, Init::Normal(0.02))),
+            config: config.clone(),
         })
     }
 
@@ -109,17 +160,74 @@ impl Classifier {
     /// # Errors
     /// Inputs of another shape.
     pub fn features(&self, inputs: &Tensor, train: bool) -> Result<Tensor> {
-        self.read(inputs, &self.orders, train)
+        self.input.check(&inputs.size())?;
+        self.features_of_any_size(inputs, train, &mut |_, _, _| {})
     }
 
-    /// The features along `orders`, one for each block.
-    fn read(&self, inputs: &Tensor, orders: &[Orders], train: bool) -> Result<Tensor> {
-        self.shape.check(&inputs.size())?;
-        let tokens = self.embedding.forward(inputs)?; // (B, L, d_model)
+    /// As [`features`](Classifier::features), for images of any size that holds a patch: plans are made anew and a
+    /// position embedding is interpolated.
+    ///
+    /// # Errors
+    /// Images of other channels, or too small; clips of another shape.
+    pub(super) fn features_of_any_size(
+        &self,
+        inputs: &Tensor,
+        train: bool,
+        watch: &mut Watch<'_>,
+    ) -> Result<Tensor> {
+        let grid = self.grid_of(&inputs.size())?;
+        if grid == self.layout.grid {
+            return self.walk(inputs, &self.layout, &self.layout.orders, train, watch);
+        }
+        let layout = Layout::new(&self.config, None, grid)?;
+        self.walk(inputs, &layout, &layout.orders, train, watch)
+    }
+
+    /// The grid of patches of inputs of `shape`.
+    fn grid_of(&self, shape: &[i64]) -> Result<[i64; 2]> {
+        if self.input.frames.is_some() {
+            self.input.check(shape)?;
+            return Ok(self.layout.grid);
+        }
+        let patch = self.config.patch_size.sides();
+        let [_, channels, height, width] = *shape else {
+            return Err(Error::invalid(format!(
+                "images have shape {shape:?}, expected (batch, channels, height, width)"
+            )));
+        };
+        let grid = self.config.stem.grid([height, width], patch, self.config.stride);
+        if channels != self.input.channels || grid[0] * grid[1] < 1 {
+            return Err(Error::invalid(format!(
+                "images have shape {shape:?}, expected (batch, {}, height, width), of at least {}x{} pixels",
+                self.input.channels, patch[0], patch[1]
+            )));
+        }
+        Ok(grid)
+    }
+
+    /// The features along `orders`, one for each block, of inputs that lie as `layout` says.
+    fn walk(
+        &self,
+        inputs: &Tensor,
+        layout: &Layout,
+        orders: &[Orders],
+        train: bool,
+        watch: &mut Watch<'_>,
+    ) -> Result<Tensor> {
+        let (images, grid) = (inputs, layout.plane());
+        let embedded = self.embedding.forward(images, train)?;
+        watch(Point::Patches, &embedded.patches, grid);
         let between = self.rotary.as_ref().map(|rotary| rotary as &dyn Between);
-        let tokens = self.backbone.forward(&tokens, orders, between, train)?;
+        let mut last = grid;
+        let mut tap = |stage: usize, tokens: &Tensor, grid: [i64; 2]| {
+            last = grid;
+            watch(Point::Stage(stage), tokens, grid);
+        };
+        let tokens = &embedded.tokens;
+        let tokens = self.backbone.forward_on(tokens, grid, orders, between, train, &mut tap)?;
+        watch(Point::Tokens, &tokens, last);
         let at = |i: i64| tokens.f_select(1, i);
-        Ok(match (self.pool, &self.class_tokens[..]) {
+        Ok(match (self.config.pool, &layout.class_tokens[..]) {
             (_, [at_one]) => at(*at_one)?,
             (_, [first, second]) => (at(*first)? + at(*second)?) / 2.0,
             (Pool::Mean, _) => tokens.f_mean_dim(1, false, Kind::Float)?,
@@ -138,35 +246,62 @@ impl Classifier {
             Some(head) => head.forward(features)?.to_kind(Kind::Float),
             None => features.shallow_clone(),
         };
-        Ok(if self.pool == Pool::Max { logits.f_amax(1, false)? } else { logits })
+        Ok(if self.config.pool == Pool::Max { logits.f_amax(1, false)? } else { logits })
     }
 }
 
-fn block_config(config: &ModelConfig, i: i64) -> BlockConfig {
+/// The stages of `config`, blocks under `layers`, steps between stages under `downsample`.
+fn backbone(vs: &nn::Path, config: &ModelConfig, orders: &[Orders]) -> Result<Backbone> {
+    let (layers, widths) = (vs / "layers", config.widths());
+    let (mut stages, mut number) = (Vec::new(), 0);
+    for (s, (width, depth)) in widths.iter().zip(config.depths()).enumerate() {
+        let mut stage = Stage::default();
+        for i in 0..*depth as usize {
+            let vs = &layers / number;
+            let mixer = Mamba1::new(&(&vs / "mixer"), &config.mixer(*width, orders[number].directions()))?;
+            let block = block_config(config, *width, number);
+            stage.blocks.push(Block::new(&vs, &block, Box::new(mixer)));
+            if config.local_conv.contains(&(number as i64)) {
+                stage.local.insert(i, LocalConv::new(&(&vs / "local"), *width));
+            }
+            number += 1;
+        }
+        stage.downsample = widths.get(s + 1).map(|next| {
+            let (vs, eps) = (vs / "downsample" / s, config.norm_eps);
+            Downsample::new(&vs, config.downsample, *width, *next, config.norm, eps, config.init)
+        });
+        stages.push(stage);
+    }
+    let (kind, eps) =
+        (config.final_norm.unwrap_or(config.norm), config.final_norm_eps.unwrap_or(config.norm_eps));
+    let norm = Norm::new(&(vs / "norm_f"), kind, config.last_width(), eps);
+    Ok(Backbone::staged(stages, config.layer_pairs, norm))
+}
+
+/// Of block `i` of all stages.
+fn block_config(config: &ModelConfig, d_model: i64, i: usize) -> BlockConfig {
     BlockConfig {
-        d_model: config.d_model,
+        d_model,
         norm: config.norm,
         norm_eps: config.norm_eps,
-        drop_path: config.drop_path * i as f64 / (config.depth - 1).max(1) as f64,
+        drop_path: config.drop_path * i as f64 / (config.blocks() - 1).max(1) as f64,
         layer_scale: config.layer_scale,
-        mlp: (config.mlp_ratio * config.d_model as f64) as i64,
-        residuals: config.mixer(1).residuals,
+        mlp: (config.mlp_ratio * d_model as f64) as i64,
+        mlp_kind: config.mlp,
+        start: config.init,
+        residuals: config.residuals(),
     }
 }
 
-/// Starts the linear maps of the blocks, but for the mixers' last, as vision transformers do ([`Start::Normal`]).
-fn start_normal(vs: &nn::Path, depth: i64) {
+/// Starts the linear maps of the blocks, but for the mixers' last, as [`Start::NormalInputs`] says.
+fn start_normal(vs: &nn::Path, blocks: i64) {
     let layers = vs / "layers";
     tch::no_grad(|| {
-        for i in 0..depth {
+        for i in 0..blocks {
             let block = &layers / i;
-            for (part, linear) in [
-                ("mixer", "in_proj"),
-                ("mixer", "x_proj"),
-                ("mixer", "dt_proj"),
-                ("mlp", "fc1"),
-                ("mlp", "fc2"),
-            ] {
+            for (part, linear) in
+                [("mixer", "in_proj"), ("mixer", "x_proj"), ("mixer", "dt_proj"), ("mlp", "fc1")]
+            {
                 let linear = &block / part / linear;
                 if let Some(mut weight) = linear.get("weight") {
                     let _ = weight.normal_(0.0, 0.02);
@@ -189,38 +324,22 @@ impl Model for Classifier {
     }
 
     fn forward_along(&self, input: &Tensor, orders: &[Orders], train: bool) -> Result<Tensor> {
-        let count = self.drawn.as_ref().map_or(0, |drawn| drawn.texts.len());
         if orders.is_empty() {
             return self.forward(input, train);
         }
-        if orders.len() != count {
+        let count = self.drawn.as_ref().map_or(0, |drawn| drawn.len());
+        let Some(drawn) = self.drawn.as_ref().filter(|_| orders.len() == count) else {
             return Err(Error::invalid(format!(
                 "{} plans were made for each sample, expected {count}",
                 orders.len()
             )));
-        }
-        let of = |(place, own): (&Option<usize>, &Orders)| {
-            place.and_then(|place| orders.get(place)).unwrap_or(own).clone()
         };
-        let orders: Vec<Orders> = self.places.iter().zip(&self.orders).map(of).collect();
-        self.logits(&self.read(input, &orders, train)?)
+        self.input.check(&input.size())?;
+        let orders = drawn.replace(&self.layout.orders, orders);
+        self.logits(&self.walk(input, &self.layout, &orders, train, &mut |_, _, _| {})?)
     }
 
     fn no_weight_decay(&self, name: &str) -> bool {
         no_weight_decay(name)
-    }
-}
-
-/// Scans that are drawn anew for every sample.
-struct Drawn {
-    texts: Vec<String>,
-    geometry: Geometry,
-    class_tokens: Vec<i64>,
-}
-
-impl Planner for Drawn {
-    fn plans(&self, _: &Sample, random: &mut Rng) -> Result<Vec<Plan>> {
-        let draw = |text: &String| plan(text, random.next_u64(), &self.geometry, &self.class_tokens);
-        self.texts.iter().map(draw).collect()
     }
 }

@@ -1,11 +1,17 @@
 //! From pixels to tokens.
 
-use ophidian_core::{Error, Result, init::Init};
-use ophidian_scan::Geometry;
+use ophidian_core::{
+    Error, Result,
+    init::{Init, Start},
+};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, nn};
 
-use super::config::{ModelConfig, Start};
+use super::{
+    Input, ModelConfig,
+    clip::{self, Tubelets},
+    stem::Stem,
+};
 
 /// Where the class token stands, or how tokens are pooled without one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,206 +49,88 @@ impl Pool {
     }
 }
 
-/// Patches per column and row: the convolution is not padded, so pixels that no patch reaches are left out.
-pub fn grid(image: [i64; 2], patch: [i64; 2], stride: i64) -> [i64; 2] {
-    [0, 1].map(|axis| if image[axis] < patch[axis] { 0 } else { (image[axis] - patch[axis]) / stride + 1 })
-}
-
-/// What a model reads, and the grid of patches that it is cut into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shape {
-    pub channels: i64,
-    /// None for images.
-    pub frames: Option<i64>,
-    pub image: [i64; 2],
-    /// Groups of `tubelet` frames, if there are frames.
-    pub times: Option<i64>,
-    pub grid: [i64; 2],
-}
-
-impl Shape {
-    /// Of inputs (channels, height, width) or (channels, frames, height, width).
-    ///
-    /// # Errors
-    /// [`Error::Config`] if they are neither, or hold no patch.
-    pub fn new(input: &[i64], patch: [i64; 2], stride: i64, tubelet: i64) -> Result<Shape> {
-        let (channels, frames, image) = match *input {
-            [channels, height, width] => (channels, None, [height, width]),
-            [channels, frames, height, width] => (channels, Some(frames), [height, width]),
-            _ => {
-                return Err(Error::Config(format!(
-                    "inputs have shape {input:?}, expected images (channels, height, width) or clips (channels, \
-                     frames, height, width)"
-                )));
-            }
-        };
-        if frames.is_none() && tubelet != 1 {
-            return Err(Error::Config(format!(
-                "`tubelet` is {tubelet}, but the inputs are images; expected 1, or clips of frames"
-            )));
-        }
-        let times = frames.map(|frames| frames / tubelet.max(1));
-        let shape = Shape { channels, frames, image, times, grid: grid(image, patch, stride) };
-        if shape.patches() < 1 || channels < 1 {
-            let [height, width] = image;
-            let (what, depth) = match frames {
-                Some(frames) => {
-                    (format!("clips of {channels}x{frames}x{height}x{width}"), format!("{tubelet}x"))
-                }
-                None => (format!("images of {channels}x{height}x{width}"), String::new()),
-            };
-            return Err(Error::Config(format!(
-                "{what} hold no patch of {depth}{}x{} pixels",
-                patch[0], patch[1]
-            )));
-        }
-        Ok(shape)
-    }
-
-    /// M.
-    pub fn patches(&self) -> i64 {
-        self.times.unwrap_or(1) * self.grid[0] * self.grid[1]
-    }
-
-    /// Where the patches lie, numbered frame by frame and row by row.
-    pub fn geometry(&self) -> Geometry {
-        let [height, width] = self.grid.map(|side| side as usize);
-        match self.times {
-            Some(times) => Geometry::Grid3 { frames: times as usize, height, width },
-            None => Geometry::Grid2 { height, width },
-        }
-    }
-
-    /// Whether inputs of `shape` are batches of it.
-    ///
-    /// # Errors
-    /// They are not.
-    pub fn check(&self, shape: &[i64]) -> Result<()> {
-        let [h, w] = self.image;
-        let fits = match (self.frames, shape) {
-            (None, [_, rest @ ..]) => rest == [self.channels, h, w],
-            (Some(frames), [_, rest @ ..]) => rest == [self.channels, frames, h, w],
-            _ => false,
-        };
-        if fits {
-            return Ok(());
-        }
-        let (what, c) = (if self.frames.is_some() { "clips" } else { "images" }, self.channels);
-        let frames = self.frames.map_or(String::new(), |frames| format!("{frames}, "));
-        Err(Error::invalid(format!("{what} have shape {shape:?}, expected (batch, {c}, {frames}{h}, {w})")))
-    }
-}
-
-/// Patch, class token and position embedding.
+/// Patches, class tokens and position embedding.
 pub(super) struct Embedding {
-    /// (d_model, channels, rows, columns), for clips (d_model, channels, tubelet, rows, columns).
-    weight: Tensor,
-    bias: Tensor,
-    /// One for each axis of a patch.
-    strides: Vec<i64>,
-    /// One of (1, 1, d_model) for each class token, and where it stands.
-    class_tokens: Vec<(i64, Tensor)>,
-    positions: Option<Positions>,
+    patches: Patches,
+    pool: Pool,
+    /// One of (1, 1, d_model) for each class token.
+    class_tokens: Vec<Tensor>,
+    /// (1, L, d_model), and the grid it is for.
+    positions: Option<(Tensor, [i64; 2])>,
+    /// Those of clips.
+    clip: Option<clip::Positions>,
+}
+
+/// From pixels to patches.
+enum Patches {
+    Images(Stem),
+    /// On this grid.
+    Clips(Tubelets, [i64; 2]),
+}
+
+/// What an [`Embedding`] makes of images.
+pub(super) struct Embedded {
+    /// (B, L, d_model), class tokens and positions included.
+    pub tokens: Tensor,
+    /// (B, M, d_model), neither included.
+    pub patches: Tensor,
 }
 
 impl Embedding {
-    pub fn new(vs: &nn::Path, config: &ModelConfig, shape: &Shape) -> Embedding {
-        let (d_model, patch, normal) =
-            (config.d_model, config.patch_size.sides(), config.init == Start::Normal);
-        let proj = vs / "patch_embed" / "proj";
-        let at = config.pool.class_tokens(shape.patches());
+    /// For inputs that make patches on `grid`, at every time of a clip.
+    pub fn new(vs: &nn::Path, config: &ModelConfig, input: &Input, grid: [i64; 2]) -> Embedding {
+        let (pool, d_model, times) = (config.pool, config.widths()[0], input.times(config.tubelet));
+        let at = pool.class_tokens(times.unwrap_or(1) * grid[0] * grid[1]);
         let names: &[&str] =
             if at.len() == 2 { &["cls_token_head", "cls_token_tail"] } else { &["cls_token"] };
-        let mut kernel = vec![d_model, shape.channels, patch[0], patch[1]];
-        let mut strides = vec![config.stride; 2];
-        if shape.frames.is_some() {
-            kernel.insert(2, config.tubelet);
-            strides.insert(0, config.tubelet);
-        }
-        let uniform = Init::Uniform((kernel.iter().skip(1).product::<i64>().max(1) as f64).powf(-0.5));
-        let [weight, bias, token] = match normal {
-            true => [uniform, uniform, Init::Constant(0.0)],
-            false => [Init::LecunNormal, Init::Constant(0.0), Init::Normal(0.02)],
-        };
-        let token = |name: &str| token.parameter(vs, name, &[1, 1, d_model]);
+        let token = if config.init == Start::NormalInputs { 0.0 } else { 0.02 };
+        let token = |name: &&str| Init::Normal(token).parameter(vs, name, &[1, 1, d_model]);
+        let tokens = grid[0] * grid[1] + at.len() as i64;
         Embedding {
-            weight: weight.parameter(&proj, "weight", &kernel),
-            bias: bias.parameter(&proj, "bias", &[d_model]),
-            strides,
-            positions: config.pos_embed.then(|| Positions::new(vs, config, shape)),
-            class_tokens: at.into_iter().zip(names.iter().map(|name| token(name))).collect(),
+            patches: match times {
+                Some(_) => Patches::Clips(Tubelets::new(vs, config, input.channels), grid),
+                None => Patches::Images(Stem::new(vs, config, input.channels)),
+            },
+            pool,
+            class_tokens: names.iter().take(at.len()).map(token).collect(),
+            clip: clip::positions(vs, config, input, grid),
+            positions: (config.pos_embed && times.is_none())
+                .then(|| (Init::Normal(0.02).parameter(vs, "pos_embed", &[1, tokens, d_model]), grid)),
         }
     }
 
-    /// Images (B, channels, H, W) or clips (B, channels, T, H, W) to tokens (B, L, d_model).
-    pub fn forward(&self, inputs: &Tensor) -> Result<Tensor> {
-        let (weight, bias) = (&self.weight, Some(&self.bias));
-        let map = match self.strides[..] {
-            [_, _] => inputs.f_conv2d(weight, bias, &self.strides[..], 0, 1, 1)?, // (B, d_model, h, w)
-            _ => inputs.f_conv3d(weight, bias, &self.strides[..], 0, 1, 1)?,      // (B, d_model, t, h, w)
+    /// Images (B, channels, H, W) or clips (B, channels, T, H, W) to tokens. A position embedding for another grid is interpolated.
+    pub fn forward(&self, images: &Tensor, train: bool) -> Result<Embedded> {
+        let (patches, grid) = match &self.patches {
+            Patches::Images(stem) => stem.forward(images, train)?,
+            Patches::Clips(tubelets, grid) => (tubelets.forward(images)?, *grid),
+        }; // (B, M, d_model)
+        let [b, m, d] = patches.size()[..] else {
+            return Err(Error::invalid("internal error: patches have no three axes"));
         };
-        let patches = map.flatten(2, -1).transpose(1, 2); // (B, M, d_model)
-        let (b, d) = (patches.size()[0], patches.size()[2]);
+        let at = self.pool.class_tokens(m);
         let (mut pieces, mut from) = (Vec::new(), 0);
-        for (i, (at, token)) in self.class_tokens.iter().enumerate() {
+        for (i, (at, token)) in at.iter().zip(&self.class_tokens).enumerate() {
             let upto = at - i as i64;
             pieces.push(patches.f_narrow(1, from, upto - from)?);
             pieces.push(token.f_expand([b, 1, d], false)?.to_kind(patches.kind()));
             from = upto;
         }
-        pieces.push(patches.f_narrow(1, from, patches.size()[1] - from)?);
-        // One copy, which also makes a token's channels contiguous.
-        let tokens = if pieces.len() == 1 { patches.contiguous() } else { Tensor::f_cat(&pieces, 1)? };
-        Ok(match &self.positions {
+        pieces.push(patches.f_narrow(1, from, m - from)?);
+        let tokens = if pieces.len() == 1 { patches.shallow_clone() } else { Tensor::f_cat(&pieces, 1)? };
+        let tokens = match &self.positions {
+            Some((positions, own)) if *own == grid => tokens.f_add(positions)?,
+            Some((positions, own)) => {
+                let old = self.pool.class_tokens(own[0] * own[1]);
+                tokens.f_add(&resize_positions(positions, *own, grid, (&old, &at))?)?
+            }
+            None => tokens,
+        };
+        let tokens = match &self.clip {
             Some(positions) => tokens.f_add(&positions.forward()?)?,
             None => tokens,
-        })
-    }
-}
-
-/// Learned position embeddings: one for each place in an image, and for clips one for each time, of which a token has
-/// the sum (VideoMamba, arXiv 2403.06977, section 3.2).
-struct Positions {
-    /// (1, places and class tokens, d_model).
-    places: Tensor,
-    /// Of clips: (1, times, d_model), and the rows of both that make up the tokens.
-    times: Option<(Tensor, Rows)>,
-}
-
-/// The rows of the two tables that the L tokens take, (L) each. A class token has no time.
-struct Rows {
-    place: Tensor,
-    time: Tensor,
-}
-
-impl Positions {
-    fn new(vs: &nn::Path, config: &ModelConfig, shape: &Shape) -> Positions {
-        let (d_model, [rows, columns]) = (config.d_model, shape.grid);
-        let (area, all) = (rows * columns, shape.patches());
-        let (within, among) = (config.pool.class_tokens(area), config.pool.class_tokens(all));
-        let places = Init::Normal(0.02).parameter(vs, "pos_embed", &[1, area + within.len() as i64, d_model]);
-        let times = shape.times.map(|times| {
-            let free: Vec<i64> =
-                (0..area + within.len() as i64).filter(|row| !within.contains(row)).collect();
-            let mut patches = (0..all).map(|patch| (free[(patch % area) as usize], patch / area));
-            let token = |at: i64| match among.iter().position(|token| *token == at) {
-                Some(token) => (within[token], times),
-                None => patches.next().unwrap_or((0, times)),
-            };
-            let (place, time): (Vec<i64>, Vec<i64>) = (0..all + among.len() as i64).map(token).unzip();
-            let [place, time] = [place, time].map(|rows| Tensor::from_slice(&rows).to_device(vs.device()));
-            let table = Init::Constant(0.0).parameter(&(vs / "temporal"), "pos_embed", &[1, times, d_model]);
-            (table, Rows { place, time })
-        });
-        Positions { places, times }
-    }
-
-    /// (1, L, d_model).
-    fn forward(&self) -> Result<Tensor> {
-        let Some((times, rows)) = &self.times else { return Ok(self.places.shallow_clone()) };
-        let none = times.f_zeros_like()?.f_narrow(1, 0, 1)?;
-        let times = Tensor::f_cat(&[times, &none], 1)?.f_index_select(1, &rows.time)?;
-        Ok(self.places.f_index_select(1, &rows.place)?.f_add(&times)?)
+        };
+        Ok(Embedded { tokens, patches })
     }
 }
 

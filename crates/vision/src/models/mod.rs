@@ -1,22 +1,56 @@
 //! Vision backbones, and published vision models as configs and key maps.
 
 mod classifier;
+mod clip;
 mod config;
+mod count;
+mod drawn;
 mod embed;
+mod family;
+mod input;
+mod official;
+mod plainmamba;
 mod rope;
+mod run;
+mod stem;
 mod videomamba;
 mod vim;
+mod vmamba;
 
-use ophidian_core::{Error, Result, adapter::Model, published::Family};
+use ophidian_core::{Error, Result, adapter::Model, config::KeyDoc, published::Family};
 use tch::nn;
 
 pub use classifier::Classifier;
-pub use config::{ModelConfig, Scans, Size, Start};
+pub use config::{ModelConfig, PerStage, Scans, Size};
+pub use count::{Part, StageCount, Summary};
 pub use embed::{Pool, resize_positions};
+pub use family::{Classifiers, Translated};
+pub use input::Input;
+pub use official::{Official, names, official};
+pub use plainmamba::PLAINMAMBA;
 pub use rope::Rope;
+pub use stem::StemKind;
+pub use videomamba::VIDEOMAMBA;
+pub use vim::VIM;
+pub use vmamba::VMAMBA;
+
+/// The families whose models are a [`ModelConfig`].
+pub const CLASSIFIERS: &[&Classifiers] = &[&VIM, &VMAMBA, &PLAINMAMBA, &VIDEOMAMBA];
 
 /// Every family of published vision models.
-pub const FAMILIES: &[&dyn Family] = &[&vim::Vim, &videomamba::VideoMamba];
+pub const FAMILIES: &[&dyn Family] = &[&VIM, &VMAMBA, &PLAINMAMBA, &VIDEOMAMBA];
+
+/// Every key of `[model]` with its default and what it means.
+pub fn keys() -> Vec<KeyDoc> {
+    let base = KeyDoc {
+        key: "base".into(),
+        default: None,
+        meaning: "A published model (`ophidian models list`) whose values the other keys replace.".into(),
+    };
+    let mut keys = vec![base];
+    keys.extend(KeyDoc::of(&ModelConfig::default(), ModelConfig::DOCS));
+    keys
+}
 
 /// Checks a `[model]` table and fills in every default.
 ///
@@ -34,16 +68,13 @@ pub fn resolve(table: toml::Table) -> Result<toml::Table> {
 /// [`Error::Config`] if the table is wrong, or the patch does not divide the inputs.
 pub fn build(table: &toml::Table, input_shape: &[i64], classes: i64, vs: nn::Path) -> Result<Box<dyn Model>> {
     let config = ModelConfig::read(table.clone())?;
+    let input = Input::try_from(input_shape)?;
     if config.pool == Pool::All {
         let text = "`model.pool` is \"all\", which gives logits for every token; to classify images choose a class \
                     token (\"middle\", \"head\", \"end\", \"both\") or \"mean\", \"last\" or \"max\"";
         return Err(Error::Config(text.into()));
     }
-    match *input_shape {
-        [_, height, width] => config.tile([height, width], None)?,
-        [_, frames, height, width] => config.tile([height, width], Some(frames))?,
-        // Refused below.
-        _ => [0; 2],
-    };
-    Ok(Box::new(Classifier::new(&vs, &config, input_shape, classes)?))
+    config.tile(input.image)?;
+    input.frames.map_or(Ok(()), |frames| config.tile_frames(frames))?;
+    Ok(Box::new(Classifier::new(&vs, &config, input, classes)?))
 }

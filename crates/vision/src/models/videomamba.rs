@@ -5,23 +5,51 @@
 
 use ophidian_core::{
     Error, Result, config,
+    init::Start,
     keymap::Key,
     layers::NormKind,
     mixer::{Merge, Parameters},
-    published::{Family, Published},
     tensors::Tensors,
 };
 use serde::Deserialize;
-use tch::{Device, Kind, Tensor, nn::VarStore};
+use tch::{Device, Kind, Tensor};
 
 use super::{
-    Classifier, ModelConfig, Pool, Scans, Size, Start,
-    embed::grid,
-    vim::{Directions, Images, MixerConfig, check_sizes, in_their_words, mixer_keys},
+    Input, ModelConfig, Pool, Scans, Size,
+    family::{Classifiers, Translated},
+    run::Report,
+    stem::StemKind,
+    vim::{Directions, MixerConfig, mixer_keys},
 };
 
 /// The family.
-pub struct VideoMamba;
+pub const VIDEOMAMBA: Classifiers = Classifiers {
+    name: "videomamba",
+    about: "VideoMamba (arXiv 2403.06977): in.x clips (batch, channels, frames, height, width) or images (batch, channels, \
+            height, width), in.labels (batch)",
+    read: |table| {
+        let theirs: Config = config::from_table(table, "")?;
+        let ours = theirs.ours()?;
+        // A config that is refused has no keys worth the room.
+        let keys = if ours.check().is_ok() { theirs.keys(&ours) } else { Vec::new() };
+        Ok(Translated {
+            input: theirs.input(),
+            classes: theirs.num_classes,
+            model: ours,
+            keys,
+            report: Report { features: true, ..Report::default() },
+        })
+    },
+    words: &[
+        ("d_model", "embed_dim"),
+        ("norm_eps", "norm_epsilon"),
+        ("drop_path", "drop_path_rate"),
+        ("dt_floor", "dt_init_floor"),
+        ("d_state", "ssm_cfg.d_state"),
+        ("tubelet", "kernel_size"),
+    ],
+    adapt,
+};
 
 /// The arguments of the authors' `VisionMamba`, with their defaults. It is the one of their video models if it names
 /// `num_frames` or `kernel_size`, else that of their image models.
@@ -113,13 +141,9 @@ impl Config {
         if self.frames().is_some() { self.patch_size.sides()[0] } else { self.stride.unwrap_or(16) }
     }
 
-    /// (channels, height, width) or (channels, frames, height, width).
-    fn input(&self) -> Vec<i64> {
-        let [height, width] = self.img_size.sides();
-        match self.frames() {
-            Some((frames, _)) => vec![self.channels, frames, height, width],
-            None => vec![self.channels, height, width],
-        }
+    fn input(&self) -> Input {
+        let frames = self.frames().map(|(frames, _)| frames);
+        Input { channels: self.channels, frames, image: self.img_size.sides() }
     }
 
     /// Their config in our words.
@@ -144,8 +168,8 @@ impl Config {
             patch_size: self.patch_size,
             stride: self.stride(),
             tubelet: video.map_or(1, |(_, tubelet)| tubelet),
-            d_model: self.embed_dim,
-            depth: self.depth,
+            d_model: self.embed_dim.into(),
+            depth: self.depth.into(),
             d_state: 16,
             scan: Scans::One(if self.bimamba { "row | bidirectional" } else { "row" }.into()),
             parameters: Parameters::Own,
@@ -154,7 +178,7 @@ impl Config {
             norm_eps: self.norm_epsilon,
             drop_path: self.drop_path_rate,
             pool: Pool::Head,
-            init: Start::Normal,
+            init: Start::NormalInputs,
             ..ModelConfig::default()
         };
         self.ssm_cfg.apply(self.bimamba, model)
@@ -163,7 +187,7 @@ impl Config {
     /// Which of their tensors is which of ours.
     fn keys(&self, ours: &ModelConfig) -> Vec<Key> {
         let (d, patch) = (self.embed_dim, self.patch_size.sides());
-        let grid = grid(self.img_size.sides(), patch, self.stride());
+        let grid = StemKind::Patch.grid(self.img_size.sides(), patch, self.stride());
         let mut keys = Vec::new();
         let mut same = |name: String, shape: &[i64]| keys.push(Key::new(name.clone(), name, shape));
         same("cls_token".into(), &[1, 1, d]);
@@ -184,7 +208,7 @@ impl Config {
             norms.iter().for_each(|part| same(format!("layers.{i}.norm.{part}"), &[d]));
         }
         if let Some((frames, tubelet)) = self.frames() {
-            let shape = [1, frames / tubelet, d];
+            let shape = [1, frames / tubelet.max(1), d];
             keys.push(Key::new("temporal_pos_embedding", "temporal.pos_embed", &shape));
         }
         let directions = if self.bimamba { Directions::Two } else { Directions::One };
@@ -193,60 +217,28 @@ impl Config {
     }
 }
 
-impl Family for VideoMamba {
-    fn name(&self) -> &'static str {
-        "videomamba"
-    }
-
-    fn about(&self) -> &'static str {
-        "VideoMamba (arXiv 2403.06977): in.x clips (batch, channels, frames, height, width) or images (batch, channels, \
-         height, width), in.labels (batch)"
-    }
-
-    fn build(&self, table: toml::Table) -> Result<Published> {
-        let theirs: Config = config::from_table(table, "")?;
-        let ours = theirs.ours()?;
-        ours.check().map_err(in_video_words)?;
-        let input = theirs.input();
-        check_sizes(&input, theirs.num_classes)?;
-        let variables = VarStore::new(Device::Cpu);
-        let model =
-            Classifier::new(&variables.root(), &ours, &input, theirs.num_classes).map_err(in_video_words)?;
-        Ok(Published { keys: theirs.keys(&ours), variables, model: Box::new(Images(model)) })
-    }
-
-    /// With `inflate`, an image model's weights for a video model.
-    fn convert(&self, table: &toml::Table, mut weights: Tensors) -> Result<Tensors> {
-        let theirs: Config = config::from_table(table.clone(), "")?;
-        let (Some(inflate), Some((frames, tubelet))) = (theirs.inflate, theirs.frames()) else {
-            return Ok(weights);
+/// With `inflate`, an image model's weights for a video model.
+fn adapt(table: &toml::Table, mut weights: Tensors) -> Result<Tensors> {
+    let theirs: Config = config::from_table(table.clone(), "")?;
+    let (Some(inflate), Some((frames, tubelet))) = (theirs.inflate, theirs.frames()) else {
+        return Ok(weights);
+    };
+    let name = "patch_embed.proj.weight";
+    if let Some(weight) = weights.get(name).filter(|weight| weight.dim() == 4) {
+        let weight = weight.f_to_kind(Kind::Float)?.f_unsqueeze(2)?; // (d, channels, 1, rows, columns)
+        let inflated = match inflate {
+            Inflate::Average => weight.f_repeat([1, 1, tubelet, 1, 1])? / tubelet as f64,
+            Inflate::Center => {
+                let before = tubelet / 2;
+                weight.f_constant_pad_nd([0, 0, 0, 0, before, tubelet - 1 - before])?
+            }
         };
-        let name = "patch_embed.proj.weight";
-        if let Some(weight) = weights.get(name).filter(|weight| weight.dim() == 4) {
-            let weight = weight.f_to_kind(Kind::Float)?.f_unsqueeze(2)?; // (d, channels, 1, rows, columns)
-            let inflated = match inflate {
-                Inflate::Average => weight.f_repeat([1, 1, tubelet, 1, 1])? / tubelet as f64,
-                Inflate::Center => {
-                    let before = tubelet / 2;
-                    weight.f_constant_pad_nd([0, 0, 0, 0, before, tubelet - 1 - before])?
-                }
-            };
-            weights.insert(name.into(), inflated);
-        }
-        if !weights.contains_key("temporal_pos_embedding") {
-            let none = Tensor::f_zeros([1, frames / tubelet, theirs.embed_dim], (Kind::Float, Device::Cpu))?;
-            weights.insert("temporal_pos_embedding".into(), none);
-        }
-        Ok(weights)
+        weights.insert(name.into(), inflated);
     }
-}
-
-/// An error about one of our keys names the author's.
-fn in_video_words(error: Error) -> Error {
-    match in_their_words(error) {
-        Error::Config(text) => Error::Config(
-            text.replace("`tubelet`", "`kernel_size`").replace("`d_state`", "`ssm_cfg.d_state`"),
-        ),
-        other => other,
+    if !weights.contains_key("temporal_pos_embedding") {
+        let none =
+            Tensor::f_zeros([1, frames / tubelet.max(1), theirs.embed_dim], (Kind::Float, Device::Cpu))?;
+        weights.insert("temporal_pos_embedding".into(), none);
     }
+    Ok(weights)
 }

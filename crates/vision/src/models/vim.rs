@@ -5,16 +5,45 @@ use ophidian_core::{
     keymap::Key,
     layers::NormKind,
     mixer::{DtInit, DtRank, Merge, Parameters, StepSizes},
-    published::{Family, Published, Run},
-    tensors::Tensors,
 };
 use serde::Deserialize;
-use tch::{Device, Kind, Tensor, nn::VarStore};
 
-use super::{Classifier, ModelConfig, Pool, Rope, Scans, Size, embed::grid};
+use super::{
+    ModelConfig, Pool, Rope, Scans, Size,
+    family::{Classifiers, Translated},
+    run::Report,
+    stem::StemKind,
+};
 
 /// The family.
-pub struct Vim;
+pub const VIM: Classifiers = Classifiers {
+    name: "vim",
+    about: "Vision Mamba (arXiv 2401.09417): in.x images (batch, channels, height, width), in.labels (batch)",
+    read: |table| {
+        let theirs: Config = config::from_table(table, "")?;
+        let ours = theirs.ours()?;
+        let [height, width] = theirs.img_size.sides();
+        // A config that is refused has no keys worth the room.
+        let keys = if ours.check().is_ok() { theirs.keys(&ours) } else { Vec::new() };
+        Ok(Translated {
+            input: [theirs.channels, height, width].into(),
+            classes: theirs.num_classes,
+            model: ours,
+            keys,
+            report: Report { features: true, ..Report::default() },
+        })
+    },
+    words: &[
+        ("d_model", "embed_dim"),
+        ("norm_eps", "norm_epsilon"),
+        ("drop_path", "drop_path_rate"),
+        ("layer_scale", "init_layer_scale"),
+        ("rope", "if_rope"),
+        ("rope_grid", "pt_hw_seq_len"),
+        ("dt_floor", "dt_init_floor"),
+    ],
+    adapt: |_, weights| Ok(weights),
+};
 
 /// The arguments of the authors' `VisionMamba`, with their defaults.
 #[derive(Debug, Deserialize)]
@@ -232,8 +261,8 @@ impl Config {
         let model = ModelConfig {
             patch_size: self.patch_size,
             stride: self.stride,
-            d_model: self.embed_dim,
-            depth: self.depth,
+            d_model: self.embed_dim.into(),
+            depth: self.depth.into(),
             d_state: self.d_state,
             step_sizes: StepSizes::FirstLogUniform,
             scan,
@@ -262,7 +291,7 @@ impl Config {
     fn keys(&self, ours: &ModelConfig) -> Vec<Key> {
         let d = self.embed_dim;
         let patch = self.patch_size.sides();
-        let grid = grid(self.img_size.sides(), patch, self.stride);
+        let grid = StemKind::Patch.grid(self.img_size.sides(), patch, self.stride);
         let patches = grid[0] * grid[1];
         let class_tokens = ours.pool.class_tokens(patches);
         let mut keys = Vec::new();
@@ -312,8 +341,9 @@ pub(super) enum Directions {
 
 /// The tensors of a mixer of Vim and its descendants, whose two directions are the rows of our tensors.
 pub(super) fn mixer_keys(ours: &ModelConfig, directions: Directions, layer: &str, keys: &mut Vec<Key>) {
-    let mixer = ours.mixer(1);
-    let (d, inner, n, w) = (ours.d_model, mixer.d_inner(), ours.d_state, mixer.d_conv);
+    let d = ours.last_width();
+    let mixer = ours.mixer(d, 1);
+    let (inner, n, w) = (mixer.d_inner(), ours.d_state, mixer.d_conv);
     let rank = mixer.dt_rank.of(d);
     let name = |name: &str| format!("{layer}.mixer.{name}");
     if ours.layer_scale.is_some() {
@@ -345,115 +375,4 @@ pub(super) fn mixer_keys(ours: &ModelConfig, directions: Directions, layer: &str
         part("dt_proj", ".weight", &[inner, rank]);
         part("dt_proj", ".bias", &[inner]);
     }
-}
-
-/// An error about one of our keys names the author's.
-pub(super) fn in_their_words(error: Error) -> Error {
-    let Error::Config(mut text) = error else { return error };
-    for (ours, theirs) in [
-        ("d_model", "embed_dim"),
-        ("norm_eps", "norm_epsilon"),
-        ("drop_path", "drop_path_rate"),
-        ("layer_scale", "init_layer_scale"),
-        ("rope", "if_rope"),
-        ("rope_grid", "pt_hw_seq_len"),
-        ("dt_floor", "dt_init_floor"),
-    ] {
-        text = text.replace(&format!("`{ours}`"), &format!("`{theirs}`"));
-    }
-    Error::Config(text)
-}
-
-impl Family for Vim {
-    fn name(&self) -> &'static str {
-        "vim"
-    }
-
-    fn about(&self) -> &'static str {
-        "Vision Mamba (arXiv 2401.09417): in.x images (batch, channels, height, width), in.labels (batch)"
-    }
-
-    fn build(&self, table: toml::Table) -> Result<Published> {
-        let theirs: Config = config::from_table(table, "")?;
-        let ours = theirs.ours()?;
-        ours.check().map_err(in_their_words)?;
-        let [height, width] = theirs.img_size.sides();
-        let input = [theirs.channels, height, width];
-        check_sizes(&input, theirs.num_classes)?;
-        let variables = VarStore::new(Device::Cpu);
-        let model =
-            Classifier::new(&variables.root(), &ours, &input, theirs.num_classes).map_err(in_their_words)?;
-        Ok(Published { keys: theirs.keys(&ours), variables, model: Box::new(Images(model)) })
-    }
-}
-
-/// Refuses inputs (channels, …, height, width) and classes that nothing can be built for.
-pub(super) fn check_sizes(input: &[i64], classes: i64) -> Result<()> {
-    if let [channels, .., height, width] = *input
-        && input.iter().any(|size| !(1..=1 << 16).contains(size))
-    {
-        let frames = if input.len() == 4 { format!(", `num_frames` {}", input[1]) } else { String::new() };
-        return Err(Error::Config(format!(
-            "`img_size` is {height}x{width}{frames} and `channels` {channels}, expected 1 to {}",
-            1 << 16
-        )));
-    }
-    if !(0..=1 << 24).contains(&classes) {
-        return Err(Error::Config(format!("`num_classes` is {classes}, expected 0 to {}", 1 << 24)));
-    }
-    Ok(())
-}
-
-/// A classifier as a function of `x` and, if there are any, `labels`.
-pub(super) struct Images(pub Classifier);
-
-impl Run for Images {
-    fn run(&self, inputs: &Tensors) -> Result<Tensors> {
-        if let Some(name) = inputs.keys().find(|name| !["x", "labels"].contains(&name.as_str())) {
-            return Err(Error::invalid(format!(
-                "`in.{name}` is no input; expected `in.x` and maybe `in.labels`"
-            )));
-        }
-        let Some(images) = inputs.get("x") else {
-            return Err(Error::invalid(
-                "`in.x` is missing, expected images (batch, channels, height, width) or clips of a video model",
-            ));
-        };
-        let features = self.0.features(&images.to_kind(Kind::Float), false)?;
-        let logits = self.0.logits(&features)?;
-        let mut outputs = Tensors::new();
-        if let Some(labels) = inputs.get("labels") {
-            outputs.insert("loss".into(), loss(&logits, labels)?);
-        }
-        outputs.insert("features".into(), features);
-        outputs.insert("logits".into(), logits);
-        Ok(outputs)
-    }
-}
-
-/// Mean cross-entropy, (1).
-fn loss(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
-    let [batch, classes] = logits.size()[..] else {
-        return Err(Error::invalid(format!(
-            "a loss needs one row of logits for each image, but there are {:?} logits (`final_pool_type` is \"all\")",
-            logits.size()
-        )));
-    };
-    if labels.size() != [batch] || labels.is_floating_point() {
-        return Err(Error::invalid(format!(
-            "`in.labels` has shape {:?} and dtype {:?}, expected {batch} integers",
-            labels.size(),
-            labels.kind()
-        )));
-    }
-    let labels = labels.to_kind(Kind::Int64);
-    if batch > 0 {
-        let (low, high) = (labels.min().int64_value(&[]), labels.max().int64_value(&[]));
-        if low < 0 || high >= classes {
-            let wrong = if low < 0 { low } else { high };
-            return Err(Error::invalid(format!("`in.labels` holds {wrong}, expected 0 to {}", classes - 1)));
-        }
-    }
-    let loss = logits.f_cross_entropy_loss(&labels, None::<Tensor>, tch::Reduction::Mean, -100, 0.0)?;
-    Ok(loss.unsqueeze(0))
 }

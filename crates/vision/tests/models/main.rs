@@ -4,6 +4,7 @@
 
 mod config;
 mod init;
+mod published;
 mod reference;
 mod videomamba;
 mod vim;
