@@ -63,13 +63,16 @@ pub enum Start {
     FanIn,
     /// Normal with deviation 0.02 (VMamba, vision transformers).
     Normal,
+    /// Normal with deviation 0.02 but for the last weight of every residual branch, which starts as with `FanIn`; step
+    /// sizes start from softplus(0), class tokens from 0 (VideoMamba).
+    NormalInputs,
 }
 
 impl Start {
     /// Of a linear layer's weight.
     pub fn linear(self) -> Init {
         match self {
-            Start::FanIn => Init::Kaiming,
+            Start::FanIn | Start::NormalInputs => Init::Kaiming,
             Start::Normal => Init::Normal(0.02),
         }
     }
@@ -77,7 +80,7 @@ impl Start {
     /// What the last weight of each of `residuals` branches is multiplied by.
     pub fn branch(self, residuals: i64) -> f64 {
         match self {
-            Start::FanIn => (residuals.max(1) as f64).powf(-0.5),
+            Start::FanIn | Start::NormalInputs => (residuals.max(1) as f64).powf(-0.5),
             Start::Normal => 1.0,
         }
     }

@@ -36,18 +36,17 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
 }
 
 fn list(printer: &Printer) -> Result<()> {
-    let head = ["name", "family", "parameters", "GFLOPs", "image", "scan", "paper"].map(str::to_owned);
+    let head = ["name", "family", "parameters", "GFLOPs", "input", "scan", "paper"].map(str::to_owned);
     let mut rows = vec![head];
     for name in models::names() {
         let model = models::official(name)?;
         let summary = model.model.count(model.input, model.classes)?;
-        let [channels, height, width] = model.input;
         rows.push([
             name.to_owned(),
             model.family,
             grouped(summary.parameters),
             format!("{:.2}", summary.flops() / 1e9),
-            format!("{channels}x{height}x{width}"),
+            model.input.to_string(),
             scan_name(&model.model),
             model.paper,
         ]);
@@ -63,7 +62,7 @@ fn list(printer: &Printer) -> Result<()> {
         let cells: Vec<String> = row.iter().enumerate().map(cell).collect();
         printer.line(cells.join("  "))?;
     }
-    printer.line(format_args!("\nFLOPs of one image: {COUNTED}."))?;
+    printer.line(format_args!("\nFLOPs of one input: {COUNTED}."))?;
     Ok(())
 }
 
@@ -73,9 +72,17 @@ fn show(name: &str, printer: &Printer) -> Result<()> {
     for line in about(&model, &summary)? {
         printer.line(format!("# {line}").trim_end())?;
     }
-    let [channels, height, width] = model.input;
+    let (channels, [height, width]) = (model.input.channels, model.input.image);
     let size = if height == width { Value::Integer(height) } else { Value::from(vec![height, width]) };
-    let data = Table::from_iter([("image_size".to_owned(), size), ("channels".to_owned(), channels.into())]);
+    let mut data =
+        Table::from_iter([("image_size".to_owned(), size), ("channels".to_owned(), channels.into())]);
+    if let Some(frames) = model.input.frames {
+        data.insert("format".to_owned(), "video".into());
+        data.insert(
+            "video".to_owned(),
+            Table::from_iter([("frames".to_owned(), Value::from(frames))]).into(),
+        );
+    }
     let config = Table::from_iter([
         ("adapter".to_owned(), Value::from("vision")),
         ("data".to_owned(), Value::Table(data)),
@@ -90,7 +97,8 @@ fn about(model: &Official, summary: &Summary) -> Result<Vec<String>> {
     let mut lines = vec![format!("{}: {}", model.name, model.paper), String::new()];
     lines.push(format!("{:>5}  {:>9}  {:>6}  {:>8}  {:>6}", "stage", "grid", "tokens", "channels", "blocks"));
     for (i, stage) in summary.stages.iter().enumerate() {
-        let grid = format!("{}x{}", stage.grid[0], stage.grid[1]);
+        let times = stage.times.map_or(String::new(), |times| format!("{times}x"));
+        let grid = format!("{times}{}x{}", stage.grid[0], stage.grid[1]);
         let (tokens, channels, blocks) = (stage.tokens, stage.channels, stage.blocks);
         lines.push(format!("{i:>5}  {grid:>9}  {tokens:>6}  {channels:>8}  {blocks:>6}"));
     }
@@ -100,16 +108,19 @@ fn about(model: &Official, summary: &Summary) -> Result<Vec<String>> {
         lines.push(format!("{:>14}  {}", grouped(part.parameters), part.name));
     }
     lines.push(String::new());
-    let [channels, height, width] = model.input;
     lines.push(format!(
-        "FLOPs of one image of {channels}x{height}x{width}: {:.2} G; {:.2} G as papers count, a multiply-add as one",
+        "FLOPs of one input of {}: {:.2} G; {:.2} G as papers count, a multiply-add as one",
+        model.input,
         summary.flops() / 1e9,
         summary.flops_of_papers() / 1e9
     ));
     lines.push(format!("({COUNTED})"));
     lines.push(String::new());
     let entry = if model.family == "plainmamba" { "state_dict" } else { "model" };
-    lines.push(format!("Released weights: {}. To run them, turn the checkpoint into safetensors:", model.weights));
+    lines.push(format!(
+        "Released weights: {}. To run them, turn the checkpoint into safetensors:",
+        model.weights
+    ));
     lines.push(format!(
         "  python3 -c \"import torch, safetensors.torch as s; s.save_file({{k: v.contiguous() for k, v in \
          torch.load('FILE.pth', map_location='cpu')['{entry}'].items()}}, 'DIR/model.safetensors')\""

@@ -1,11 +1,13 @@
 //! The model that a [`ModelConfig`] describes.
 
+use std::sync::Arc;
+
 use ophidian_core::{
     Error, Result,
-    adapter::Model,
+    adapter::{Model, Planner},
     backbone::{Backbone, Between, Stage},
     block::{Block, BlockConfig},
-    init::{Init, no_weight_decay},
+    init::{Init, Start, no_weight_decay},
     layers::{Downsample, Linear, LocalConv, Norm},
     mixer::Mamba1,
     ops::Orders,
@@ -13,25 +15,31 @@ use ophidian_core::{
 use tch::{Kind, Tensor, nn};
 
 use super::{
-    ModelConfig,
+    Input, ModelConfig,
+    drawn::Drawn,
     embed::{Embedding, Pool},
+    input::geometry,
     rope::{Rope, Rotary},
 };
 
 /// Patches and class tokens, blocks in stages, pooling, head.
 pub struct Classifier {
     config: ModelConfig,
-    input: [i64; 3],
+    input: Input,
     embedding: Embedding,
     rotary: Option<Rotary>,
     backbone: Backbone,
     layout: Layout,
+    /// Scans that are drawn anew for every sample.
+    drawn: Option<Arc<Drawn>>,
     /// None reads features out as they are.
     head: Option<Linear>,
 }
 
-/// Where the tokens of an image lie and how they are visited.
+/// Where the tokens of an image or a clip lie and how they are visited.
 struct Layout {
+    /// Of a clip.
+    times: Option<i64>,
     grid: [i64; 2],
     class_tokens: Vec<i64>,
     /// One entry for each block.
@@ -39,9 +47,9 @@ struct Layout {
 }
 
 impl Layout {
-    /// For patches on `grid`.
-    fn new(config: &ModelConfig, grid: [i64; 2]) -> Result<Layout> {
-        let class_tokens = config.pool.class_tokens(grid[0] * grid[1]);
+    /// For patches on `grid`, at each of `times`.
+    fn new(config: &ModelConfig, times: Option<i64>, grid: [i64; 2]) -> Result<Layout> {
+        let class_tokens = config.pool.class_tokens(times.unwrap_or(1) * grid[0] * grid[1]);
         let (mut orders, mut at) = (Vec::new(), grid);
         for (stage, depth) in config.depths().iter().enumerate() {
             if stage > 0 {
@@ -53,15 +61,27 @@ impl Layout {
                     grid[0], grid[1]
                 )));
             }
-            let plans = config.scan.plans(at, &class_tokens)?;
-            // A class token does not lie on the grid.
-            let placed = |orders: Orders| if class_tokens.is_empty() { orders.on_grid(at) } else { orders };
-            let distinct: Vec<Orders> = plans.iter().map(|plan| placed(Orders::new(plan))).collect();
+            let plans = config.scan.plans(&geometry(times, at), &class_tokens)?;
+            let placed = |plan| placed(Orders::new(plan), times, at, &class_tokens);
+            let distinct: Vec<Orders> = plans.iter().map(placed).collect();
             let first = orders.len();
-            orders
-                .extend((first..first + *depth as usize).map(|i| distinct[i % distinct.len()].clone()));
+            orders.extend((first..first + *depth as usize).map(|i| distinct[i % distinct.len()].clone()));
         }
-        Ok(Layout { grid, class_tokens, orders })
+        Ok(Layout { times, grid, class_tokens, orders })
+    }
+
+    /// The tokens as rows and columns: the frames of a clip lie one below another.
+    fn plane(&self) -> [i64; 2] {
+        [self.times.unwrap_or(1) * self.grid[0], self.grid[1]]
+    }
+}
+
+/// Orders that know where their tokens lie, unless there are class tokens, which lie nowhere.
+pub(super) fn placed(orders: Orders, times: Option<i64>, grid: [i64; 2], class_tokens: &[i64]) -> Orders {
+    match times {
+        _ if !class_tokens.is_empty() => orders,
+        Some(times) => orders.on_grid([times, grid[0], grid[1]]),
+        None => orders.on_grid(grid),
     }
 }
 
@@ -80,25 +100,34 @@ pub(super) enum Point {
 pub(super) type Watch<'a> = dyn FnMut(Point, &Tensor, [i64; 2]) + 'a;
 
 impl Classifier {
-    /// The model for images of `input` = (channels, height, width) and `classes` classes, 0 for features
-    /// alone. Values come from libtorch's generator.
+    /// The model for images of `input` = (channels, height, width) or clips of (channels, frames, height, width), and
+    /// `classes` classes, 0 for features alone. Values come from libtorch's generator.
     ///
     /// # Errors
-    /// [`Error::Config`] if the config is wrong or does not fit the images.
-    pub fn new(vs: &nn::Path, config: &ModelConfig, input: [i64; 3], classes: i64) -> Result<Classifier> {
+    /// [`Error::Config`] if the config is wrong or does not fit the inputs.
+    pub fn new(
+        vs: &nn::Path,
+        config: &ModelConfig,
+        input: impl Into<Input>,
+        classes: i64,
+    ) -> Result<Classifier> {
+        let input = input.into();
         config.check()?;
-        let [channels, height, width] = input;
-        let patch = config.patch_size.sides();
-        let grid = config.stem.grid([height, width], patch, config.stride);
-        let patches = grid[0] * grid[1];
-        if patches < 1 || channels < 1 || classes < 0 {
+        config.check_frames(&input)?;
+        let (patch, times) = (config.patch_size.sides(), input.times(config.tubelet));
+        let grid = config.stem.grid(input.image, patch, config.stride);
+        let patches = times.unwrap_or(1) * grid[0] * grid[1];
+        if patches < 1 || input.channels < 1 || classes < 0 {
+            let depth = times.map_or(String::new(), |_| format!("{}x", config.tubelet));
             return Err(Error::Config(format!(
-                "images of {channels}x{height}x{width} hold no patch of {}x{} pixels",
-                patch[0], patch[1]
+                "{} of {input} hold no patch of {depth}{}x{} pixels",
+                input.unit(),
+                patch[0],
+                patch[1]
             )));
         }
-        let layout = Layout::new(config, grid)?;
-        let embedding = Embedding::new(vs, config, channels, grid);
+        let layout = Layout::new(config, times, grid)?;
+        let embedding = Embedding::new(vs, config, &input, grid);
         let rotary = (config.rope != Rope::None)
             .then(|| {
                 let residual = config.rope == Rope::Residual;
@@ -109,11 +138,16 @@ impl Classifier {
             })
             .transpose()?;
         let d_model = config.last_width();
+        let backbone = backbone(vs, config, &layout.orders)?;
+        if config.init == Start::NormalInputs {
+            start_normal(vs, config.blocks());
+        }
         Ok(Classifier {
             input,
             embedding,
             rotary,
-            backbone: backbone(vs, config, &layout.orders)?,
+            backbone,
+            drawn: Drawn::new(config, times, grid, &layout.class_tokens).map(Arc::new),
             layout,
             head: (classes > 0)
                 .then(|| Linear::new(&(vs / "head"), d_model, classes, true, Init::Normal(0.02))),
@@ -124,45 +158,63 @@ impl Classifier {
     /// What the head reads: (batch, d_model), or (batch, tokens, d_model) where every token is read.
     ///
     /// # Errors
-    /// Images of another shape.
-    pub fn features(&self, images: &Tensor, train: bool) -> Result<Tensor> {
-        let shape = images.size();
-        if shape.len() != 4 || shape[1..] != self.input {
-            let [c, h, w] = self.input;
-            return Err(Error::invalid(format!(
-                "images have shape {shape:?}, expected (batch, {c}, {h}, {w})"
-            )));
-        }
-        self.features_of_any_size(images, train, &mut |_, _, _| {})
+    /// Inputs of another shape.
+    pub fn features(&self, inputs: &Tensor, train: bool) -> Result<Tensor> {
+        self.input.check(&inputs.size())?;
+        self.features_of_any_size(inputs, train, &mut |_, _, _| {})
     }
 
     /// As [`features`](Classifier::features), for images of any size that holds a patch: plans are made anew and a
     /// position embedding is interpolated.
     ///
     /// # Errors
-    /// Images of other channels, or too small.
+    /// Images of other channels, or too small; clips of another shape.
     pub(super) fn features_of_any_size(
         &self,
-        images: &Tensor,
+        inputs: &Tensor,
         train: bool,
         watch: &mut Watch<'_>,
     ) -> Result<Tensor> {
-        let shape = images.size();
+        let grid = self.grid_of(&inputs.size())?;
+        if grid == self.layout.grid {
+            return self.walk(inputs, &self.layout, &self.layout.orders, train, watch);
+        }
+        let layout = Layout::new(&self.config, None, grid)?;
+        self.walk(inputs, &layout, &layout.orders, train, watch)
+    }
+
+    /// The grid of patches of inputs of `shape`.
+    fn grid_of(&self, shape: &[i64]) -> Result<[i64; 2]> {
+        if self.input.frames.is_some() {
+            self.input.check(shape)?;
+            return Ok(self.layout.grid);
+        }
         let patch = self.config.patch_size.sides();
-        let [_, channels, height, width] = shape[..] else {
+        let [_, channels, height, width] = *shape else {
             return Err(Error::invalid(format!(
                 "images have shape {shape:?}, expected (batch, channels, height, width)"
             )));
         };
         let grid = self.config.stem.grid([height, width], patch, self.config.stride);
-        if channels != self.input[0] || grid[0] * grid[1] < 1 {
+        if channels != self.input.channels || grid[0] * grid[1] < 1 {
             return Err(Error::invalid(format!(
                 "images have shape {shape:?}, expected (batch, {}, height, width), of at least {}x{} pixels",
-                self.input[0], patch[0], patch[1]
+                self.input.channels, patch[0], patch[1]
             )));
         }
-        let other = if grid == self.layout.grid { None } else { Some(Layout::new(&self.config, grid)?) };
-        let layout = other.as_ref().unwrap_or(&self.layout);
+        Ok(grid)
+    }
+
+    /// The features along `orders`, one for each block, of inputs that lie as `layout` says.
+    fn walk(
+        &self,
+        inputs: &Tensor,
+        layout: &Layout,
+        orders: &[Orders],
+        train: bool,
+        watch: &mut Watch<'_>,
+    ) -> Result<Tensor> {
+        let (images, grid) = (inputs, layout.plane());
         let embedded = self.embedding.forward(images, train)?;
         watch(Point::Patches, &embedded.patches, grid);
         let between = self.rotary.as_ref().map(|rotary| rotary as &dyn Between);
@@ -171,7 +223,7 @@ impl Classifier {
             last = grid;
             watch(Point::Stage(stage), tokens, grid);
         };
-        let (tokens, orders) = (&embedded.tokens, &layout.orders);
+        let tokens = &embedded.tokens;
         let tokens = self.backbone.forward_on(tokens, grid, orders, between, train, &mut tap)?;
         watch(Point::Tokens, &tokens, last);
         let at = |i: i64| tokens.f_select(1, i);
@@ -241,9 +293,50 @@ fn block_config(config: &ModelConfig, d_model: i64, i: usize) -> BlockConfig {
     }
 }
 
+/// Starts the linear maps of the blocks, but for the mixers' last, as [`Start::NormalInputs`] says.
+fn start_normal(vs: &nn::Path, blocks: i64) {
+    let layers = vs / "layers";
+    tch::no_grad(|| {
+        for i in 0..blocks {
+            let block = &layers / i;
+            for (part, linear) in
+                [("mixer", "in_proj"), ("mixer", "x_proj"), ("mixer", "dt_proj"), ("mlp", "fc1")]
+            {
+                let linear = &block / part / linear;
+                if let Some(mut weight) = linear.get("weight") {
+                    let _ = weight.normal_(0.0, 0.02);
+                }
+                if let Some(mut bias) = linear.get("bias") {
+                    let _ = bias.zero_();
+                }
+            }
+        }
+    });
+}
+
 impl Model for Classifier {
     fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor> {
         self.logits(&self.features(input, train)?)
+    }
+
+    fn planner(&self) -> Option<Arc<dyn Planner>> {
+        self.drawn.clone().map(|drawn| drawn as Arc<dyn Planner>)
+    }
+
+    fn forward_along(&self, input: &Tensor, orders: &[Orders], train: bool) -> Result<Tensor> {
+        if orders.is_empty() {
+            return self.forward(input, train);
+        }
+        let count = self.drawn.as_ref().map_or(0, |drawn| drawn.len());
+        let Some(drawn) = self.drawn.as_ref().filter(|_| orders.len() == count) else {
+            return Err(Error::invalid(format!(
+                "{} plans were made for each sample, expected {count}",
+                orders.len()
+            )));
+        };
+        self.input.check(&input.size())?;
+        let orders = drawn.replace(&self.layout.orders, orders);
+        self.logits(&self.walk(input, &self.layout, &orders, train, &mut |_, _, _| {})?)
     }
 
     fn no_weight_decay(&self, name: &str) -> bool {

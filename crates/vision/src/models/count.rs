@@ -7,7 +7,7 @@ use ophidian_core::{
 };
 use tch::{Device, nn::VarStore};
 
-use super::{Classifier, ModelConfig, Pool, StemKind};
+use super::{Classifier, Input, ModelConfig, Pool, StemKind, input::geometry};
 
 /// Weights of a block that every token is multiplied with.
 const MULTIPLIED: [&str; 9] =
@@ -56,6 +56,8 @@ pub struct Part {
 /// A stage of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageCount {
+    /// Groups of frames, of a clip.
+    pub times: Option<i64>,
     /// Rows and columns of patches.
     pub grid: [i64; 2],
     /// Tokens, class tokens included.
@@ -88,15 +90,16 @@ struct Walk {
 }
 
 impl ModelConfig {
-    /// Counts what the model of this config costs for images of `input` = (channels, height, width).
+    /// Counts what the model of this config costs for an image of `input` = (channels, height, width), or a clip.
     ///
     /// # Errors
     /// [`ophidian_core::Error::Config`] if the config is wrong or does not fit the images.
-    pub fn count(&self, input: [i64; 3], classes: i64) -> Result<Summary> {
+    pub fn count(&self, input: impl Into<Input>, classes: i64) -> Result<Summary> {
+        let input = input.into();
         let vs = VarStore::new(Device::Cpu);
         without_values(|| Classifier::new(&vs.root(), self, input, classes))?;
-        let stages = self.stage_counts([input[1], input[2]]);
-        let walks = self.walks(&stages)?;
+        let stages = self.stage_counts(&input);
+        let walks = self.walks(&input, &stages)?;
         let mut shapes: Vec<(String, Vec<i64>)> = vs
             .variables()
             .into_iter()
@@ -124,23 +127,24 @@ impl ModelConfig {
         Ok(Summary { parameters, parts, stages, multiply_adds, scan })
     }
 
-    fn stage_counts(&self, image: [i64; 2]) -> Vec<StageCount> {
-        let (grids, widths) = (self.grids(image), self.widths());
-        let stage = |((grid, channels), blocks): (([i64; 2], i64), i64)| StageCount {
-            grid,
-            tokens: grid[0] * grid[1] + self.pool.class_tokens(grid[0] * grid[1]).len() as i64,
-            channels,
-            blocks,
+    fn stage_counts(&self, input: &Input) -> Vec<StageCount> {
+        let (grids, widths) = (self.grids(input.image), self.widths());
+        let stage = |((grid, channels), blocks): (([i64; 2], i64), i64)| {
+            let times = input.times(self.tubelet);
+            let patches = times.unwrap_or(1) * grid[0] * grid[1];
+            let tokens = patches + self.pool.class_tokens(patches).len() as i64;
+            StageCount { times, grid, tokens, channels, blocks }
         };
         grids.into_iter().zip(widths).zip(self.depths().iter().copied()).map(stage).collect()
     }
 
     /// One entry for each block.
-    fn walks(&self, stages: &[StageCount]) -> Result<Vec<Walk>> {
+    fn walks(&self, input: &Input, stages: &[StageCount]) -> Result<Vec<Walk>> {
         let mut walks = Vec::new();
         for stage in stages {
-            let class_tokens = self.pool.class_tokens(stage.grid[0] * stage.grid[1]);
-            let plans = self.scan.plans(stage.grid, &class_tokens)?;
+            let times = input.times(self.tubelet);
+            let class_tokens = self.pool.class_tokens(times.unwrap_or(1) * stage.grid[0] * stage.grid[1]);
+            let plans = self.scan.plans(&geometry(times, stage.grid), &class_tokens)?;
             for _ in 0..stage.blocks {
                 let plan = &plans[walks.len() % plans.len()];
                 let steps: usize = plan.orders().iter().map(|order| order.len()).sum();
@@ -197,20 +201,15 @@ impl ModelConfig {
     }
 
     /// How often every number of the tensor `name` is multiplied for one image.
-    fn uses(
-        &self,
-        name: &str,
-        place: &Place,
-        input: [i64; 3],
-        stages: &[StageCount],
-        walks: &[Walk],
-    ) -> f64 {
+    fn uses(&self, name: &str, place: &Place, input: Input, stages: &[StageCount], walks: &[Walk]) -> f64 {
         let area = |[h, w]: [i64; 2]| (h * w) as f64;
         let weight = |layers: &[&str]| layers.iter().any(|layer| name.ends_with(&format!(".{layer}.weight")));
         match place {
-            Place::Embedding if weight(&["proj"]) => area(stages[0].grid),
+            Place::Embedding if weight(&["proj"]) => {
+                area(stages[0].grid) * stages[0].times.unwrap_or(1) as f64
+            }
             Place::Embedding if weight(&["conv"]) => {
-                let between = self.stem.between([input[1], input[2]], self.patch_size.sides());
+                let between = self.stem.between(input.image, self.patch_size.sides());
                 if self.stem == StemKind::Patch { 0.0 } else { area(between) }
             }
             Place::Block(stage, block) => {

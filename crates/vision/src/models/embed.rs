@@ -1,10 +1,17 @@
 //! From pixels to tokens.
 
-use ophidian_core::{Error, Result, init::Init};
+use ophidian_core::{
+    Error, Result,
+    init::{Init, Start},
+};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, nn};
 
-use super::{ModelConfig, stem::Stem};
+use super::{
+    Input, ModelConfig,
+    clip::{self, Tubelets},
+    stem::Stem,
+};
 
 /// Where the class token stands, or how tokens are pooled without one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,12 +51,21 @@ impl Pool {
 
 /// Patches, class tokens and position embedding.
 pub(super) struct Embedding {
-    stem: Stem,
+    patches: Patches,
     pool: Pool,
     /// One of (1, 1, d_model) for each class token.
     class_tokens: Vec<Tensor>,
     /// (1, L, d_model), and the grid it is for.
     positions: Option<(Tensor, [i64; 2])>,
+    /// Those of clips.
+    clip: Option<clip::Positions>,
+}
+
+/// From pixels to patches.
+enum Patches {
+    Images(Stem),
+    /// On this grid.
+    Clips(Tubelets, [i64; 2]),
 }
 
 /// What an [`Embedding`] makes of images.
@@ -61,27 +77,34 @@ pub(super) struct Embedded {
 }
 
 impl Embedding {
-    /// For images of `channels` channels that make patches on `grid`.
-    pub fn new(vs: &nn::Path, config: &ModelConfig, channels: i64, grid: [i64; 2]) -> Embedding {
-        let (pool, d_model) = (config.pool, config.widths()[0]);
-        let at = pool.class_tokens(grid[0] * grid[1]);
+    /// For inputs that make patches on `grid`, at every time of a clip.
+    pub fn new(vs: &nn::Path, config: &ModelConfig, input: &Input, grid: [i64; 2]) -> Embedding {
+        let (pool, d_model, times) = (config.pool, config.widths()[0], input.times(config.tubelet));
+        let at = pool.class_tokens(times.unwrap_or(1) * grid[0] * grid[1]);
         let names: &[&str] =
             if at.len() == 2 { &["cls_token_head", "cls_token_tail"] } else { &["cls_token"] };
-        let token = |name: &&str| Init::Normal(0.02).parameter(vs, name, &[1, 1, d_model]);
+        let token = if config.init == Start::NormalInputs { 0.0 } else { 0.02 };
+        let token = |name: &&str| Init::Normal(token).parameter(vs, name, &[1, 1, d_model]);
         let tokens = grid[0] * grid[1] + at.len() as i64;
         Embedding {
-            stem: Stem::new(vs, config, channels),
+            patches: match times {
+                Some(_) => Patches::Clips(Tubelets::new(vs, config, input.channels), grid),
+                None => Patches::Images(Stem::new(vs, config, input.channels)),
+            },
             pool,
             class_tokens: names.iter().take(at.len()).map(token).collect(),
-            positions: config
-                .pos_embed
+            clip: clip::positions(vs, config, input, grid),
+            positions: (config.pos_embed && times.is_none())
                 .then(|| (Init::Normal(0.02).parameter(vs, "pos_embed", &[1, tokens, d_model]), grid)),
         }
     }
 
-    /// Images (B, channels, H, W) to tokens. A position embedding for another grid is interpolated.
+    /// Images (B, channels, H, W) or clips (B, channels, T, H, W) to tokens. A position embedding for another grid is interpolated.
     pub fn forward(&self, images: &Tensor, train: bool) -> Result<Embedded> {
-        let (patches, grid) = self.stem.forward(images, train)?; // (B, M, d_model)
+        let (patches, grid) = match &self.patches {
+            Patches::Images(stem) => stem.forward(images, train)?,
+            Patches::Clips(tubelets, grid) => (tubelets.forward(images)?, *grid),
+        }; // (B, M, d_model)
         let [b, m, d] = patches.size()[..] else {
             return Err(Error::invalid("internal error: patches have no three axes"));
         };
@@ -101,6 +124,10 @@ impl Embedding {
                 let old = self.pool.class_tokens(own[0] * own[1]);
                 tokens.f_add(&resize_positions(positions, *own, grid, (&old, &at))?)?
             }
+            None => tokens,
+        };
+        let tokens = match &self.clip {
+            Some(positions) => tokens.f_add(&positions.forward()?)?,
             None => tokens,
         };
         Ok(Embedded { tokens, patches })

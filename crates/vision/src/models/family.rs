@@ -9,7 +9,7 @@ use ophidian_core::{
 use tch::{Device, nn::VarStore};
 
 use super::{
-    Classifier, ModelConfig,
+    Classifier, Input, ModelConfig,
     run::{Images, Report},
 };
 
@@ -17,8 +17,8 @@ use super::{
 pub struct Translated {
     /// The model.
     pub model: ModelConfig,
-    /// Images of (channels, height, width).
-    pub input: [i64; 3],
+    /// What it reads.
+    pub input: Input,
     /// Classes, 0 for features alone.
     pub classes: i64,
     /// Which of the author's tensors is which of ours.
@@ -34,9 +34,9 @@ pub struct Classifiers {
     pub(super) read: fn(toml::Table) -> Result<Translated>,
     /// Our keys and what the author calls them, for errors.
     pub(super) words: &'static [(&'static str, &'static str)],
-    /// Brings the tensors of older code under the names and shapes of the key map, and leaves out what no forward pass
+    /// With the author's config, brings the tensors of older code under the names and shapes of the key map, and leaves out what no forward pass
     /// reads.
-    pub(super) adapt: fn(Tensors) -> Tensors,
+    pub(super) adapt: fn(&toml::Table, Tensors) -> Result<Tensors>,
 }
 
 impl Classifiers {
@@ -47,10 +47,11 @@ impl Classifiers {
     pub fn translate(&self, table: toml::Table) -> Result<Translated> {
         let translated = (self.read)(table)?;
         translated.model.check().map_err(|error| self.in_their_words(error))?;
-        let [channels, height, width] = translated.input;
-        if translated.input.iter().any(|size| !(1..=1 << 16).contains(size)) {
+        let Input { channels, frames, image: [height, width] } = translated.input;
+        if translated.input.sizes().iter().any(|size| !(1..=1 << 16).contains(size)) {
+            let frames = frames.map_or(String::new(), |frames| format!(", `num_frames` {frames}"));
             let error = format!(
-                "`img_size` is {height}x{width} and `channels` {channels}, expected 1 to {}",
+                "`img_size` is {height}x{width}{frames} and `channels` {channels}, expected 1 to {}",
                 1 << 16
             );
             return Err(self.in_their_words(Error::Config(error)));
@@ -92,8 +93,8 @@ impl Family for Classifiers {
         Ok(Published { keys, variables, model: Box::new(Images { model, report }) })
     }
 
-    fn convert(&self, _config: &toml::Table, weights: Tensors) -> Result<Tensors> {
-        Ok((self.adapt)(weights))
+    fn convert(&self, config: &toml::Table, weights: Tensors) -> Result<Tensors> {
+        (self.adapt)(config, weights)
     }
 }
 

@@ -4,7 +4,7 @@ use ophidian_core::{Error, Result, config};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{ModelConfig, Size};
+use super::{Input, ModelConfig, Size};
 
 /// Name and text of every file of `configs/models`.
 macro_rules! files {
@@ -31,6 +31,12 @@ const FILES: &[(&str, &str)] = files! {
     "plainmamba_l1"
     "plainmamba_l2"
     "plainmamba_l3"
+    "videomamba_tiny_image"
+    "videomamba_small_image"
+    "videomamba_middle_image"
+    "videomamba_tiny_video_f8_k400"
+    "videomamba_small_video_f8_k400"
+    "videomamba_middle_video_f8_k400"
 };
 
 /// A published model.
@@ -43,8 +49,8 @@ pub struct Official {
     pub paper: String,
     /// Where its weights are published.
     pub weights: String,
-    /// (channels, height, width) of its images.
-    pub input: [i64; 3],
+    /// What it reads.
+    pub input: Input,
     /// Its classes.
     pub classes: i64,
     /// Its config.
@@ -61,6 +67,8 @@ struct File {
     paper: String,
     weights: String,
     image_size: Size,
+    /// Of clips.
+    frames: Option<i64>,
     channels: i64,
     classes: i64,
     model: Table,
@@ -85,7 +93,7 @@ pub fn official(name: &str) -> Result<Official> {
         family: file.family,
         paper: file.paper,
         weights: file.weights,
-        input: [file.channels, height, width],
+        input: Input { channels: file.channels, frames: file.frames, image: [height, width] },
         classes: file.classes,
         model: ModelConfig::read(file.model)?,
         authors: file.authors,

@@ -28,7 +28,7 @@ pub const PLAINMAMBA: Classifiers = Classifiers {
         let keys = if ours.check().is_ok() { theirs.keys(&ours) } else { Vec::new() };
         Ok(Translated {
             model: ours,
-            input: [theirs.in_channels, height, width],
+            input: [theirs.in_channels, height, width].into(),
             classes: theirs.num_classes,
             keys,
             report: Report { tokens: true, any_size: true, ..Report::default() },
@@ -251,11 +251,7 @@ impl Config {
             pos_embed: self.with_pos_embed,
             init: Start::Normal,
             // What the released weights were trained with.
-            compat: Compat {
-                unordered_coefficients: true,
-                double_dt_bias: true,
-                ..Compat::default()
-            },
+            compat: Compat { unordered_coefficients: true, double_dt_bias: true, ..Compat::default() },
             ..ModelConfig::default()
         })
     }
@@ -336,7 +332,7 @@ fn batch_norm(keys: &mut Vec<Key>, theirs: &str, ours: &str, channels: i64) {
 }
 
 /// Leaves out how many batches a norm has seen, which nothing reads.
-fn adapt(mut weights: Tensors) -> Tensors {
+fn adapt(_: &toml::Table, mut weights: Tensors) -> Result<Tensors> {
     weights.retain(|name, _| !name.ends_with(".num_batches_tracked"));
-    weights
+    Ok(weights)
 }

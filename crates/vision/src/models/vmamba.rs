@@ -29,7 +29,7 @@ pub const VMAMBA: Classifiers = Classifiers {
         let maps = if theirs.channels_first()? { Maps::ChannelsFirst } else { Maps::ChannelsLast };
         Ok(Translated {
             model: ours,
-            input: [theirs.in_chans, height, width],
+            input: [theirs.in_chans, height, width].into(),
             classes: theirs.num_classes,
             keys,
             report: Report { maps: Some(maps), any_size: true, ..Report::default() },
@@ -362,7 +362,7 @@ fn downsample_keys(
 
 /// The names of older checkpoints, as the authors' own loader renames them, and linear maps that were kept as 1x1
 /// convolutions.
-fn adapt(weights: Tensors) -> Tensors {
+fn adapt(_: &toml::Table, weights: Tensors) -> Result<Tensors> {
     let rename = |name: String| {
         for (old, new) in [
             ("patch_embed.proj.", "patch_embed.0."),
@@ -377,16 +377,14 @@ fn adapt(weights: Tensors) -> Tensors {
         name.replace(".ln_1.", ".norm.").replace(".self_attention.", ".op.")
     };
     let linear = ["in_proj.weight", "out_proj.weight", "fc1.weight", "fc2.weight", "reduction.weight"];
-    weights
-        .into_iter()
-        .map(|(name, tensor)| {
-            let tensor = match tensor.size()[..] {
-                [rows, columns, 1, 1] if linear.iter().any(|part| name.ends_with(part)) => {
-                    tensor.reshape([rows, columns])
-                }
-                _ => tensor,
-            };
-            (rename(name), tensor)
-        })
-        .collect()
+    let renamed = weights.into_iter().map(|(name, tensor)| {
+        let tensor = match tensor.size()[..] {
+            [rows, columns, 1, 1] if linear.iter().any(|part| name.ends_with(part)) => {
+                tensor.reshape([rows, columns])
+            }
+            _ => tensor,
+        };
+        (rename(name), tensor)
+    });
+    Ok(renamed.collect())
 }

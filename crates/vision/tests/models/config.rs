@@ -1,6 +1,6 @@
 //! The `[model]` table: defaults, errors, and the models it describes.
 
-use ophidian_core::{Error, adapter::Model};
+use ophidian_core::{Error, adapter::Model, data::Sample, ops::Orders, rng};
 use ophidian_vision::models::{self, ModelConfig, resize_positions};
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
@@ -200,4 +200,40 @@ fn position_embeddings_are_resized() {
     assert!(resize_positions(&from, [4, 4], [8, 8], (&[12], &[12])).is_err());
     assert!(resize_positions(&from, [4, 6], [8, 8], (&[12], &[])).is_err());
     assert!(ModelConfig::read(table("")).is_ok());
+}
+
+/// A random scan of the sample's own is drawn by the planner, and the model walks along it.
+#[test]
+fn a_scan_is_drawn_for_every_sample() {
+    let _guard = seeded(11);
+    let text = "d_model = 16\ndepth = 3\npatch_size = 4\npool = 'middle'\n\
+                scan = ['row | bidirectional', '[row, random( seed = sample )] | window(2) of row']";
+    let error = refused(text, &[1, 16, 16]);
+    assert!(error.contains("`scan`"), "{error}");
+    let text = text.replace(" | window(2) of row", "");
+    let (_, model) = build(&text, &[1, 16, 16]).unwrap();
+    let planner = model.planner().unwrap();
+    let sample = Sample { input: vec![], label: 0 };
+    let draw = |key: u64| planner.plans(&sample, &mut rng::stream(&[key])).unwrap();
+    assert_eq!(draw(1), draw(1));
+    assert_ne!(draw(1), draw(2));
+    let made = draw(1);
+    assert_eq!((made.len(), made[0].tokens(), made[0].directions()), (1, 17, 2));
+    assert_eq!(made[0].orders()[0].index(), (0..17).collect::<Vec<i32>>(), "a row is a row");
+
+    let images = Tensor::randn([2, 1, 16, 16], (Kind::Float, Device::Cpu));
+    let along = |keys: &[u64]| {
+        let plans: Vec<_> = keys.iter().map(|key| draw(*key).remove(0)).collect();
+        model.forward_along(&images, &[Orders::per_sample(&plans).unwrap()], false).unwrap()
+    };
+    let (a, b) = (along(&[1, 2]), along(&[1, 3]));
+    assert!(crate::relative(&a.get(0), &b.get(0)) < 1e-6);
+    assert!(crate::relative(&a.get(1), &b.get(1)) > 1e-6);
+    // Without plans, and with too many.
+    assert!(model.forward_along(&images, &[], false).unwrap().equal(&model.forward(&images, false).unwrap()));
+    let two = [Orders::identity(17, 2), Orders::identity(17, 2)];
+    assert!(model.forward_along(&images, &two, false).unwrap_err().to_string().contains("expected 1"));
+    let (_, still) = build("depth = 1\nscan = 'random(seed=3)'", &[1, 16, 16]).unwrap();
+    assert!(still.planner().is_none());
+    assert!(still.forward_along(&images, &two, false).is_err());
 }

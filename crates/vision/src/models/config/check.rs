@@ -3,7 +3,7 @@
 use ophidian_core::{Error, Result, layers::DownsampleKind, mixer::ConvPlace};
 
 use super::{ModelConfig, PerStage};
-use crate::models::{rope::Rope, stem::StemKind};
+use crate::models::{Input, rope::Rope, stem::StemKind};
 
 /// Largest model that is built: a config with a few zeros too many is an error and not an attempt to
 /// allocate.
@@ -48,9 +48,13 @@ impl ModelConfig {
         }
         let blocks = self.blocks();
         if let Some(block) = self.local_conv.iter().find(|block| !(0..blocks).contains(*block)) {
-            return wrong("local_conv", format!("{block} among others"), &format!("blocks 0 to {}", blocks - 1));
+            return wrong(
+                "local_conv",
+                format!("{block} among others"),
+                &format!("blocks 0 to {}", blocks - 1),
+            );
         }
-        self.scan.patterns()?;
+        self.scan.check()?;
         self.check_parts()?;
         self.check_size()
     }
@@ -64,7 +68,11 @@ impl ModelConfig {
             return wrong("depth", &self.depth, "0 to 4096 blocks");
         }
         if matches!(&self.d_model, PerStage::Each(widths) if widths.len() != stages) {
-            return wrong("d_model", &self.d_model, &format!("one number, or one for each of {stages} stages"));
+            return wrong(
+                "d_model",
+                &self.d_model,
+                &format!("one number, or one for each of {stages} stages"),
+            );
         }
         for width in self.widths() {
             if !(1..=1 << 20).contains(&width) {
@@ -83,6 +91,7 @@ impl ModelConfig {
         }
         for (key, found, low, high) in [
             ("stride", self.stride, 1, 4096),
+            ("tubelet", self.tubelet, 1, 4096),
             ("rope_grid", self.rope_grid, 0, 1 << 20),
             ("stem_convs", self.stem_convs, 0, 64),
         ] {
@@ -95,11 +104,19 @@ impl ModelConfig {
         }
         if patch[0] != patch[1] || patch[0] % 2 != 0 {
             let found = format!("{patch:?}");
-            return wrong("patch_size", found, &format!("an even square for `stem = \"{}\"`", self.stem.name()));
+            return wrong(
+                "patch_size",
+                found,
+                &format!("an even square for `stem = \"{}\"`", self.stem.name()),
+            );
         }
         if self.stride != patch[0] {
             let stem = self.stem.name();
-            return wrong("stride", self.stride, &format!("the patch's {} for `stem = \"{stem}\"`", patch[0]));
+            return wrong(
+                "stride",
+                self.stride,
+                &format!("the patch's {} for `stem = \"{stem}\"`", patch[0]),
+            );
         }
         if self.stem == StemKind::Overlap && self.widths()[0] < 2 {
             return wrong("d_model", &self.d_model, "at least 2 for `stem = \"overlap\"`");
@@ -139,7 +156,7 @@ impl ModelConfig {
                 d * (3.0 * inner + 2.0 * self.mlp_ratio * d) + inner * (2.0 * rank + 3.0 * states + taps);
             total += *depth as f64 * block + 9.0 * d * d;
         }
-        total += self.widths()[0] as f64 * (patch[0] * patch[1]) as f64;
+        total += self.widths()[0] as f64 * (self.tubelet * patch[0] * patch[1]) as f64;
         if total > MAX_PARAMETERS {
             return Err(Error::Config(format!(
                 "d_model = {}, depth = {} and expand = {} make a model of about {total:.0e} parameters, expected at \
@@ -148,6 +165,50 @@ impl ModelConfig {
             )));
         }
         Ok(())
+    }
+
+    /// Checks that the model can read clips, or images, as they are.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the part that knows no time, or what only clips have.
+    pub(in crate::models) fn check_frames(&self, input: &Input) -> Result<()> {
+        if input.frames.is_none() {
+            return match self.tubelet {
+                1 => Ok(()),
+                other => wrong("tubelet", other, "1 for images, or clips of frames"),
+            };
+        }
+        let flat = if self.rope != Rope::None {
+            "`rope`"
+        } else if self.stages() > 1 {
+            "a list for `depth`"
+        } else if self.stem != StemKind::Patch || self.patch_norm {
+            "`stem` (but \"patch\") and `patch_norm`"
+        } else if self.conv == ConvPlace::Grid || self.step_embedding || !self.local_conv.is_empty() {
+            "`conv = \"grid\"`, `step_embedding` and `local_conv`"
+        } else if self.coarse.is_some() || self.cascade > 1 {
+            "`coarse` and `cascade`"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Config(format!(
+            "{flat}: for images, which have rows and columns alone, and not for clips of frames"
+        )))
+    }
+
+    /// Checks that groups of `tubelet` frames make up a clip.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the numbers that do not fit and what would.
+    pub fn tile_frames(&self, frames: i64) -> Result<()> {
+        if frames % self.tubelet == 0 {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "`model.tubelet` is {}, which does not divide clips of {frames} frames; choose another, or clips of {} frames",
+            self.tubelet,
+            (frames / self.tubelet + 1) * self.tubelet
+        )))
     }
 
     /// Checks that patches tile an image of (rows, columns) pixels and that every stage has tokens, and returns the

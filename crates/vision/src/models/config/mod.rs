@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{embed::Pool, official, rope::Rope, stem::StemKind};
 
 pub use values::{PerStage, Scans, Size};
+pub(super) use values::{plan, reseeded};
 
 documented! {
 /// A vision backbone with a classifying head: patches, Mamba-1 blocks along scan patterns in one stage or several,
@@ -27,6 +28,8 @@ pub struct ModelConfig {
     pub patch_size: Size,
     /// Pixels from one patch to the next; smaller than the patch they overlap. 0 stands for the patch's rows.
     pub stride: i64,
+    /// Frames of a patch, where the inputs are clips; 1 for images.
+    pub tubelet: i64,
     /// How pixels become patches: "patch" (one convolution), "overlap" (two 3x3 convolutions that overlap, a norm and
     /// GELU between them: VMamba) or "conv" (a 7x7 convolution of stride 2, batch norm, ReLU, then patches: PlainMamba).
     pub stem: StemKind,
@@ -68,8 +71,8 @@ pub struct ModelConfig {
     pub conv_bias: bool,
     /// Biases in the mixer's input and output projections.
     pub bias: bool,
-    /// Scan pattern over the grid of patches (`ophidian scan list`); a list gives block i pattern i modulo
-    /// its length.
+    /// Scan pattern over the grid of patches (`ophidian scan list`), which has three axes where the inputs are clips; a
+    /// list gives block i pattern i modulo its length. `random(seed=sample)` is drawn anew for every sample and epoch.
     pub scan: Scans,
     /// What each direction has for itself: "own" (everything), "shared" (nothing), "decay" (A alone, as Vim
     /// v1).
@@ -119,7 +122,7 @@ pub struct ModelConfig {
     /// What the head reads: a class token at "middle", "head" or "end" or at "both" ends, or, without a
     /// class token, "mean", "last", "max" (of the logits) or "all" tokens.
     pub pool: Pool,
-    /// A learned position embedding.
+    /// A learned position embedding; for clips the sum of one for the place and one for the time.
     pub pos_embed: bool,
     /// Rotary position embedding before every block: "none", on the block's "hidden" input, or on the
     /// "residual" too.
@@ -127,7 +130,8 @@ pub struct ModelConfig {
     /// Patches per side that the rotary embedding's positions are stretched to; 0 for the image's own.
     pub rope_grid: i64,
     /// Where weights start from: "fan-in" (uniform by the number of inputs, branches scaled down by depth: Mamba, Vim)
-    /// or "normal" (deviation 0.02, convolutions as PyTorch's: VMamba, PlainMamba).
+    /// or "normal" (deviation 0.02, convolutions as PyTorch's: VMamba, PlainMamba), or "normal-inputs" (the same but for
+    /// the last weights of branches, with step sizes and class tokens from 0: VideoMamba).
     pub init: Start,
     /// What released code does differently from its paper, by name; needed for the authors' weights alone.
     pub compat: Compat,
@@ -140,6 +144,7 @@ impl Default for ModelConfig {
         ModelConfig {
             patch_size: Size::Square(4),
             stride: 0,
+            tubelet: 1,
             stem: StemKind::Patch,
             stem_convs: 0,
             patch_norm: false,

@@ -78,25 +78,62 @@ impl Scans {
         }
     }
 
-    pub(super) fn patterns(&self) -> Result<Vec<Pattern>> {
-        let texts = self.texts();
-        if texts.is_empty() {
+    /// Checks that each is a pattern.
+    ///
+    /// # Errors
+    /// [`Error::Config`] of one that is not, or if there is none.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.texts().is_empty() {
             return Err(Error::Config("`scan` is an empty list, expected at least one pattern".into()));
         }
-        let parse = |text: &String| {
-            text.parse().map_err(|error: ophidian_scan::Error| Error::Config(format!("`scan`: {error}")))
-        };
-        texts.iter().map(parse).collect()
+        self.texts().iter().try_for_each(|text| pattern(text, 0).map(drop))
     }
 
-    /// The plans that the blocks take in turn, over the patches of `grid` with class tokens at
+    /// The plans that the blocks take in turn, over patches that lie as `geometry` says, with class tokens at
     /// `class_tokens`.
-    pub(in crate::models) fn plans(&self, grid: [i64; 2], class_tokens: &[i64]) -> Result<Vec<Plan>> {
-        let geometry = Geometry::Grid2 { height: grid[0] as usize, width: grid[1] as usize };
-        let plan = |pattern: &Pattern| {
-            let plan = pattern.plan(&geometry)?;
-            class_tokens.iter().try_fold(plan, |plan, at| Ok(plan.insert_token(*at as usize)?))
-        };
-        self.patterns()?.iter().map(plan).collect()
+    pub(in crate::models) fn plans(&self, geometry: &Geometry, class_tokens: &[i64]) -> Result<Vec<Plan>> {
+        self.texts().iter().map(|text| plan(text, 0, geometry, class_tokens)).collect()
     }
+}
+
+/// The plan of the pattern `text` over patches that lie as `geometry` says, with class tokens at `class_tokens`.
+/// `seed` is that of a sample.
+///
+/// # Errors
+/// [`Error::Config`] of a text that is no pattern; a pattern that does not suit the geometry.
+pub(in crate::models) fn plan(
+    text: &str,
+    seed: u64,
+    geometry: &Geometry,
+    class_tokens: &[i64],
+) -> Result<Plan> {
+    let plan = pattern(text, seed)?.plan(geometry)?;
+    class_tokens.iter().try_fold(plan, |plan, at| Ok(plan.insert_token(*at as usize)?))
+}
+
+/// The pattern of `text`, drawn with `seed` where that is the sample's.
+fn pattern(text: &str, seed: u64) -> Result<Pattern> {
+    let text = reseeded(text, seed).unwrap_or_else(|| text.to_owned());
+    text.parse().map_err(|error: ophidian_scan::Error| Error::Config(format!("`scan`: {error}")))
+}
+
+/// `text` with `seed` in the place of every `seed=sample`, if there is one: a random scan drawn anew for every sample.
+pub(in crate::models) fn reseeded(text: &str, seed: u64) -> Option<String> {
+    let (mut found, mut out, mut rest) = (false, String::new(), text);
+    while let Some(end) = rest.find("seed").map(|at| at + "seed".len()) {
+        let (before, after) = rest.split_at(end);
+        let value = after.trim_start().strip_prefix('=').map(str::trim_start);
+        out.push_str(before);
+        rest = match value.and_then(|value| value.strip_prefix("sample")) {
+            Some(after) => {
+                found = true;
+                // 63 bits, as the seeds of patterns are.
+                out.push_str(&format!("={}", seed >> 1));
+                after
+            }
+            None => after,
+        };
+    }
+    out.push_str(rest);
+    found.then_some(out)
 }
