@@ -41,7 +41,7 @@ fn a_shown_model_is_a_config_that_train_takes() {
         "56x56",
         "14x14",
         "patch embedding",
-        "# FLOPs of one image",
+        "# FLOPs of one input",
         "vssm1_tiny_0230s_ckpt_epoch_264.pth",
         "\"forward_type\":\"v05_noz\"",
         "--family vmamba",

@@ -24,8 +24,8 @@ pub fn without_values<T>(build: impl FnOnce() -> T) -> T {
     build()
 }
 
-/// Whether parameters are being made without values.
-pub(crate) fn values_wanted() -> bool {
+/// Whether parameters are being filled, which they are unless [`without_values`] runs.
+pub fn values_wanted() -> bool {
     !WITHOUT_VALUES.get()
 }
 

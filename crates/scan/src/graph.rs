@@ -27,10 +27,16 @@ impl Graph {
     pub fn packed(edges: Vec<[u32; 2]>, starts: Vec<usize>) -> Result<Graph> {
         let nodes = starts.last().copied().unwrap_or(0);
         if starts.first() != Some(&0) || nodes == 0 || !starts.windows(2).all(|pair| pair[0] < pair[1]) {
-            return Err(Error::Plan(format!("the nodes of the graphs start at {starts:?}, expected at least one each")));
+            return Err(Error::Plan(format!(
+                "the nodes of the graphs start at {starts:?}, expected at least one each"
+            )));
         }
         if let Some(i) = edges.iter().position(|edge| edge.iter().any(|&node| node as usize >= nodes)) {
-            return Err(Error::Plan(format!("edge {i} is {:?}, but {nodes} nodes are numbered 0 to {}", edges[i], nodes - 1)));
+            return Err(Error::Plan(format!(
+                "edge {i} is {:?}, but {nodes} nodes are numbered 0 to {}",
+                edges[i],
+                nodes - 1
+            )));
         }
         let graph = |node: u32| starts.partition_point(|&start| start <= node as usize);
         if let Some(i) = edges.iter().position(|&[from, to]| graph(from) != graph(to)) {

@@ -41,9 +41,13 @@ impl Adapter for Vision {
     }
 
     fn check(&self, data: &toml::Table, model: &toml::Table) -> Result<()> {
-        let (height, width) = Data::read(data.clone())?.input_size()?;
-        models::ModelConfig::read(model.clone())?.tile([height as i64, width as i64])?;
-        Ok(())
+        let (data, model) = (Data::read(data.clone())?, models::ModelConfig::read(model.clone())?);
+        let (height, width) = data.input_size()?;
+        model.tile([height as i64, width as i64])?;
+        match &data.video {
+            Some(video) if data.format.is_video() => model.tile_frames(video.frames as i64),
+            _ => Ok(()),
+        }
     }
 
     fn data_keys(&self) -> Vec<KeyDoc> {

@@ -191,8 +191,9 @@ impl Data {
     /// Every key with its default and what it means.
     pub fn keys() -> Vec<KeyDoc> {
         let mut keys = KeyDoc::of(&Data::default(), Data::DOCS);
-        keys.retain(|key| key.key != "augment");
+        keys.retain(|key| key.key != "augment" && key.key != "video");
         keys.extend(KeyDoc::within("augment", KeyDoc::of(&Augment::default(), Augment::DOCS)));
+        keys.extend(KeyDoc::within("video", KeyDoc::of(&Video::default(), Video::DOCS)));
         keys
     }
 

@@ -262,7 +262,7 @@ impl Orders {
 
     /// The tokens visited at step `step` of all samples and directions, in this order; negative for none.
     pub fn visited(&self, step: usize) -> Vec<i32> {
-        self.0.table.iter().skip(step).step_by(self.0.steps.max(1)).copied().collect()
+        self.table.table.iter().skip(step).step_by(self.table.steps.max(1)).copied().collect()
     }
 
     /// L.

@@ -7,8 +7,8 @@ use ophidian_core::{
     adapter::{Model, Planner},
     backbone::{Backbone, Between, Stage},
     block::{Block, BlockConfig},
-    init::{Init, Start, no_weight_decay},
-    layers::{Downsample, Linear, LocalConv, Norm},
+    init::{Init, Start, no_weight_decay, values_wanted},
+    layers::{Downsample, Kernel, Linear, LocalConv, Norm},
     mixer::Mamba1,
     ops::Orders,
 };
@@ -16,6 +16,7 @@ use tch::{Kind, Tensor, nn};
 
 use super::{
     Input, ModelConfig,
+    config::plan,
     drawn::Drawn,
     embed::{Embedding, Pool},
     input::geometry,
@@ -62,8 +63,15 @@ impl Layout {
                 )));
             }
             let plans = config.scan.plans(&geometry(times, at), &class_tokens)?;
-            let placed = |plan| placed(Orders::new(plan), times, at, &class_tokens);
-            let distinct: Vec<Orders> = plans.iter().map(placed).collect();
+            let coarse = coarse(config, times, at)?;
+            let written = config.written_as.iter().map(|text| plan(text, 0, &geometry(times, at), &[]));
+            let written = written.map(|plan| Ok(Orders::new(&plan?))).collect::<Result<Vec<_>>>()?;
+            let placed = |plan| {
+                let orders = placed(Orders::new(plan), times, at, &class_tokens);
+                let orders = written.iter().try_fold(orders, |orders, other| orders.written_as(other))?;
+                Ok(coarse.iter().fold(orders, |orders, coarse| orders.with_coarse(coarse.clone())))
+            };
+            let distinct = plans.iter().map(placed).collect::<Result<Vec<Orders>>>()?;
             let first = orders.len();
             orders.extend((first..first + *depth as usize).map(|i| distinct[i % distinct.len()].clone()));
         }
@@ -74,6 +82,14 @@ impl Layout {
     fn plane(&self) -> [i64; 2] {
         [self.times.unwrap_or(1) * self.grid[0], self.grid[1]]
     }
+}
+
+/// The orders of the coarser map of a grid, if the mixers read one.
+fn coarse(config: &ModelConfig, times: Option<i64>, grid: [i64; 2]) -> Result<Option<Orders>> {
+    let (Some(coarse), Some(text)) = (config.coarse, &config.coarse_scan) else { return Ok(None) };
+    let low = Kernel::around(1, 1, coarse.taps, coarse.stride).output(grid);
+    let plan = plan(text, 0, &geometry(times, low), &[])?;
+    Ok(Some(placed(Orders::new(&plan), times, low, &[])))
 }
 
 /// Orders that know where their tokens lie, unless there are class tokens, which lie nowhere.
@@ -139,7 +155,7 @@ impl Classifier {
             .transpose()?;
         let d_model = config.last_width();
         let backbone = backbone(vs, config, &layout.orders)?;
-        if config.init == Start::NormalInputs {
+        if config.init == Start::NormalInputs && values_wanted() {
             start_normal(vs, config.blocks());
         }
         Ok(Classifier {

@@ -17,7 +17,13 @@ mod videomamba;
 mod vim;
 mod vmamba;
 
-use ophidian_core::{Error, Result, adapter::Model, config::KeyDoc, published::Family};
+use ophidian_core::{
+    Error, Result,
+    adapter::Model,
+    config::KeyDoc,
+    mixer::{Coarse, Compat},
+    published::Family,
+};
 use tch::nn;
 
 pub use classifier::Classifier;
@@ -49,6 +55,9 @@ pub fn keys() -> Vec<KeyDoc> {
     };
     let mut keys = vec![base];
     keys.extend(KeyDoc::of(&ModelConfig::default(), ModelConfig::DOCS));
+    keys.extend(KeyDoc::within("compat", KeyDoc::of(&Compat::default(), Compat::DOCS)));
+    // It is absent by default, so its keys have none.
+    keys.extend(KeyDoc::within("coarse", KeyDoc::of(&toml::Table::new(), Coarse::DOCS)));
     keys
 }
 

@@ -139,6 +139,8 @@ struct Forward {
     gate: bool,
     out_norm: bool,
     scan: &'static str,
+    /// Rows, then columns.
+    cascade: bool,
 }
 
 impl Forward {
@@ -146,11 +148,11 @@ impl Forward {
         let unsupported = |why: &str| {
             Err(Error::Config(format!(
                 "`forward_type` is \"{text}\", {why}: not supported; expected \"v0\", \"v01\" to \"v05\", \"v2\", \
-                 \"v3\", \"v051d\", \"v052d\" or \"v052d3\", maybe followed by \"_onnone\", \"_noz\" and \"_no32\""
+                 \"v3\", \"v051d\", \"v052d\", \"v052d3\" or \"v052dc\", maybe followed by \"_onnone\", \"_noz\" and \"_no32\""
             )))
         };
         if matches!(text, "v0" | "v0seq") {
-            return Ok(Forward { first: true, gate: true, out_norm: true, scan: CROSS });
+            return Ok(Forward { first: true, gate: true, out_norm: true, scan: CROSS, cascade: false });
         }
         // In the order in which they take the text apart; _no32 concerns half precision alone.
         let rest = text.strip_suffix("_no32").unwrap_or(text);
@@ -166,16 +168,24 @@ impl Forward {
             "v01" | "v02" | "v03" | "v04" | "v05" | "v2" | "v3" => CROSS,
             "v051d" | "v31d" => "[row, row, row, row]",
             "v052d" | "v32d" => "[row, row, row | reverse, row | reverse]",
-            "v052d3" => "vmamba/rot90",
+            "v052d3" => "row | rotations",
+            "v052dc" | "v32dc" => CASCADE,
             _ if rest.contains("_on") => return unsupported("with another norm on the scan's result"),
             _ => return unsupported("another mixer"),
         };
-        Ok(Forward { first: false, gate, out_norm, scan })
+        Ok(Forward { first: false, gate, out_norm, scan, cascade: scan == CASCADE })
     }
 }
 
 /// Rows, columns, and both from the end.
 const CROSS: &str = "cross";
+
+/// Every row by itself, there and back, then every column.
+const CASCADE: &str = "[row | segment(row), row | reverse | segment(row), column | segment(column), \
+                       column | reverse | segment(column)]";
+
+/// As released: what a line of the cascade makes from its end to its start is not turned back.
+const CASCADE_WRITTEN: &str = "[row, row | mirror(rows), column, column | mirror(columns)]";
 
 impl Config {
     /// Whether their maps are (B, channels, h, w); norms are over channels either way.
@@ -243,6 +253,8 @@ impl Config {
             conv_bias,
             bias: false,
             scan: Scans::One(forward.scan.into()),
+            cascade: if forward.cascade { 2 } else { 1 },
+            written_as: forward.cascade.then(|| CASCADE_WRITTEN.into()),
             parameters: Parameters::Own,
             merge: Merge::Sum,
             gate: forward.gate,

@@ -7,13 +7,14 @@ pub mod motions;
 
 use std::{cmp::Ordering, path::PathBuf};
 
-use ophidian_core::{Error, Result, rng::Rng};
+use ophidian_core::{Error, Result, documented, rng::Rng};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 /// Most frames that a model is given at once, and most from one to the next.
 const MAX_FRAMES: usize = 1024;
 
+documented! {
 /// The table `[data.video]`: which frames of a clip the model sees. For the formats "video" and "motions".
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -34,6 +35,7 @@ pub struct Video {
     /// The same of the clips to evaluate on. Without it, some of `train_list` are held out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_list: Option<PathBuf>,
+}
 }
 
 /// What is done with a clip that is too short.

@@ -196,9 +196,9 @@ impl Mamba1 {
         }
         let Some(y) = sum else { return Err(Error::invalid("a coarse map of no direction")) };
         let (b, d) = (x.size()[0], self.config.d_inner());
-        let map = y.f_view([-1, low_rows, low_columns, d])?.permute([0, 3, 1, 2]);
+        let map = y.f_view([b, low_rows, low_columns, d])?.permute([0, 3, 1, 2]);
         let map = map.f_upsample_bilinear2d([*rows, *columns], false, None, None)?;
-        Ok(map.permute([0, 2, 3, 1]).f_reshape([b, -1, 1, d])?)
+        Ok(map.permute([0, 2, 3, 1]).f_reshape([b, rows * columns, 1, d])?)
     }
 
     /// x and z (B, L, 1 or K, D) of the tokens.
@@ -207,9 +207,9 @@ impl Mamba1 {
         let xz = self.in_proj.forward(&tokens.f_unsqueeze(2)?)?;
         let (b, l) = (xz.size()[0], xz.size()[1]);
         if !self.config.gate {
-            return Ok((xz.f_view([b, l, -1, d])?, None));
+            return Ok((xz.f_view([b, l, xz.size()[2..].iter().product::<i64>() / d, d])?, None));
         }
-        let mut xz = xz.f_view([b, l, -1, 2 * d])?;
+        let mut xz = xz.f_view([b, l, xz.size()[2..].iter().product::<i64>() / (2 * d), 2 * d])?;
         if self.config.compat.mirrored_channels {
             xz = compat::mirrored(&xz, self.config.directions)?;
         }
@@ -293,12 +293,13 @@ impl Projection {
 
     /// Of `scale * x`.
     fn forward_scaled(&self, x: &Tensor, scale: f64) -> Result<Tensor> {
-        let (b, l) = (x.size()[0], x.size()[1]);
+        let (b, l, width) = (x.size()[0], x.size()[1], x.size()[2..].iter().product::<i64>());
         match self {
-            Projection::Dense(linear) if scale == 1.0 => linear.forward(&x.f_reshape([b, l, 1, -1])?),
-            Projection::Dense(linear) => linear.forward_scaled(&x.f_reshape([b, l, 1, -1])?, scale),
+            Projection::Dense(linear) if scale == 1.0 => linear.forward(&x.f_reshape([b, l, 1, width])?),
+            Projection::Dense(linear) => linear.forward_scaled(&x.f_reshape([b, l, 1, width])?, scale),
             Projection::Grouped { weight, bias } => {
-                let y = project(&x.f_reshape([b, l, weight.size()[0], -1])?, weight)?;
+                let groups = weight.size()[0];
+                let y = project(&x.f_reshape([b, l, groups, width / groups.max(1)])?, weight)?;
                 Ok(match bias {
                     Some(bias) => y.f_add(bias)?,
                     None => y,

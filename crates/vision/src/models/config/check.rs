@@ -2,7 +2,9 @@
 
 use ophidian_core::{Error, Result, layers::DownsampleKind, mixer::ConvPlace};
 
-use super::{ModelConfig, PerStage};
+use ophidian_scan::Geometry;
+
+use super::{ModelConfig, PerStage, plan};
 use crate::models::{Input, rope::Rope, stem::StemKind};
 
 /// Largest model that is built: a config with a few zeros too many is an error and not an attempt to
@@ -128,12 +130,28 @@ impl ModelConfig {
     fn check_parts(&self) -> Result<()> {
         let fail = |text: &str| Err(Error::Config(text.into()));
         let class_token = !self.pool.class_tokens(1).is_empty();
-        let grid = self.conv == ConvPlace::Grid || self.step_embedding || !self.local_conv.is_empty();
+        let grid = self.written_as.is_some()
+            || self.conv == ConvPlace::Grid
+            || self.step_embedding
+            || !self.local_conv.is_empty();
         if class_token && (grid || self.stages() > 1) {
             return fail(
                 "a class token does not lie on the grid that `conv = \"grid\"`, `step_embedding`, `local_conv` and \
                  stages need; choose a `pool` without one, such as \"mean\"",
             );
+        }
+        if let Some(text) = &self.written_as {
+            plan(text, 0, &Geometry::Grid2 { height: 2, width: 2 }, &[]).map(drop)?;
+        }
+        match (&self.coarse, &self.coarse_scan) {
+            (Some(_), None) => {
+                return fail("missing key `coarse_scan`: the pattern of the directions of `coarse`");
+            }
+            (None, Some(_)) => return fail("`coarse_scan` is set, but `coarse` is not"),
+            (_, Some(text)) => {
+                plan(text, 0, &Geometry::Grid2 { height: 2, width: 2 }, &[]).map(drop)?;
+            }
+            (None, None) => {}
         }
         if self.stages() > 1 && self.rope != Rope::None {
             return fail("`rope` is for one stage; choose \"none\", or one number for `depth`");

@@ -74,6 +74,10 @@ pub struct ModelConfig {
     /// Scan pattern over the grid of patches (`ophidian scan list`), which has three axes where the inputs are clips; a
     /// list gives block i pattern i modulo its length. `random(seed=sample)` is drawn anew for every sample and epoch.
     pub scan: Scans,
+    /// Pattern by which results are put back, where it is not the one that tokens are visited by (VMamba's cascade2d as
+    /// released).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub written_as: Option<String>,
     /// What each direction has for itself: "own" (everything), "shared" (nothing), "decay" (A alone, as Vim
     /// v1).
     pub parameters: Parameters,
@@ -96,6 +100,9 @@ pub struct ModelConfig {
     /// Further directions over a coarser map (MSVMamba); none if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coarse: Option<Coarse>,
+    /// Scan pattern of those directions, over the coarser map.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coarse_scan: Option<String>,
     /// Blocks (from 0) behind which a depthwise 3x3 convolution with batch norm and GELU stands (PlainMamba-L1).
     pub local_conv: Vec<i64>,
     /// Blocks 2i and 2i+1 read the same tokens and add up (Vim's if_bidirectional).
@@ -165,6 +172,7 @@ impl Default for ModelConfig {
             conv_bias: mixer.conv_bias,
             bias: mixer.bias,
             scan: Scans::One("bidirectional".into()),
+            written_as: None,
             parameters: mixer.parameters,
             merge: mixer.merge,
             gate: mixer.gate,
@@ -174,6 +182,7 @@ impl Default for ModelConfig {
             step_embedding: mixer.step_embedding,
             cascade: mixer.stages,
             coarse: mixer.coarse,
+            coarse_scan: None,
             local_conv: Vec::new(),
             layer_pairs: false,
             norm: NormKind::Rms,
