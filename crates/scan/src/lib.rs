@@ -8,15 +8,22 @@ mod error;
 mod files;
 mod geometry;
 mod graph;
+mod merge;
 mod order;
 mod pattern;
 mod plan;
 mod points;
+mod stats;
 
 pub use error::{Error, Result, SyntaxError};
 pub use geometry::{Geometry, MAX_DIRECTIONS, MAX_STEPS};
 pub use graph::Graph;
+pub use merge::Merge;
 pub use order::{Blank, Order, Summary};
-pub use pattern::{Args, Entry, Kind, Modifier, Param, Pattern, Rule, Value, entries, register};
+pub use pattern::{
+    Args, Entry, Kind, Modifier, Param, Parameters, Pattern, Published, Rule, Schedule, Shape, System, Value, entries,
+    published, register,
+};
 pub use plan::Plan;
 pub use points::Points;
+pub use stats::{Spread, Stats, stats};

@@ -3,7 +3,9 @@
 mod curves;
 mod modifiers;
 mod parse;
+mod published;
 mod registry;
+mod select;
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,6 +13,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use published::{Parameters, Published, Schedule, Shape, System, published};
 pub use registry::{Args, Entry, Kind, Param, Value, entries, register};
 
 use crate::geometry::{MAX_DIRECTIONS, MAX_STEPS};

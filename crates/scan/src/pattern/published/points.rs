@@ -1,0 +1,5 @@
+//! Points and graphs.
+
+use super::Published;
+
+pub(super) static TABLE: &[Published] = &[];
