@@ -17,6 +17,6 @@ pub use error::{Error, Result, SyntaxError};
 pub use geometry::{Geometry, MAX_DIRECTIONS, MAX_STEPS};
 pub use graph::Graph;
 pub use order::{Blank, Order, Summary};
-pub use pattern::{Args, Entry, Kind, Modifier, Param, Pattern, Rule, Value, entries, register};
+pub use pattern::{Args, Entry, Kind, Modifier, Param, Pattern, Real, Rule, Value, entries, register};
 pub use plan::Plan;
 pub use points::Points;

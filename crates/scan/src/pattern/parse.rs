@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::registry::{Accepts, Entry, Make, entries, find};
+use super::registry::{Accepts, Entry, Make, Real, entries, find};
 use super::{Args, Call, Kind, Node, Param, Pattern, Value};
 use crate::{SyntaxError, files::Format};
 
@@ -330,10 +330,18 @@ impl<'a> Parser<'a> {
         match first {
             Some('"' | '\'') => self.quoted(),
             Some('-' | '0'..='9') => {
-                let digits = self.text[start + 1..].bytes().take_while(u8::is_ascii_digit).count();
-                self.at = start + 1 + digits;
+                let digits = |from: usize| {
+                    from + self.text[from..].bytes().take_while(u8::is_ascii_digit).count()
+                };
+                let whole = digits(start + 1);
+                self.at = if self.text[whole..].starts_with('.') { digits(whole + 1) } else { whole };
                 let span = start..self.at;
                 let text = &self.text[span.clone()];
+                if self.at > whole {
+                    let real = text.parse().ok().and_then(Real::new).map(Value::Real);
+                    let wrong = || self.error(span.clone(), format!("`{text}` is not a number"), None);
+                    return real.map(|value| (value, span.clone())).ok_or_else(wrong);
+                }
                 match text.parse() {
                     Ok(number) => Ok((Value::Int(number), span)),
                     Err(_) if text == "-" => Err(self.error(span, "found `-` without a number", None)),
