@@ -21,7 +21,7 @@ pub use graph::Graph;
 pub use merge::Merge;
 pub use order::{Blank, Order, Summary};
 pub use pattern::{
-    Args, Entry, Kind, Modifier, Param, Parameters, Pattern, Published, Rule, Schedule, Shape, System, Value, entries,
+    Args, Entry, Kind, Modifier, Param, Parameters, Pattern, Published, Real, Rule, Schedule, Shape, System, Value, entries,
     published, register,
 };
 pub use plan::Plan;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use published::{Parameters, Published, Schedule, Shape, System, published};
-pub use registry::{Args, Entry, Kind, Param, Value, entries, register};
+pub use registry::{Args, Entry, Kind, Param, Real, Value, entries, register};
 
 use crate::geometry::{MAX_DIRECTIONS, MAX_STEPS};
 use crate::{Error, Geometry, Plan, Result};
@@ -73,7 +73,7 @@ impl<F: Fn(&dyn Rule, &Geometry) -> Result<Plan> + Send + Sync> Modifier for F {
 ///          | "(" pattern ")"
 /// call     = name [ "(" [ argument { "," argument } ] ")" ]
 /// argument = [ name "=" ] value                    by position or by name
-/// value    = integer | true | false | word | "text" | 'text'     with \" \' \\ in a text
+/// value    = integer | decimal | true | false | word | "text" | 'text'     with \" \' \\ in a text
 /// ```
 /// A modifier that stands first modifies `row`: `cross` is `row | cross`. A string that ends in `.json`, `.npy` or
 /// `.safetensors` is the path of an index file: short for `file("…")`. [`entries`] lists the names.

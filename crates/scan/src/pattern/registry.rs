@@ -35,10 +35,28 @@ impl fmt::Display for Kind {
 pub enum Value {
     /// A whole number.
     Int(i64),
+    /// A number with a decimal point, as `0.02`.
+    Real(Real),
     /// `true` or `false`.
     Flag(bool),
     /// Text in quotes, or one of a few words without.
     Text(String),
+}
+
+/// A finite number, compared bit by bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Real(u64);
+
+impl Real {
+    /// `number`, if it is finite.
+    pub fn new(number: f64) -> Option<Real> {
+        number.is_finite().then_some(Real(number.to_bits()))
+    }
+
+    /// The number.
+    pub fn get(self) -> f64 {
+        f64::from_bits(self.0)
+    }
 }
 
 /// An argument that a name takes.
@@ -55,6 +73,8 @@ pub(super) enum Accepts {
     Size,
     /// An integer of at least the value given.
     Int(i64),
+    /// A number above zero, with a decimal point or without.
+    Positive,
     Flag,
     Text,
     Word(&'static [&'static str]),
@@ -77,6 +97,16 @@ impl Param {
     /// A required whole number, negative ones included.
     pub fn int(name: &'static str) -> Param {
         Param { name, accepts: Accepts::Int(i64::MIN), default: Fallback::None }
+    }
+
+    /// A required whole number of at least 0.
+    pub fn count(name: &'static str) -> Param {
+        Param { name, accepts: Accepts::Int(0), default: Fallback::None }
+    }
+
+    /// A required number above zero, such as 0.02.
+    pub fn positive(name: &'static str) -> Param {
+        Param { name, accepts: Accepts::Positive, default: Fallback::None }
     }
 
     /// A whole number of at least 0 that makes a random choice repeatable; 0 if left out.
@@ -111,12 +141,19 @@ impl Param {
         self.accepts == Accepts::Flag || self.name == "seed" || optional_word
     }
 
+    /// The same, but it is `value` if it is left out.
+    pub fn or(mut self, value: Value) -> Param {
+        self.default = Fallback::Value(value);
+        self
+    }
+
     /// What it accepts, in words.
     pub(super) fn expected(&self) -> String {
         match &self.accepts {
             Accepts::Size => "a whole number of at least 1".into(),
             Accepts::Int(i64::MIN) => "a whole number".into(),
             Accepts::Int(least) => format!("a whole number of at least {least}"),
+            Accepts::Positive => "a number above zero".into(),
             Accepts::Flag => "true or false".into(),
             Accepts::Text => "text in quotes".into(),
             Accepts::Word(words) => format!("one of {}", words.join(", ")),
@@ -127,6 +164,8 @@ impl Param {
         match (&self.accepts, value) {
             (Accepts::Size, Value::Int(n)) => *n >= 1 && usize::try_from(*n).is_ok(),
             (Accepts::Int(least), Value::Int(n)) => n >= least,
+            (Accepts::Positive, Value::Int(n)) => *n > 0,
+            (Accepts::Positive, Value::Real(x)) => x.get() > 0.0,
             (Accepts::Flag, Value::Flag(_)) | (Accepts::Text, Value::Text(_)) => true,
             (Accepts::Word(words), Value::Text(word)) => words.contains(&word.as_str()),
             _ => false,
@@ -144,6 +183,9 @@ impl Param {
     fn show(&self, value: &Value) -> String {
         match (value, &self.accepts) {
             (Value::Int(n), _) => n.to_string(),
+            // Never with an exponent, and always with a point, so that it reads back as the same value.
+            (Value::Real(x), _) if x.get().fract() == 0.0 => format!("{:.1}", x.get()),
+            (Value::Real(x), _) => x.get().to_string(),
             (Value::Flag(flag), _) => flag.to_string(),
             (Value::Text(word), Accepts::Word(_)) => word.clone(),
             (Value::Text(text), _) => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
@@ -197,6 +239,18 @@ impl Args {
     /// As [`Args::int`].
     pub fn size(&self, name: &str) -> Result<usize> {
         usize::try_from(self.int(name)?).map_err(|_| Self::mistaken(name, "size"))
+    }
+
+    /// The number `name`, whole or not.
+    ///
+    /// # Errors
+    /// As [`Args::int`].
+    pub fn real(&self, name: &str) -> Result<f64> {
+        match self.get(name) {
+            Some(Value::Int(n)) => Ok(*n as f64),
+            Some(Value::Real(x)) => Ok(x.get()),
+            _ => Err(Self::mistaken(name, "number")),
+        }
     }
 
     /// The switch `name`.

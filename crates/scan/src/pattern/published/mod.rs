@@ -17,7 +17,7 @@ use std::sync::{Arc, LazyLock};
 pub use systems::System;
 
 use super::registry::{Accepts, Fallback, Make};
-use super::{Args, Entry, Kind, Param, Pattern, Rule, Value};
+use super::{Args, Entry, Kind, Param, Pattern, Real, Rule, Value};
 use crate::{Error, Geometry, Merge, Plan, Result};
 
 /// The kinds of geometry.
@@ -297,7 +297,6 @@ impl Published {
     }
 
     fn params(&self) -> Vec<Param> {
-        let default = |value: Value| Fallback::Value(value);
         let mut params: Vec<Param> = self
             .choices
             .iter()
@@ -305,19 +304,19 @@ impl Published {
                 Choice::Word { name, words, .. } => Param {
                     name,
                     accepts: Accepts::Word(words),
-                    default: default(Value::Text(words.first().copied().unwrap_or_default().into())),
+                    default: Fallback::Value(Value::Text(words.first().copied().unwrap_or_default().into())),
                 },
                 Choice::Number { name, least, default: n } => {
-                    Param { name, accepts: Accepts::Int(least), default: default(Value::Int(n)) }
+                    Param { name, accepts: Accepts::Int(least), default: Fallback::Value(Value::Int(n)) }
                 }
-                Choice::Real { name, default } => Param::positive(name).or_real(default),
+                Choice::Real { name, default } => Param::positive(name).or(Real::new(default).map_or(Value::Int(1), Value::Real)),
             })
             .collect();
         if self.released.is_some() {
             params.push(Param {
                 name: "compat",
                 accepts: Accepts::Word(&["paper", "released"]),
-                default: default(Value::Text("paper".into())),
+                default: Fallback::Value(Value::Text("paper".into())),
             });
         }
         params
@@ -416,6 +415,16 @@ fn lookup(name: &str) -> Option<(&'static Published, Option<u32>)> {
 /// The entry of the scan named so.
 pub(super) fn find(name: &str) -> Option<Entry> {
     lookup(name).map(|(scan, number)| scan.entry(number))
+}
+
+/// What stands after the slash of a name.
+pub(super) fn pattern_of(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(_, pattern)| pattern)
+}
+
+/// The names of a system's scans.
+pub(super) fn names_of(system: &str) -> impl Iterator<Item = &'static str> {
+    TABLE.iter().filter(move |scan| scan.system().name() == system).map(|scan| scan.name)
 }
 
 /// Every name and alias that resolves, for suggestions.
