@@ -7,7 +7,7 @@ use super::{Args, Entry, Modifier, Param, Rule};
 use crate::{Error, Geometry, Order, Plan, Result};
 
 /// Where class tokens stand in a walk.
-pub(super) const CLASS_TOKENS: &[&str] = &["none", "head", "middle", "end", "both"];
+pub(super) const CLASS_TOKENS: &[&str] = &["none", "head", "middle", "end", "both", "double"];
 
 pub(super) fn entries() -> Vec<Entry> {
     vec![
@@ -45,7 +45,7 @@ fn class_token(order: &Order, at: &str) -> Result<Order> {
         "head" => &[0],
         "middle" => &[steps / 2],
         "end" => &[steps],
-        "both" => &[steps, 0],
+        "both" | "double" => &[steps, 0],
         _ => &[],
     };
     let (mut index, mut resets) = (order.index().to_vec(), order.resets().to_vec());

@@ -12,20 +12,20 @@ const MAJOR: Choice =
 
 pub(super) static TABLE: &[Published] = &[
     scan("aum/specgrid", SPECTROGRAM, "1", "{major} | class_token({class_token})")
-        .aliases(&["aum/spectrogram"])
-        .choices(&[MAJOR, class_token(&["middle", "head", "end", "both", "none"])])
-        .merge(Merge::Alone, Own)
-        .note("frequencies x times; the layout alone, -1 for each class token; the mixer walks it both ways"),
+        .also(&["aum/spectrogram"])
+        .choices(&[MAJOR, class_token(&["middle", "head", "end", "both", "double", "none"])])
+        .merged(Merge::Alone, Own)
+        .noted("frequencies x times; the layout alone, -1 for each class token; the mixer walks it both ways"),
     scan("aum/bidirectional", SPECTROGRAM, "2", "{major} | class_token({class_token}) | bidirectional")
-        .choices(&[MAJOR, class_token(&["middle", "head", "end", "both", "none"])])
-        .merge(Merge::Sum, Own)
-        .note("aum/specgrid, walked both ways"),
+        .choices(&[MAJOR, class_token(&["middle", "head", "end", "both", "double", "none"])])
+        .merged(Merge::Sum, Own)
+        .noted("aum/specgrid, walked both ways"),
     scan("ssamba/frequency", SPECTROGRAM, "2", "row | class_token(head) | bidirectional")
-        .aliases(&["ssamba/specgrid"])
-        .merge(Merge::Sum, Own)
-        .note("frequencies x times, frequency by frequency; -1 for the class token, always first"),
+        .also(&["ssamba/specgrid"])
+        .merged(Merge::Sum, Own)
+        .noted("frequencies x times, frequency by frequency; -1 for the class token, always first"),
     scan("ssam/time", SPECTROGRAM, "1", "row")
-        .aliases(&["ssam/specgrid"])
-        .merge(Merge::Alone, Shared)
-        .note("times x frequencies, time by time, one causal direction"),
+        .also(&["ssam/specgrid"])
+        .merged(Merge::Alone, Shared)
+        .noted("times x frequencies, time by time, one causal direction"),
 ];

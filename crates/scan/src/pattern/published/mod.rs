@@ -16,7 +16,7 @@ use std::sync::{Arc, LazyLock};
 
 pub use systems::System;
 
-use super::registry::{Accepts, Fallback, Make};
+use super::registry::{Accepts, Fallback};
 use super::{Args, Entry, Kind, Param, Pattern, Real, Rule, Value};
 use crate::{Error, Geometry, Merge, Plan, Result};
 
@@ -117,6 +117,8 @@ pub struct Published {
     shapes: &'static [Shape],
     directions: &'static str,
     definition: Definition,
+    /// Another composition over one kind of geometry.
+    over: Option<(Shape, &'static str)>,
     released: Option<&'static str>,
     choices: &'static [Choice],
     merge: Merge,
@@ -166,6 +168,7 @@ const fn scan(
         shapes,
         directions,
         definition: Definition::Composition(composition),
+        over: None,
         released: None,
         choices: &[],
         merge: Merge::Alone,
@@ -181,11 +184,11 @@ const fn features(name: &'static str, shapes: &'static [Shape], needed: &'static
 }
 
 impl Published {
-    const fn aliases(self, aliases: &'static [&'static str]) -> Published {
+    const fn also(self, aliases: &'static [&'static str]) -> Published {
         Published { aliases, ..self }
     }
 
-    const fn merge(self, merge: Merge, parameters: Parameters) -> Published {
+    const fn merged(self, merge: Merge, parameters: Parameters) -> Published {
         Published { merge, parameters, ..self }
     }
 
@@ -197,12 +200,17 @@ impl Published {
         Published { choices, ..self }
     }
 
+    /// What it is over geometries of one kind, where that differs.
+    const fn over(self, shape: Shape, composition: &'static str) -> Published {
+        Published { over: Some((shape, composition)), ..self }
+    }
+
     /// What the authors' released code does otherwise.
-    const fn released(self, composition: &'static str) -> Published {
+    const fn deviating(self, composition: &'static str) -> Published {
         Published { released: Some(composition), ..self }
     }
 
-    const fn note(self, note: &'static str) -> Published {
+    const fn noted(self, note: &'static str) -> Published {
         Published { note, ..self }
     }
 
@@ -212,7 +220,7 @@ impl Published {
     }
 
     /// Other names of the same scan.
-    pub fn aliases_of(&self) -> &'static [&'static str] {
+    pub fn aliases(&self) -> &'static [&'static str] {
         self.aliases
     }
 
@@ -239,6 +247,16 @@ impl Published {
         }
     }
 
+    /// The kind of geometry over which it is another composition, and that composition.
+    pub fn composition_over(&self) -> Option<(Shape, &'static str)> {
+        self.over
+    }
+
+    /// A name that resolves: 2 for a `#`.
+    pub fn example(&self) -> String {
+        self.name.replace('#', "2")
+    }
+
     /// What it needs besides a geometry, if it has no order without.
     pub fn needs(&self) -> Option<&'static str> {
         match self.definition {
@@ -248,12 +266,12 @@ impl Published {
     }
 
     /// The composition that reproduces the authors' released code (`compat=released`), where that deviates.
-    pub fn released_composition(&self) -> Option<&'static str> {
+    pub fn released(&self) -> Option<&'static str> {
         self.released
     }
 
     /// How the directions become one.
-    pub fn merged(&self) -> Merge {
+    pub fn merge(&self) -> Merge {
         self.merge
     }
 
@@ -268,7 +286,7 @@ impl Published {
     }
 
     /// What else there is to know: what the mixer does besides, and quirks of the released code.
-    pub fn note_on(&self) -> &'static str {
+    pub fn note(&self) -> &'static str {
         self.note
     }
 
@@ -280,11 +298,14 @@ impl Published {
     fn entry(&'static self, number: Option<u32>) -> Entry {
         let name = number.map_or(self.name.to_string(), |n| self.name.replacen('#', &n.to_string(), 1));
         let make = move |args: &Args| {
-            let pattern = match self.text(args, number)? {
-                Some(text) => text.parse::<Pattern>()?,
-                None => return Err(Error::Plan(self.missing_features())),
+            let text = match self.released {
+                Some(released) if args.text("compat")? == "released" => Some(released),
+                _ => self.composition(),
             };
-            Ok(Arc::new(Fitted { scan: self, pattern }) as Arc<dyn Rule>)
+            let text = text.ok_or_else(|| Error::Plan(self.missing_features()))?;
+            let made = |text: &str| self.filled(text, args, number)?.parse::<Pattern>();
+            let over = self.over.map(|(shape, text)| Ok::<_, Error>((shape, made(text)?))).transpose()?;
+            Ok(Arc::new(Fitted { scan: self, pattern: made(text)?, over }) as Arc<dyn Rule>)
         };
         let shapes: Vec<String> = self.shapes.iter().map(Shape::to_string).collect();
         let geometry = if self.shapes.len() == ANY.len() { "any".to_string() } else { shapes.join(", ") };
@@ -292,7 +313,6 @@ impl Published {
         let mut entry = Entry::curve(&name, about, make).params(self.params()).on(&geometry);
         entry = entry.directed(self.directions);
         entry.kind = Kind::Published;
-        debug_assert!(matches!(entry.make, Make::Rule(_)));
         entry
     }
 
@@ -322,16 +342,11 @@ impl Published {
         params
     }
 
-    /// The composition with the arguments in their places; None if there is none.
-    fn text(&self, args: &Args, number: Option<u32>) -> Result<Option<String>> {
-        let released = match self.released {
-            Some(text) if args.text("compat")? == "released" => Some(text),
-            _ => None,
-        };
-        let Some(text) = released.or(self.composition()) else { return Ok(None) };
+    /// A composition with the arguments in their places.
+    fn filled(&self, text: &str, args: &Args, number: Option<u32>) -> Result<String> {
         let mut text = text.to_string();
         if let Some(n) = number {
-            text = text.replace("{#}", &n.to_string()).replace("{#+1}", &(n + 1).to_string());
+            text = text.replace("{#}", &n.to_string());
         }
         for choice in self.choices {
             let (name, value) = match *choice {
@@ -345,7 +360,7 @@ impl Published {
             };
             text = text.replace(&format!("{{{name}}}"), &value);
         }
-        Ok(Some(text))
+        Ok(text)
     }
 
     fn missing_features(&self) -> String {
@@ -358,6 +373,7 @@ impl Published {
 struct Fitted {
     scan: &'static Published,
     pattern: Pattern,
+    over: Option<(Shape, Pattern)>,
 }
 
 impl Rule for Fitted {
@@ -367,7 +383,10 @@ impl Rule for Fitted {
             let help = "`ophidian scan list` says which scans know which geometry";
             return Err(geometry.unfit(self.scan.name, &needed.join(" or "), help));
         }
-        self.pattern.plan(geometry)
+        match &self.over {
+            Some((shape, pattern)) if Shape::of(geometry) == *shape => pattern.plan(geometry),
+            _ => self.pattern.plan(geometry),
+        }
     }
 }
 
