@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Args, Entry, Param, Rule};
 use crate::geometry::Geometry;
-use crate::{Order, Plan, Result};
+use crate::{Error, Order, Plan, Result};
 
 pub(super) fn entries() -> Vec<Entry> {
     vec![
@@ -23,10 +23,13 @@ pub(super) fn entries() -> Vec<Entry> {
         })
         .params([Param::seed()]),
         Entry::curve("file", "your own index file: .json, .npy or .safetensors", |args: &Args| {
-            let path = PathBuf::from(args.text("path")?);
-            Ok(Arc::new(move |geometry: &Geometry| Plan::read(&path, Some(geometry.tokens()?))))
+            let (path, strict) = (PathBuf::from(args.text("path")?), args.flag("strict")?);
+            Ok(Arc::new(move |geometry: &Geometry| {
+                let plan = Plan::read(&path, Some(geometry.tokens()?))?;
+                if strict { plan.permutations().map_err(|error| Error::file(&path, error)) } else { Ok(plan) }
+            }))
         })
-        .params([Param::text("path")])
+        .params([Param::text("path"), Param::flag("strict", false)])
         .on("that of the file")
         .directed("of the file"),
     ]

@@ -122,6 +122,11 @@ impl Pattern {
         })
     }
 
+    /// True if this pattern is an index file: `file("…")` or a path.
+    pub fn is_file(&self) -> bool {
+        matches!(&*self.0, Node::Rule { call, .. } if call.name == "file")
+    }
+
     fn is_row(&self) -> bool {
         matches!(&*self.0, Node::Rule { call, .. } if call.name == "row")
     }

@@ -226,7 +226,7 @@ impl<'a> Parser<'a> {
     }
 
     fn index_file(&self, path: &str, span: Range<usize>) -> Parsed<Pattern> {
-        self.built("file", vec![Some(Value::Text(path.to_string()))], span)
+        self.built("file", vec![Some(Value::Text(path.to_string())), None], span)
     }
 
     /// A built-in curve with these arguments.
