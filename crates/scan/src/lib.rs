@@ -8,6 +8,7 @@ mod error;
 mod files;
 mod geometry;
 mod graph;
+mod keys;
 mod order;
 mod pattern;
 mod plan;
@@ -15,8 +16,12 @@ mod points;
 
 pub use error::{Error, Result, SyntaxError};
 pub use geometry::{Geometry, MAX_DIRECTIONS, MAX_STEPS};
-pub use graph::Graph;
+pub use graph::{Graph, GraphSummary};
+pub use keys::{hilbert_key, key_bits, morton_key};
 pub use order::{Blank, Order, Summary};
-pub use pattern::{Args, Entry, Kind, Modifier, Param, Pattern, Real, Rule, Value, entries, register};
+pub use pattern::{
+    Args, Entry, Kind, Modifier, Param, Pattern, PointCompat, PointCurve, Real, Rule, Serialization, Value,
+    entries, register,
+};
 pub use plan::Plan;
-pub use points::Points;
+pub use points::{Points, PointsSummary};

@@ -1,9 +1,12 @@
 //! Patterns: rules that make a plan from a geometry, composed by a short string.
 
 mod curves;
+mod graphs;
 mod modifiers;
 mod parse;
+mod points;
 mod registry;
+mod samples;
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,6 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use points::{PointCompat, PointCurve, Serialization};
 pub use registry::{Args, Entry, Kind, Param, Real, Value, entries, register};
 
 use crate::geometry::{MAX_DIRECTIONS, MAX_STEPS};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
-use super::{Modifier, Rule, curves, modifiers, parse};
+use super::{Modifier, Rule, curves, graphs, modifiers, parse, points};
 use crate::{Error, Result};
 
 /// What a name stands for.
@@ -437,8 +437,9 @@ impl fmt::Debug for Entry {
     }
 }
 
-static ENTRIES: LazyLock<RwLock<Vec<Entry>>> =
-    LazyLock::new(|| RwLock::new(curves::entries().into_iter().chain(modifiers::entries()).collect()));
+static ENTRIES: LazyLock<RwLock<Vec<Entry>>> = LazyLock::new(|| {
+    RwLock::new([curves::entries(), points::entries(), graphs::entries(), modifiers::entries()].concat())
+});
 
 /// Every name that a pattern string may use: the built-in ones, then those registered.
 pub fn entries() -> Vec<Entry> {
