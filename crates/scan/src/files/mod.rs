@@ -1,5 +1,6 @@
-//! Plans as files of indices: JSON, safetensors, npy.
+//! Plans as files of indices (JSON, safetensors, npy), and the data that orders are made from.
 
+mod data;
 mod json;
 mod npy;
 mod tensors;
@@ -11,7 +12,7 @@ use std::path::Path;
 use crate::geometry::MAX_DIRECTIONS;
 use crate::{Blank, Error, Order, Plan, Result};
 
-/// Largest index file that is read: no plan within the crate's limits needs more.
+/// Largest file that is read: no plan, set of points or graph within the crate's limits needs more.
 const MAX_BYTES: u64 = 1 << 30;
 
 /// Format of an index file, by the ending of its name.
@@ -84,14 +85,19 @@ impl Plan {
     /// [`Error::Io`] if the file cannot be read, else as [`decode`](Plan::decode).
     pub fn read(path: &Path, tokens: Option<usize>) -> Result<Plan> {
         Format::needed(path)?;
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(path).map_err(|source| Error::io(path, source))?;
-        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|source| Error::io(path, source))?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(Error::file(path, format!("larger than {MAX_BYTES} bytes, which no plan needs")));
-        }
-        Plan::decode(path, &bytes, tokens)
+        Plan::decode(path, &bytes(path)?, tokens)
     }
+}
+
+/// The bytes of a file that is no larger than anything within the crate's limits.
+fn bytes(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|source| Error::io(path, source))?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|source| Error::io(path, source))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Error::file(path, format!("larger than {MAX_BYTES} bytes, the most that is read")));
+    }
+    Ok(bytes)
 }
 
 /// What an index file holds, before it is checked.

@@ -1,10 +1,13 @@
 //! Patterns: rules that make a plan from a geometry, composed by a short string.
 
 mod curves;
+mod graphs;
 mod modifiers;
 mod parse;
+mod points;
 mod published;
 mod registry;
+mod samples;
 mod select;
 
 use std::fmt;
@@ -13,6 +16,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use points::{PointCompat, PointCurve, Serialization};
 pub use published::{Parameters, Published, Schedule, Shape, System, published};
 pub use registry::{Args, Entry, Kind, Param, Real, Value, entries, register};
 

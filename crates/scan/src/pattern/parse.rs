@@ -331,9 +331,8 @@ impl<'a> Parser<'a> {
         match first {
             Some('"' | '\'') => self.quoted(),
             Some('-' | '0'..='9') => {
-                let digits = |from: usize| {
-                    from + self.text[from..].bytes().take_while(u8::is_ascii_digit).count()
-                };
+                let digits =
+                    |from: usize| from + self.text[from..].bytes().take_while(u8::is_ascii_digit).count();
                 let whole = digits(start + 1);
                 self.at = if self.text[whole..].starts_with('.') { digits(whole + 1) } else { whole };
                 let span = start..self.at;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
-use super::{Modifier, Rule, curves, modifiers, parse, published, select};
+use super::{Modifier, Rule, curves, graphs, modifiers, parse, points, published, select};
 use crate::{Error, Result};
 
 /// What a name stands for.
@@ -446,8 +446,10 @@ impl fmt::Debug for Entry {
     }
 }
 
-static ENTRIES: LazyLock<RwLock<Vec<Entry>>> =
-    LazyLock::new(|| RwLock::new([curves::entries(), modifiers::entries(), select::entries()].concat()));
+static ENTRIES: LazyLock<RwLock<Vec<Entry>>> = LazyLock::new(|| {
+    let walks = [curves::entries(), points::entries(), graphs::entries()].concat();
+    RwLock::new([walks, modifiers::entries(), select::entries()].concat())
+});
 
 /// Every name that a pattern string may use, short of [`published`](crate::published) scans: the built-in ones, then those
 /// registered.
