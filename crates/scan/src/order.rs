@@ -232,7 +232,8 @@ impl Order {
         let mut faults = Vec::new();
         let repeated = visits.iter().filter(|&&n| n > 1).count();
         if let Some(token) = visits.iter().position(|&n| n > 1) {
-            let steps: Vec<usize> = (0..self.len()).filter(|&t| self.index[t] == token as i32).take(2).collect();
+            let steps: Vec<usize> =
+                (0..self.len()).filter(|&t| self.index[t] == token as i32).take(2).collect();
             let steps = steps.iter().map(usize::to_string).collect::<Vec<_>>().join(" and ");
             faults.push(format!("{} repeated (first {token}, at steps {steps})", tokens(repeated)));
         }

@@ -60,7 +60,9 @@ fn names_are_their_compositions() {
         let released = scan.released().map(|text| (format!("{name}(compat=released)"), text));
         for (name, composition) in [(name, composition)].into_iter().chain(released) {
             let (pattern, by_hand) = (parse(&name), parse(&by_hand(scan, composition)));
-            for geometry in geometries().iter().filter(|geometry| scan.shapes().contains(&Shape::of(geometry))) {
+            for geometry in
+                geometries().iter().filter(|geometry| scan.shapes().contains(&Shape::of(geometry)))
+            {
                 if scan.composition_over().is_some_and(|(shape, _)| shape == Shape::of(geometry)) {
                     continue;
                 }
@@ -89,7 +91,8 @@ fn names_resolve() {
                 assert!(error.contains("it needs features"), "{error}");
                 continue;
             }
-            for spelled in [name.clone(), name.to_uppercase(), name.replace('_', "-"), name.replace('-', "_")] {
+            for spelled in [name.clone(), name.to_uppercase(), name.replace('_', "-"), name.replace('-', "_")]
+            {
                 let pattern = parse(&spelled);
                 assert_eq!(pattern.to_string(), scan.name().replace('#', "3"), "{spelled}");
                 assert_eq!(pattern.published().map(Published::name), Some(scan.name()));
@@ -122,7 +125,10 @@ fn shapes_and_directions_are_as_listed() {
                     let error = error.to_string();
                     assert!(error.contains(scan.name()) && error.contains("but the tokens are"), "{error}");
                     for fit in scan.shapes() {
-                        let fit = fit.to_string().replace("grid", "rows x columns").replace("volume", "frames x rows");
+                        let fit = fit
+                            .to_string()
+                            .replace("grid", "rows x columns")
+                            .replace("volume", "frames x rows");
                         assert!(error.contains(&fit), "{error}: no {fit}");
                     }
                 }
@@ -203,7 +209,11 @@ fn faults_of_an_index_file() {
 
 fn merge() -> impl Strategy<Value = Merge> {
     prop_oneof![
-        Just(Merge::Alone), Just(Merge::Sum), Just(Merge::Mean), Just(Merge::Gate), Just(Merge::Channels),
+        Just(Merge::Alone),
+        Just(Merge::Sum),
+        Just(Merge::Mean),
+        Just(Merge::Gate),
+        Just(Merge::Channels),
         Just(Merge::Length),
     ]
 }

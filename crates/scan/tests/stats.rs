@@ -50,7 +50,10 @@ fn blanks_resets_and_repeats_are_counted() {
 #[test]
 fn single_tokens_have_no_neighbours() {
     let one = measured("row | bidirectional", "1");
-    assert_eq!((one.step_distance, one.space_distance, one.adjacent, one.overlap_directed), (None, None, None, None));
+    assert_eq!(
+        (one.step_distance, one.space_distance, one.adjacent, one.overlap_directed),
+        (None, None, None, None)
+    );
 }
 
 #[test]
@@ -84,7 +87,11 @@ fn counted(plan: &Plan, near: &dyn Fn(usize, usize) -> bool, far: &dyn Fn(usize,
             for s in t + 1..order.len() {
                 let (i, j) = (order.index()[t], order.index()[s]);
                 let between = &order.index()[t + 1..s];
-                if i >= 0 && j >= 0 && between.iter().all(|&i| i < 0) && !order.resets()[t + 1..=s].contains(&true) {
+                if i >= 0
+                    && j >= 0
+                    && between.iter().all(|&i| i < 0)
+                    && !order.resets()[t + 1..=s].contains(&true)
+                {
                     walk.push((i as usize, j as usize));
                 }
             }
@@ -100,7 +107,8 @@ fn counted(plan: &Plan, near: &dyn Fn(usize, usize) -> bool, far: &dyn Fn(usize,
         rank.checked_sub(1).map(|last| Spread { mean, p95: values[last] })
     };
     let overlap = |turn: &dyn Fn((usize, usize)) -> (usize, usize)| {
-        let sets: Vec<HashSet<_>> = walks.iter().map(|walk| walk.iter().map(|&pair| turn(pair)).collect()).collect();
+        let sets: Vec<HashSet<_>> =
+            walks.iter().map(|walk| walk.iter().map(|&pair| turn(pair)).collect()).collect();
         let mut shares = Vec::new();
         for k in 0..sets.len() {
             for other in &sets[k + 1..] {
@@ -138,7 +146,9 @@ fn same(found: &Stats, expected: &Stats) -> std::result::Result<(), TestCaseErro
     let spreads = |a: Option<Spread>, b: Option<Spread>| {
         close(a.map(|s| s.mean), b.map(|s| s.mean)) && close(a.map(|s| s.p95), b.map(|s| s.p95))
     };
-    let whole = |s: &Stats| (s.directions, s.tokens, s.steps, s.blanks, s.resets, s.repeats, s.unvisited, s.unreachable);
+    let whole = |s: &Stats| {
+        (s.directions, s.tokens, s.steps, s.blanks, s.resets, s.repeats, s.unvisited, s.unreachable)
+    };
     prop_assert_eq!(whole(found), whole(expected));
     prop_assert!(spreads(found.step_distance, expected.step_distance), "{:?} {:?}", found, expected);
     prop_assert!(spreads(found.space_distance, expected.space_distance), "{:?} {:?}", found, expected);

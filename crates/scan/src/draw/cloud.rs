@@ -78,12 +78,7 @@ impl Cloud {
     }
 
     /// Scales places to the size of a picture.
-    fn fitted(
-        at: Vec<(f64, f64)>,
-        behind: Vec<((f64, f64), (f64, f64))>,
-        spacing: f64,
-        near: Near,
-    ) -> Cloud {
+    fn fitted(at: Vec<(f64, f64)>, behind: Vec<((f64, f64), (f64, f64))>, spacing: f64, near: Near) -> Cloud {
         let ((left, top), (width, height)) = extent(&at);
         let scale = (LONGEST / width.max(height).max(1e-9)).min(WIDEST_SPACING / spacing.max(1e-9));
         let edge = 10.0;

@@ -39,7 +39,7 @@ const GLYPHS: [char; 16] = ['•', '╵', '╶', '└', '╷', '│', '┌', '�
 /// The plan is over another number of tokens than the geometry.
 pub fn text(plan: &Plan, geometry: &Geometry) -> Result<String> {
     // A token takes two characters, and so does the gap between frames.
-    let layout = Layout::of(plan, geometry, View::Slices, |_, _, width| (WIDTH / 2).div_ceil(width + 1))?;
+    let layout = Layout::of(plan, geometry, View::Slices, |_, _, width| WIDTH / 2 / (width + 1))?;
     let mut out = String::new();
     for (k, order) in plan.orders().iter().enumerate().take(MAX_DRAWN) {
         let _ = writeln!(out, "{}order.{k}  {}", if k == 0 { "" } else { "\n" }, order.summary());
@@ -72,16 +72,16 @@ fn direction(out: &mut String, order: &Order, layout: &Layout, cells: &Cells) {
             match numbers.get(i).filter(|_| beside) {
                 Some(numbers) => {
                     let gap = " ".repeat(width(&path) - line.chars().count() + 4);
-                    let _ = writeln!(out, "  {}", format!("{line}{gap}{numbers}").trim_end());
+                    let _ = writeln!(out, "{}", format!("  {line}{gap}{numbers}").trim_end());
                 }
                 None => {
-                    let _ = writeln!(out, "  {}", line.trim_end());
+                    let _ = writeln!(out, "{}", format!("  {line}").trim_end());
                 }
             }
         }
         if !beside {
             for line in numbers {
-                let _ = writeln!(out, "  {}", line.trim_end());
+                let _ = writeln!(out, "{}", format!("  {line}").trim_end());
             }
         }
     }
@@ -98,7 +98,11 @@ fn steps(out: &mut String, order: &Order) {
 
 /// The first steps of a walk over points: which, where, and how far from the one before.
 fn point_list(out: &mut String, order: &Order, points: &Points) {
-    let _ = writeln!(out, "  {:>6}  {:>8}  {:>10} {:>10} {:>10}  {:>10}", "step", "point", "x", "y", "z", "distance");
+    let _ = writeln!(
+        out,
+        "  {:>6}  {:>8}  {:>10} {:>10} {:>10}  {:>10}",
+        "step", "point", "x", "y", "z", "distance"
+    );
     let mut last: Option<[f32; 3]> = None;
     for (step, &token) in order.index().iter().enumerate().take(MAX_WRITTEN) {
         let point = usize::try_from(token).ok().and_then(|token| points.xyz().get(token));
@@ -133,7 +137,8 @@ fn node_list(out: &mut String, order: &Order, graph: &Graph) {
             let _ = writeln!(out, "  {step:>6}  blank");
             continue;
         };
-        let joined = last.is_some_and(|last| !order.resets()[step] && edges.binary_search(&[last, node]).is_ok());
+        let joined =
+            last.is_some_and(|last| !order.resets()[step] && edges.binary_search(&[last, node]).is_ok());
         let way = if joined { "along an edge" } else { "" };
         let degree = degrees.get(node as usize).copied().unwrap_or(0);
         let line = format!("  {step:>6}  node {node:<7} of degree {degree:<5} {way}");
@@ -259,6 +264,7 @@ fn numbers(order: &Order, cells: &Cells) -> Vec<String> {
     if cells.columns() * (width + 1) > WIDTH {
         return Vec::new();
     }
-    let row = |row: &[String]| row.iter().map(|number| format!("{number:>width$}")).collect::<Vec<_>>().join(" ");
+    let row =
+        |row: &[String]| row.iter().map(|number| format!("{number:>width$}")).collect::<Vec<_>>().join(" ");
     numbers.chunks(cells.columns()).map(row).collect()
 }

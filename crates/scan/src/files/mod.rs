@@ -169,7 +169,8 @@ impl Raw {
         let build = |(k, index): (usize, Vec<i64>)| {
             let order = Order::from_i64(&index, tokens).map_err(|error| {
                 let outside = index.iter().filter(|&&i| i < -1 || i >= tokens as i64).count();
-                let more = if outside > 1 { format!("; {outside} entries lie outside") } else { String::new() };
+                let more =
+                    if outside > 1 { format!("; {outside} entries lie outside") } else { String::new() };
                 format!("{}{more}", error.in_direction(k))
             })?;
             let order = order.with_blank(self.blanks.remove(&k).unwrap_or_default());

@@ -388,12 +388,15 @@ impl<'a> Parser<'a> {
         let lower = name.to_lowercase().replace('_', "-");
         let entries = entries();
         let synonym = ALSO_CALLED.iter().find(|(called, _)| *called == lower).map(|&(_, name)| name);
-        let built_in = synonym.or_else(|| nearest(&lower, entries.iter().map(|entry| (entry.name(), entry.name()))));
+        let built_in =
+            synonym.or_else(|| nearest(&lower, entries.iter().map(|entry| (entry.name(), entry.name()))));
         // A published scan by its whole name, or by what stands after the slash.
         let whole = lower.contains('/');
-        let names = published::names().map(|name| (name, if whole { name } else { published::pattern_of(name) }));
+        let names =
+            published::names().map(|name| (name, if whole { name } else { published::pattern_of(name) }));
         let of_paper = nearest(&lower, names).filter(|_| whole || lower.len() > 3);
-        let likely: Vec<String> = built_in.into_iter().chain(of_paper).map(|name| format!("`{name}`")).collect();
+        let likely: Vec<String> =
+            built_in.into_iter().chain(of_paper).map(|name| format!("`{name}`")).collect();
         let mut help = Vec::new();
         if !likely.is_empty() {
             help.push(format!("did you mean {}?", likely.join(" or ")));

@@ -16,7 +16,9 @@ pub(super) fn entries() -> Vec<Entry> {
             "direction k alone, for a layer that walks one of several",
             |args: &Args| {
                 let k = args.size("k")?;
-                Ok(Arc::new(move |source: &dyn Rule, geometry: &Geometry| source.plan(geometry)?.direction(k)))
+                Ok(Arc::new(move |source: &dyn Rule, geometry: &Geometry| {
+                    source.plan(geometry)?.direction(k)
+                }))
             },
         )
         .params([Param { accepts: Accepts::Int(0), ..Param::size("k") }])

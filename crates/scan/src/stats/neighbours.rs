@@ -55,7 +55,9 @@ impl<'a> Neighbours<'a> {
         match self {
             Neighbours::Grid(_) => self.distance(i, j) == Some(1.0),
             Neighbours::Points(_, pairs) => pairs.binary_search(&(i.min(j) as u32, i.max(j) as u32)).is_ok(),
-            Neighbours::Graph(lists) => lists.get(i).is_some_and(|list| list.binary_search(&(j as u32)).is_ok()),
+            Neighbours::Graph(lists) => {
+                lists.get(i).is_some_and(|list| list.binary_search(&(j as u32)).is_ok())
+            }
         }
     }
 

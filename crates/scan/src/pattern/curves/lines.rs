@@ -1,5 +1,6 @@
 //! Curves along lines of the grid, and the random order.
 
+use super::super::samples;
 use super::{one, plane};
 use crate::geometry::Geometry;
 use crate::{Plan, Result};
@@ -18,8 +19,10 @@ fn grid(geometry: &Geometry, curve: &str) -> Result<(usize, usize, usize)> {
     }
 }
 
+/// Tokens as they are numbered; samples that are packed together are walked each by itself.
 pub(super) fn row(geometry: &Geometry) -> Result<Plan> {
-    walk(geometry.tokens()?, |t| t)
+    let tokens = geometry.tokens()?;
+    Plan::new(vec![samples::walk((0..tokens as i32).collect(), tokens, &samples::starts(geometry)?)?])
 }
 
 pub(super) fn column(geometry: &Geometry) -> Result<Plan> {
@@ -109,21 +112,7 @@ pub(super) fn zigzag(geometry: &Geometry, k: usize) -> Result<Plan> {
     })
 }
 
-/// Fisher-Yates over SplitMix64: written out here because a seed must mean the same order in every later version.
+/// The same order for the same seed, in every version; samples that are packed together are shuffled each by itself.
 pub(super) fn random(geometry: &Geometry, seed: u64) -> Result<Plan> {
-    let tokens = geometry.tokens()?;
-    let mut index: Vec<i32> = (0..tokens as i32).collect();
-    let mut state = seed;
-    let mut below = |n: usize| {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        // The high word of a 128-bit product: at most MAX_STEPS / 2^64 away from uniform.
-        ((u128::from(z ^ (z >> 31)) * n as u128) >> 64) as usize
-    };
-    for i in (1..tokens).rev() {
-        index.swap(i, below(i + 1));
-    }
-    one(index, tokens)
+    samples::shuffled(&samples::starts(geometry)?, seed)
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::registry::Fallback;
-use super::{Args, Entry, Param, Rule, Value};
+use super::{Args, Entry, Param, PointCurve, Real, Rule, Serialization, Value};
 use crate::geometry::Geometry;
 use crate::{Error, Order, Plan, Result};
 
@@ -51,14 +51,34 @@ pub(super) fn entries() -> Vec<Entry> {
         )
         .params([counted("k", None)])
         .on("2-D grid"),
-        Entry::curve("hilbert", "Hilbert's curve in the 2^bits cube around the grid", |args: &Args| {
-            let bits = within("hilbert", "bits", args.int("bits")?, nested::MOST_BITS as usize)?;
-            Ok(Arc::new(move |geometry: &Geometry| nested::hilbert(geometry, bits as u32)))
-        })
-        .params([counted("bits", Some(0))])
-        .on("grid"),
-        Entry::curve("morton", "Z-order in the 2^bits cube around the grid", plain(nested::morton))
-            .on("grid"),
+        Entry::curve(
+            "hilbert",
+            "Hilbert's curve in the 2^bits cube around the grid or the points' cells",
+            |args: &Args| {
+                let bits = within("hilbert", "bits", args.int("bits")?, nested::MOST_BITS as usize)? as u32;
+                let depth = (bits > 0).then_some(bits);
+                let cells = cells(PointCurve::Hilbert, args, depth)?;
+                Ok(Arc::new(move |geometry: &Geometry| match geometry {
+                    Geometry::Points(points) => cells.plan(points),
+                    _ => nested::hilbert(geometry, bits),
+                }))
+            },
+        )
+        .params([counted("bits", Some(0)), cell()])
+        .on("grid, points"),
+        Entry::curve(
+            "morton",
+            "Z-order in the 2^bits cube around the grid or the points' cells",
+            |args: &Args| {
+                let cells = cells(PointCurve::Z, args, None)?;
+                Ok(Arc::new(move |geometry: &Geometry| match geometry {
+                    Geometry::Points(points) => cells.plan(points),
+                    _ => nested::morton(geometry),
+                }))
+            },
+        )
+        .params([cell()])
+        .on("grid, points"),
         Entry::curve("peano", "Peano's curve in the 3^digits cube around the grid", plain(nested::peano))
             .on("grid"),
         Entry::curve(
@@ -83,6 +103,16 @@ pub(super) fn entries() -> Vec<Entry> {
         .on("that of the file")
         .directed("of the file"),
     ]
+}
+
+/// Edge of the cells of a grid that is laid through points; grids have cells of their own.
+fn cell() -> Param {
+    Param::positive("grid").or(Real::new(0.02).map_or(Value::Int(1), Value::Real))
+}
+
+/// A curve through those cells.
+fn cells(curve: PointCurve, args: &Args, depth: Option<u32>) -> Result<Serialization> {
+    Ok(Serialization { grid: args.real("grid")? as f32, depth, ..Serialization::new(curve) })
 }
 
 /// A curve without arguments.

@@ -15,7 +15,9 @@ pub(super) static TABLE: &[Published] = &[
         .also(&["aum/spectrogram"])
         .choices(&[MAJOR, class_token(&["middle", "head", "end", "both", "double", "none"])])
         .merged(Merge::Alone, Own)
-        .noted("frequencies x times; the layout alone, -1 for each class token; the mixer walks it both ways"),
+        .noted(
+            "frequencies x times; the layout alone, -1 for each class token; the mixer walks it both ways",
+        ),
     scan("aum/bidirectional", SPECTROGRAM, "2", "{major} | class_token({class_token}) | bidirectional")
         .choices(&[MAJOR, class_token(&["middle", "head", "end", "both", "double", "none"])])
         .merged(Merge::Sum, Own)

@@ -120,8 +120,7 @@ pub(super) static TABLE: &[Published] = &[
          | inverse",
     )
     .noted("the released code gathers with the rank map: the inverse of a Hilbert walk"),
-    scan("zigma/traverse", GRID, "2", "serpentine | bidirectional")
-        .noted("traverse_grid_v1_continuous: the path and its reverse"),
+    scan("zigma/traverse", GRID, "2", "serpentine | bidirectional").per_layer(),
     scan("zigma/random", GRID, "1", "random(seed={seed})").choices(&[SEED]),
     scan("rsmamba/forward", ROWS, "1", "row"),
     scan("rsmamba/forward_reverse_mean", ROWS, "2", "row | bidirectional").merged(Merge::Mean, Shared),

@@ -329,7 +329,9 @@ impl Published {
                 Choice::Number { name, least, default: n } => {
                     Param { name, accepts: Accepts::Int(least), default: Fallback::Value(Value::Int(n)) }
                 }
-                Choice::Real { name, default } => Param::positive(name).or(Real::new(default).map_or(Value::Int(1), Value::Real)),
+                Choice::Real { name, default } => {
+                    Param::positive(name).or(Real::new(default).map_or(Value::Int(1), Value::Real))
+                }
             })
             .collect();
         if self.released.is_some() {
@@ -422,7 +424,8 @@ fn lookup(name: &str) -> Option<(&'static Published, Option<u32>)> {
         let start = at + digit;
         let length = name[start..].bytes().take_while(u8::is_ascii_digit).count();
         at = start + length;
-        let number = name[start..at].parse::<u16>().ok().filter(|n| *n > 0 && !name[start..].starts_with('0'));
+        let number =
+            name[start..at].parse::<u16>().ok().filter(|n| *n > 0 && !name[start..].starts_with('0'));
         let family = NAMES.get(&format!("{}#{}", &name[..start], &name[at..]));
         if let (Some(&scan), Some(number)) = (family, number) {
             return Some((scan, Some(number.into())));
@@ -455,7 +458,9 @@ impl Pattern {
     /// The published scan that this pattern is, if it is one and nothing else.
     pub fn published(&self) -> Option<&'static Published> {
         match &*self.0 {
-            super::Node::Rule { call, .. } if call.kind == Kind::Published => lookup(&call.name).map(|found| found.0),
+            super::Node::Rule { call, .. } if call.kind == Kind::Published => {
+                lookup(&call.name).map(|found| found.0)
+            }
             _ => None,
         }
     }

@@ -45,7 +45,7 @@ pub(super) static TABLE: &[Published] = &[
             "voxels by their rank in a cube of 2^bits a side, moved by `shift` (the stage); forwards on voxels of half the \
              resolution, backwards on all of them",
         ),
-    scan("mamba3d/bissm_v4", POINTS, "2", "row | repeat(2)")
+    scan("mamba3d/bissm_v4", &[Shape::Sequence, Shape::Points], "2", "row | repeat(2)")
         .merged(Merge::Sum, Own)
         .noted("both walk the patches as they come; the second reads the features in reverse"),
     scan("pcm/xyz", POINTS, "1", "serialize(xyz, grid={grid}, depth={depth})")
@@ -111,4 +111,27 @@ pub(super) static TABLE: &[Published] = &[
         .deviating("serialize(z, grid={grid}, depth={depth}, compat=point-mamba-octree) | bidirectional")
         .merged(Merge::Sum, Own)
         .noted("nodes of an octree in Morton order; the released code runs a whole batch as one sequence"),
+    scan("graphmamba/degree_order", GRAPH, "1", "degree")
+        .also(&["graphmamba/degree"])
+        .noted("ascending, so that those with the most edges see all others; beside a message passing network"),
+    scan("graphmamba/hybrid_degree", GRAPH, "1", "degree(ties=shuffle, seed={seed})")
+        .choices(&[SEED])
+        .noted("shuffled first, so that ties are random; evaluation takes the mean of five"),
+    scan("graphmamba/hybrid_noise", GRAPH, "1", "degree(ties=noise, seed={seed})")
+        .also(&["graphmamba/noise"])
+        .choices(&[SEED])
+        .noted("noise on the degree"),
+    scan("graphmamba/eigen", GRAPH, "1", "eigen").also(&["graphmamba/eigen_centrality"]),
+    scan("graphmamba/hybrid_eigen", GRAPH, "1", "eigen(noise=true, seed={seed})").choices(&[SEED]),
+    scan("graphmamba/rwse", GRAPH, "1", "rwse"),
+    scan("graphmamba/hybrid_rwse", GRAPH, "1", "rwse(noise=true, seed={seed})").choices(&[SEED]),
+    scan("graphmamba/cluster", GRAPH, "1", "louvain(seed={seed})").also(&["graphmamba/louvain"]).choices(&[SEED]),
+    scan("graphmamba/buckets", GRAPH, "1", "degree(ties=noise, seed={seed}) | buckets(seed={seed})")
+        .also(&["graphmamba/hybrid_degree_noise_bucket"])
+        .choices(&[SEED]),
+    scan("graphmamba/permute", GRAPH, "1", "random(seed={seed})").also(&["graphmamba/random"]).choices(&[SEED]),
+    scan("graphmamba/augment_seq", GRAPH, "1", "augment(seed={seed})")
+        .also(&["graphmamba/augment"])
+        .choices(&[SEED])
+        .noted("up to three random neighbours, then the node itself, which alone is read out"),
 ];
