@@ -388,13 +388,19 @@ impl<'a> Parser<'a> {
         let lower = name.to_lowercase().replace('_', "-");
         let entries = entries();
         let synonym = ALSO_CALLED.iter().find(|(called, _)| *called == lower).map(|&(_, name)| name);
-        let built_in =
-            synonym.or_else(|| nearest(&lower, entries.iter().map(|entry| (entry.name(), entry.name()))));
+        let near = |far: usize, spelling: &str| far <= 1 + spelling.len() / 3;
+        let built_in = synonym
+            .or_else(|| nearest(&lower, entries.iter().map(|entry| (entry.name(), entry.name())), near));
         // A published scan by its whole name, or by what stands after the slash.
         let whole = lower.contains('/');
         let names =
             published::names().map(|name| (name, if whole { name } else { published::pattern_of(name) }));
-        let of_paper = nearest(&lower, names).filter(|_| whole || lower.len() > 3);
+        let of_paper =
+            nearest(
+                &lower,
+                names,
+                |far, spelling| if whole { near(far, spelling) } else { far < 2 && lower.len() > 3 },
+            );
         let likely: Vec<String> =
             built_in.into_iter().chain(of_paper).map(|name| format!("`{name}`")).collect();
         let mut help = Vec::new();
@@ -419,10 +425,15 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// The name whose spelling is nearest to `text`, if it is near at all; `names` are pairs of a name and that spelling.
-fn nearest<'n>(text: &str, names: impl Iterator<Item = (&'n str, &'n str)>) -> Option<&'n str> {
+/// The name whose spelling is nearest to `text`, if `near` finds its distance small; `names` are pairs of a name and that
+/// spelling.
+fn nearest<'n>(
+    text: &str,
+    names: impl Iterator<Item = (&'n str, &'n str)>,
+    near: impl Fn(usize, &str) -> bool,
+) -> Option<&'n str> {
     let far = |spelling: &str| strsim::osa_distance(text, &spelling.to_lowercase().replace('_', "-"));
     let likely = |spelling: &str| (far(spelling), -(strsim::jaro_winkler(text, spelling) * 1e3) as i64);
     let (name, spelling) = names.min_by_key(|(_, spelling)| likely(spelling))?;
-    (far(spelling) <= 1 + spelling.len() / 3).then_some(name)
+    near(far(spelling), spelling).then_some(name)
 }
