@@ -43,7 +43,7 @@ fn list_names_every_pattern() {
         "column",
         "serpentine",
         "random(seed=0)",
-        "file(path)",
+        "file(path, strict=false)",
         "bidirectional",
         "cross",
         "reverse",
