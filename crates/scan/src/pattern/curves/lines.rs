@@ -31,6 +31,9 @@ pub(super) fn serpentine(geometry: &Geometry) -> Result<Plan> {
 }
 
 /// Frames fastest, then pixels in row order: `m[t] = (t mod F) P + t div F` for F frames of P pixels.
+///
+/// VideoMamba (arXiv 2403.06977, section 3) also crosses it with the spatial-first order, `row`: half of both, which we
+/// read as `[row, temporal | reverse]`, and all of both, `[row, temporal] | bidirectional`.
 pub(super) fn temporal(geometry: &Geometry) -> Result<Plan> {
     geometry.tokens()?;
     let (frames, pixels) = match *geometry {

@@ -23,10 +23,8 @@ pub(super) fn tiles(
 ) -> Result<Plan> {
     let [through, down, right] = per_axis("tiles", geometry, count, 1)?;
     let (frames, rows, columns) = geometry.sizes();
-    // A sequence has no rows to pad.
-    let over_rows = if matches!(geometry, Geometry::Sequence { .. }) { 1 } else { pad };
-    let padded = |size: usize, pad: usize| size.checked_next_multiple_of(pad);
-    let (Some(rows), Some(columns)) = (padded(rows, over_rows), padded(columns, pad)) else {
+    let padded = |size: usize| size.checked_next_multiple_of(pad);
+    let (Some(rows), Some(columns)) = (padded(rows), padded(columns)) else {
         return Err(too_many("`tiles`".into()));
     };
     let size = [frames.div_ceil(through), rows.div_ceil(down), columns.div_ceil(right)];
