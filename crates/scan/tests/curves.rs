@@ -246,10 +246,10 @@ fn curves_by_hand() {
     assert_eq!(index("temporal", &[2, 2, 2]), [0, 4, 1, 5, 2, 6, 3, 7]);
 }
 
-/// Nothing outside the grid is walked through: a line of a million tokens lies in a cube of 10^12 cells.
+/// Nothing outside the grid is walked through: a line of 2^16 tokens lies in a cube of 2^32 cells.
 #[test]
 fn thin_grids_cost_no_more_than_others() {
-    let long = 1 << 18;
+    let long = 1 << 16;
     for curve in ["hilbert", "morton", "peano", "gilbert", "spiral", "diagonal", "hilbert(bits=31)"] {
         index(curve, &[1, long]);
         index(curve, &[long, 1]);
