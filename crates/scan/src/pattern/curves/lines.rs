@@ -1,22 +1,13 @@
 //! Curves along lines of the grid, and the random order.
 
 use super::super::samples;
-use super::{one, plane};
+use super::{grid, one, plane};
 use crate::geometry::Geometry;
 use crate::{Plan, Result};
 
 /// One direction that visits token `token(t)` at step t.
 fn walk(tokens: usize, token: impl Fn(usize) -> usize) -> Result<Plan> {
     one((0..tokens).map(|t| token(t) as i32).collect(), tokens)
-}
-
-/// (frames, rows, columns) of a grid of two or three axes.
-fn grid(geometry: &Geometry, curve: &str) -> Result<(usize, usize, usize)> {
-    geometry.tokens()?;
-    match geometry {
-        Geometry::Grid3 { .. } => Ok(geometry.sizes()),
-        _ => geometry.need_grid(curve).map(|(height, width)| (1, height, width)),
-    }
 }
 
 /// Tokens as they are numbered; samples that are packed together are walked each by itself.
@@ -34,7 +25,7 @@ pub(super) fn column(geometry: &Geometry) -> Result<Plan> {
 /// Every step to a neighbour: a row that comes second after another one is walked backwards, and so is a frame.
 pub(super) fn serpentine(geometry: &Geometry) -> Result<Plan> {
     let (frames, height, width) = grid(geometry, "serpentine")?;
-    let turned = |at: usize, line: usize, size: usize| if line % 2 == 0 { at } else { size - 1 - at };
+    let turned = |at: usize, line: usize, size: usize| if line % 2 == 1 { size - 1 - at } else { at };
     walk(frames * height * width, |t| {
         let line = t / width;
         let frame = line / height;
@@ -43,6 +34,9 @@ pub(super) fn serpentine(geometry: &Geometry) -> Result<Plan> {
 }
 
 /// Frames fastest, then pixels in row order: `m[t] = (t mod F) P + t div F` for F frames of P pixels.
+///
+/// VideoMamba (arXiv 2403.06977, section 3) also crosses it with the spatial-first order, `row`: half of both, which we
+/// read as `[row, temporal | reverse]`, and all of both, `[row, temporal] | bidirectional`.
 pub(super) fn temporal(geometry: &Geometry) -> Result<Plan> {
     geometry.tokens()?;
     let (frames, pixels) = match *geometry {
@@ -105,7 +99,7 @@ pub(super) fn zigzag(geometry: &Geometry, k: usize) -> Result<Plan> {
     walk(height * width, |t| {
         let along = if by_column { height } else { width };
         let (line, place) = (t / along, t % along);
-        let place = if line % 2 == 0 { place } else { along - 1 - place };
+        let place = if line % 2 == 1 { along - 1 - place } else { place };
         let (row, column) = if by_column { (place, line) } else { (line, place) };
         let row = if up { height - 1 - row } else { row };
         row * width + if leftwards { width - 1 - column } else { column }

@@ -140,6 +140,15 @@ fn one(index: Vec<i32>, tokens: usize) -> Result<Plan> {
     Plan::new(vec![Order::new(index, tokens)?])
 }
 
+/// (frames, rows, columns) of a grid of two or three axes, or an error that says what `name` needs.
+pub(super) fn grid(geometry: &Geometry, name: &str) -> Result<(usize, usize, usize)> {
+    geometry.tokens()?;
+    match geometry {
+        Geometry::Grid3 { .. } => Ok(geometry.sizes()),
+        _ => geometry.need_grid(name).map(|(height, width)| (1, height, width)),
+    }
+}
+
 /// (rows, columns) of a 2-D grid, or an error that says what `curve` needs and how to have it on a 3-D one.
 fn plane(geometry: &Geometry, curve: &str) -> Result<(usize, usize)> {
     match geometry {
@@ -159,12 +168,12 @@ enum Sides {
 }
 
 impl Sides {
-    /// Those of `geometry`, or an error that says what `name` needs.
-    fn of(geometry: &Geometry, name: &str) -> Result<Sides> {
-        geometry.tokens()?;
-        match *geometry {
-            Geometry::Grid3 { frames, height, width } => Ok(Sides::Three([frames, height, width])),
-            _ => geometry.need_grid(name).map(|(height, width)| Sides::Two([height, width])),
-        }
+    /// Those of `geometry`, or an error that says what `curve` needs.
+    fn of(geometry: &Geometry, curve: &str) -> Result<Sides> {
+        let (frames, height, width) = grid(geometry, curve)?;
+        Ok(match geometry {
+            Geometry::Grid3 { .. } => Sides::Three([frames, height, width]),
+            _ => Sides::Two([height, width]),
+        })
     }
 }
