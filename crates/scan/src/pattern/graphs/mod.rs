@@ -92,6 +92,13 @@ fn deviation(numbers: &[f64]) -> f64 {
 }
 
 impl Graph {
+    /// The cluster of each node by the Louvain method, named by its first node: (L).
+    ///
+    /// Modularity of the simple undirected graph, nodes in the order of their numbers; the same on every machine.
+    pub fn louvain_clusters(&self) -> Vec<u32> {
+        clusters::clusters(self)
+    }
+
     /// Graph-Mamba's augmented sequence: before each node stand the nodes that its edges lead to, `neighbours` random
     /// ones if there are more; and for each step, whether the node itself stands there.
     ///
