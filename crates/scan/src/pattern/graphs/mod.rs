@@ -64,7 +64,8 @@ fn places(plan: &Plan) -> Vec<u64> {
 }
 
 /// By a number of each node, ascending; with noise, `noise` standard deviations of the graph's own numbers are drawn
-/// for each node and added.
+/// for each node and added. (The authors take the deviation over all graphs of a batch, so that a graph would depend on
+/// those it is packed with.)
 fn by_score(graph: &Graph, mut scores: Vec<f64>, noise: Option<&mut dyn FnMut() -> f64>) -> Result<Plan> {
     // Sums in another order differ in the last digits: nodes that are alike must tie.
     for score in &mut scores {
