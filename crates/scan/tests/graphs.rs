@@ -59,10 +59,10 @@ fn degree_orders_are_the_authors() {
         let (x, y, channels) = (golden.real("x"), golden.real("y_toy"), golden.shape("x")[1]);
         let mut sum = vec![0.0; channels];
         for (&token, &reset) in found.orders()[0].index().iter().zip(found.orders()[0].resets()) {
-            for c in 0..channels {
-                let i = token as usize * channels + c;
-                sum[c] = if reset { 0.0 } else { sum[c] } + x[i];
-                assert!((sum[c] - y[i]).abs() < 1e-5, "{}", path.display());
+            let row = token as usize * channels..(token as usize + 1) * channels;
+            for ((sum, x), y) in sum.iter_mut().zip(&x[row.clone()]).zip(&y[row]) {
+                *sum = if reset { 0.0 } else { *sum } + x;
+                assert!((*sum - y).abs() < 1e-5, "{}", path.display());
             }
         }
     }
