@@ -189,9 +189,9 @@ impl Serialization {
                 let cell: [f64; 3] =
                     std::array::from_fn(|axis| f64::from(floor(point)[axis]) - f64::from(least[axis]));
                 // What overflowed is infinite or no number here.
-                match cell.iter().find(|x| !(**x < f64::from(1u32 << key_bits::<3>()))) {
-                    None => Ok(cell.map(|x| x as u32)),
-                    Some(_) => Err(Error::Plan(format!(
+                match cell.iter().all(|x| (0.0..f64::from(1u32 << key_bits::<3>())).contains(x)) {
+                    true => Ok(cell.map(|x| x as u32)),
+                    false => Err(Error::Plan(format!(
                         "point {} at {point:?} lies in cell {cell:?} of a grid of {grid}: at most 2^{} along an axis; \
                          use a larger grid",
                         start + i,

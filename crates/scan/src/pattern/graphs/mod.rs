@@ -64,7 +64,8 @@ fn places(plan: &Plan) -> Vec<u64> {
 }
 
 /// By a number of each node, ascending; with noise, `noise` standard deviations of the graph's own numbers are drawn
-/// for each node and added.
+/// for each node and added. (The authors take the deviation over all graphs of a batch, so that a graph would depend on
+/// those it is packed with.)
 fn by_score(graph: &Graph, mut scores: Vec<f64>, noise: Option<&mut dyn FnMut() -> f64>) -> Result<Plan> {
     // Sums in another order differ in the last digits: nodes that are alike must tie.
     for score in &mut scores {
@@ -92,6 +93,13 @@ fn deviation(numbers: &[f64]) -> f64 {
 }
 
 impl Graph {
+    /// The cluster of each node by the Louvain method, named by its first node: (L).
+    ///
+    /// Modularity of the simple undirected graph, nodes in the order of their numbers; the same on every machine.
+    pub fn louvain_clusters(&self) -> Vec<u32> {
+        clusters::clusters(self)
+    }
+
     /// Graph-Mamba's augmented sequence: before each node stand the nodes that its edges lead to, `neighbours` random
     /// ones if there are more; and for each step, whether the node itself stands there.
     ///
