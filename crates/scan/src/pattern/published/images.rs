@@ -186,13 +186,13 @@ pub(super) static TABLE: &[Published] = &[
         "features (B, C, H, W): tokens are resampled at learned offsets and sorted by a learned key, beside `row | bidirectional`",
     )
     .also(&["defmamba/block"]),
-    scan("quadmamba/quad", GRID, "1", "row | tiles(2)")
+    scan("quadmamba/quad", GRID, "1", "row | tiles(2, pad=4)")
         .merged(Merge::Alone, Own)
         .noted("2 x 2 quadrants one after another"),
-    scan("quadmamba/quadquad", GRID, "1", "row | tiles(4)")
+    scan("quadmamba/quadquad", GRID, "1", "row | tiles(4, pad=4)")
         .merged(Merge::Alone, Own)
         .noted("4 x 4 tiles in row order"),
-    scan("quadmamba/quad_perm", GRID, "2", "[row | tiles(2), row | tiles(4)]")
+    scan("quadmamba/quad_perm", GRID, "2", "[row | tiles(2, pad=4), row | tiles(4, pad=4)]")
         .also(&["quadmamba/block"])
         .merged(Merge::Interleave, Own)
         .noted("the quadrant that a hard Gumbel choice names takes the second order, all others the first"),

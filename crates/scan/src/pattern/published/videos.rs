@@ -20,10 +20,15 @@ pub(super) static TABLE: &[Published] = &[
         .choices(&[class_token(&["head", "middle", "end", "both", "double", "none"])])
         .merged(Merge::Alone, Own)
         .noted("of the paper; not in the released code"),
-    scan("videomamba/spatiotemporal", VOLUME, "2", "[row, temporal] | class_token({class_token})")
+    scan("videomamba/spatiotemporal", VOLUME, "4", "[row, temporal] | class_token({class_token}) | bidirectional")
+        .also(&["videomamba/spatiotemporal_v2"])
         .choices(&[class_token(&["head", "middle", "end", "both", "double", "none"])])
         .merged(Merge::Sum, Own)
-        .noted("of the paper (v1 walks each half the time, v2 both); not in the released code"),
+        .noted("of the paper (all of both); not in the released code"),
+    scan("videomamba/spatiotemporal_v1", VOLUME, "2", "[row, temporal | reverse] | class_token({class_token})")
+        .choices(&[class_token(&["head", "middle", "end", "both", "double", "none"])])
+        .merged(Merge::Sum, Own)
+        .noted("of the paper, as we read \"half of both\"; not in the released code"),
     scan("vivim/tri", FRAMES, "3", "[row | bidirectional, temporal]")
         .also(&["vivim/tri_perm", "vivim/tri_block", "vivim/spatiotemporal"])
         .merged(Merge::Mean, Own),
