@@ -1,19 +1,4 @@
 //! What tells orders apart, in numbers.
-//!
-//! Tokens i and j are *spatial neighbours* if they are next to each other in a sequence, share a side in a grid (4 of
-//! them in a 2-D one, 6 in a 3-D one), if one is among the 6 points nearest to the other, or if an edge joins them. Two
-//! tokens are *scan neighbours* in a direction if it visits one right after the other with the same state: blank steps
-//! between them do not count, a reset does. With r(i) the step of a direction's first visit of token i:
-//!
-//! - **step distance** of spatial neighbours: |r(i) - r(j)|, over all pairs that the direction visits;
-//! - **space distance** of scan neighbours: |x(i) - x(j)|, Euclidean in a sequence (of places 0, 1, …), grid or space, and
-//!   the number of edges between them in a graph (pairs without a path are left out, and counted);
-//! - **adjacent**: the share of scan neighbours that are spatial neighbours;
-//! - **overlap** of two directions: 2 |A ∩ B| / (|A| + |B|) for their sets A and B of scan neighbours, as ordered pairs
-//!   (directed) or as unordered ones (undirected).
-//!
-//! Means, percentiles (nearest rank) and the share are over the pairs of all directions together, the overlap is the
-//! mean over all pairs of directions.
 
 mod neighbours;
 
@@ -25,10 +10,13 @@ use neighbours::Neighbours;
 /// Most steps of a plan that is measured: pairs are held at once.
 const MAX_MEASURED: usize = 1 << 23;
 
+/// Most edges that the searches for paths in a graph may pass, one search for each step.
+const MAX_SEARCHED: usize = 1 << 34;
+
 /// Directions whose overlap is measured, the first ones of a plan.
 const MAX_OVERLAPPED: usize = 64;
 
-/// What tells an order apart from others; the module says how each is computed.
+/// What tells an order apart from others; [`stats`] says how each is computed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Stats {
     /// K.
@@ -80,8 +68,24 @@ impl Spread {
 
 /// Measures `plan` over `geometry`.
 ///
+/// Tokens i and j are *spatial neighbours* if they are next to each other in a sequence, share a side in a grid (4 of
+/// them in a 2-D one, 6 in a 3-D one), if one is among the 6 points nearest to the other, or if an edge joins them. Two
+/// tokens are *scan neighbours* in a direction if it visits one right after the other with the same state: blank steps
+/// between them do not count, a reset does. With r(i) the step of a direction's first visit of token i:
+///
+/// - **step distance** of spatial neighbours: |r(i) - r(j)|, over all pairs that the direction visits;
+/// - **space distance** of scan neighbours: |x(i) - x(j)|, Euclidean in a sequence (of places 0, 1, …), grid or space, and
+///   the number of edges between them in a graph (pairs without a path are left out, and counted);
+/// - **adjacent**: the share of scan neighbours that are spatial neighbours;
+/// - **overlap** of two directions: 2 |A ∩ B| / (|A| + |B|) for their sets A and B of scan neighbours, as ordered pairs
+///   (directed) or as unordered ones (undirected).
+///
+/// Means, percentiles (nearest rank) and the share are over the pairs of all directions together, the overlap is the
+/// mean over all pairs of directions.
+///
 /// # Errors
-/// The plan is over another number of tokens than the geometry, or has more than 2^23 steps.
+/// The plan is over another number of tokens than the geometry, has more than 2^23 steps, or walks a graph so large that
+/// the paths between its nodes take too long to find.
 pub fn stats(plan: &Plan, geometry: &Geometry) -> Result<Stats> {
     let tokens = geometry.tokens()?;
     if plan.tokens() != tokens {
@@ -95,6 +99,10 @@ pub fn stats(plan: &Plan, geometry: &Geometry) -> Result<Stats> {
         return Err(Error::TooLarge { what, limit: format!("{MAX_MEASURED} steps") });
     }
     let space = Neighbours::of(geometry);
+    if space.search() > MAX_SEARCHED / steps {
+        let what = format!("the distances of {steps} steps over {}", geometry.describe());
+        return Err(Error::TooLarge { what, limit: format!("{MAX_SEARCHED} edges passed") });
+    }
     let (mut along, mut apart) = (Vec::new(), Vec::new());
     let (mut next, mut adjacent, mut unreachable) = (0usize, 0usize, 0usize);
     let mut walks: Vec<Vec<(u32, u32)>> = Vec::new();

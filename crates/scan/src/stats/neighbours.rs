@@ -61,6 +61,14 @@ impl<'a> Neighbours<'a> {
         }
     }
 
+    /// Edges that [`distance`](Neighbours::distance) may pass.
+    pub(super) fn search(&self) -> usize {
+        match self {
+            Neighbours::Graph(lists) => lists.len() + lists.iter().map(Vec::len).sum::<usize>(),
+            _ => 1,
+        }
+    }
+
     /// How far `i` is from `j`; None if there is no path.
     pub(super) fn distance(&self, i: usize, j: usize) -> Option<f64> {
         match self {

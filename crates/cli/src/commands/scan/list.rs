@@ -62,7 +62,8 @@ pub fn run(filter: Option<&str>, json: bool, printer: &Printer) -> Result<()> {
     }
     if !names.is_empty() {
         let rows = names.iter().map(|e| {
-            let [kind, geometry, directions] = [e.kind().to_string(), e.geometry().into(), e.directions().into()];
+            let [kind, geometry, directions] =
+                [e.kind().to_string(), e.geometry().into(), e.directions().into()];
             [e.usage(), kind, geometry, directions, e.about().to_string()]
         });
         table(["name", "kind", "geometry", "directions", "about"], rows.collect(), printer)?;

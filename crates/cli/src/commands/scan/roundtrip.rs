@@ -61,7 +61,8 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     };
     let tokens = geometry.tokens()?;
     if shape[2..].iter().product::<i64>() != tokens as i64 {
-        let message = format!("tensor `{name}` is {shape:?}, but there are {tokens} tokens: {}", geometry.describe());
+        let message =
+            format!("tensor `{name}` is {shape:?}, but there are {tokens} tokens: {}", geometry.describe());
         return Err(wrong(message).into());
     }
     let plan = pattern.plan(&geometry)?;
@@ -96,9 +97,12 @@ fn pick<'a>(input: &'a Tensors, name: Option<&str>) -> std::result::Result<(&'a 
     let names = || input.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let only = || if input.len() == 1 { input.keys().next().map(String::as_str) } else { None };
     let wanted = name.or_else(|| input.contains_key("x").then_some("x")).or_else(only);
-    let wanted = wanted.ok_or_else(|| format!("name one of its tensors with --tensor: it holds {}", names()))?;
+    let wanted =
+        wanted.ok_or_else(|| format!("name one of its tensors with --tensor: it holds {}", names()))?;
     let found = input.get_key_value(wanted);
-    found.map(|(name, x)| (name.as_str(), x)).ok_or_else(|| format!("no tensor `{wanted}`: it holds {}", names()))
+    found
+        .map(|(name, x)| (name.as_str(), x))
+        .ok_or_else(|| format!("no tensor `{wanted}`: it holds {}", names()))
 }
 
 /// The geometry of the axes after batch and channels.

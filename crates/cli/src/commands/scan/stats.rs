@@ -61,8 +61,19 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     }
     printer.line(format_args!("over {}\n", geometry.describe()))?;
     let heads = [
-        "pattern", "K", "scan mean", "p95", "space mean", "p95", "adjacent", "overlap", "either way", "blanks",
-        "resets", "repeats", "left out",
+        "pattern",
+        "K",
+        "scan mean",
+        "p95",
+        "space mean",
+        "p95",
+        "adjacent",
+        "overlap",
+        "either way",
+        "blanks",
+        "resets",
+        "repeats",
+        "left out",
     ];
     let rows: Vec<Vec<String>> = found.iter().map(|(pattern, stats)| row(pattern, stats)).collect();
     let heads: Vec<String> = heads.map(str::to_owned).to_vec();
