@@ -16,7 +16,7 @@ use crate::{
     torch::release_freed_memory,
 };
 
-pub use orders::{OrderRow, compare};
+pub use orders::{OrderRow, compare, random_geometries};
 
 /// An op that can be timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,12 +84,27 @@ impl FromStr for Shape {
                 _ => return Err(wrong()),
             }
         }
-        let (tokens, most) = (shape.geometry.tokens()? as i64, 1 << 34);
-        let wide = shape.channels * shape.states.max(shape.taps);
-        if shape.batch.saturating_mul(tokens).saturating_mul(wide) > most {
-            return Err(Error::Config(format!("shape `{text}` is too large to time: B L D N is above 2^34")));
+        shape.checked()
+    }
+}
+
+impl Shape {
+    /// The shape itself if it can be timed.
+    ///
+    /// # Errors
+    /// A size below 1, or sizes that are too large together.
+    pub fn checked(self) -> Result<Shape> {
+        let Shape { batch, channels, ref geometry, states, taps } = self;
+        let tokens = geometry.tokens()? as i64;
+        let sizes = [batch, channels, states, taps];
+        let all = sizes[..2].iter().fold(tokens, |all, size| all.saturating_mul(*size));
+        if sizes.iter().any(|size| *size < 1) || all.saturating_mul(states.max(taps)) > 1 << 34 {
+            return Err(Error::Config(format!(
+                "B{batch} D{channels} L{geometry} N{states} W{taps} cannot be timed: sizes are at least 1, and B L D N at \
+                 most 2^34"
+            )));
         }
-        Ok(shape)
+        Ok(self)
     }
 }
 

@@ -1,12 +1,13 @@
 //! What an order costs: a scan along K orders beside K plain left-to-right scans of the same tokens.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
-use ophidian_scan::{Order, Plan};
+use ophidian_scan::{Geometry, Graph, Order, Plan, Points};
+use rand::RngExt;
 use serde::Serialize;
 
 use super::{Case, Effort, Prepared, Shape, extra_memory};
-use crate::Result;
+use crate::{Result, rng};
 
 /// What [`compare`] measured, as one JSON line.
 #[derive(Debug, Clone, Serialize)]
@@ -40,7 +41,8 @@ pub struct OrderRow {
 pub fn compare(case: &Case, effort: Effort) -> Result<OrderRow> {
     let plan = case.pattern.plan(&case.shape.geometry)?;
     let (tokens, directions) = (plan.tokens(), plan.directions());
-    let plain = Plan::new((0..directions).map(|_| Order::identity(tokens)).collect::<Result<_, _>>()?)?;
+    let plain =
+        Plan::new((0..directions).map(|_| Order::identity(tokens)).collect::<ophidian_scan::Result<_>>()?)?;
     let (along, beside) = (Prepared::along(case, &plan)?, Prepared::along(case, &plain)?);
     let memory = |prepared: &Prepared| extra_memory(|| prepared.forward_backward());
     // The first run of a process pays for libtorch's own set-up.
@@ -82,4 +84,21 @@ fn medians(effort: Effort, runs: [&dyn Fn() -> Result<()>; 2]) -> Result<[f64; 2
         seconds.sort_by(f64::total_cmp);
         seconds[seconds.len() / 2]
     }))
+}
+
+/// `n` points (at least 2) drawn from a cube, and a graph of `n` nodes with two random edges each: what orders from data
+/// are timed on.
+///
+/// # Errors
+/// `n` is too small or too large for a geometry.
+pub fn random_geometries(n: usize) -> Result<[Geometry; 2]> {
+    let mut rng = rng::stream(&[0]);
+    let xyz = (0..n).map(|_| [(); 3].map(|()| rng.random_range(0.0..1.0f32))).collect();
+    let points = Points::new(xyz)?;
+    let mut edges = Vec::with_capacity(4 * n);
+    for from in (0..n).chain(0..n) {
+        let to = (from + rng.random_range(1..n.max(2))) % n.max(1);
+        edges.extend([[from as u32, to as u32], [to as u32, from as u32]]);
+    }
+    Ok([Geometry::Points(Arc::new(points)), Geometry::Graph(Arc::new(Graph::new(n, edges)?))])
 }
