@@ -204,6 +204,15 @@ impl Mamba1 {
     /// x and z (B, L, 1 or K, D) of the tokens.
     fn inputs(&self, tokens: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let d = self.config.d_inner();
+        if let (Conv::Grid(_), Projection::Dense(in_proj), 1, true) =
+            (&self.conv, &self.in_proj, self.config.pairs(), self.config.gate)
+        {
+            // The convolution wants x alone in memory: two products instead of one and a copy each way.
+            let part = |first: i64| -> Result<Tensor> {
+                Ok(in_proj.forward_part(tokens, first, d)?.f_unsqueeze(2)?)
+            };
+            return Ok((part(0)?, Some(part(d)?)));
+        }
         let xz = self.in_proj.forward(&tokens.f_unsqueeze(2)?)?;
         let (b, l) = (xz.size()[0], xz.size()[1]);
         if !self.config.gate {
