@@ -2,7 +2,10 @@
 
 use tch::{Tensor, nn};
 
-use crate::{Result, init::Init};
+use crate::{
+    Result,
+    init::{Init, values_wanted},
+};
 
 /// A linear layer: `weight` (out, in) and, if it has one, `bias` (out).
 #[derive(Debug)]
@@ -48,6 +51,9 @@ impl Linear {
 
     /// Multiplies the weight by `factor`, for initialisation.
     pub fn rescale(&self, factor: f64) {
+        if factor == 1.0 || !values_wanted() {
+            return;
+        }
         tch::no_grad(|| {
             let _ = self.weight.shallow_clone().g_mul_scalar_(factor);
         });

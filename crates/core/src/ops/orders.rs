@@ -267,6 +267,11 @@ impl Orders {
         Ok(grid)
     }
 
+    /// The tokens visited at step `step` of all samples and directions, in this order; negative for none.
+    pub fn visited(&self, step: usize) -> Vec<i32> {
+        self.table.table.iter().skip(step).step_by(self.table.steps.max(1)).copied().collect()
+    }
+
     /// L.
     pub fn tokens(&self) -> i64 {
         self.table.tokens as i64
