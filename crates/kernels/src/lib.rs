@@ -13,6 +13,7 @@ pub mod pool;
 pub mod probe;
 pub mod scan;
 pub mod simd;
+pub mod tree;
 pub mod view;
 
 pub use error::{Error, Result};
