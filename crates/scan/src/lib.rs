@@ -12,6 +12,7 @@ mod order;
 mod pattern;
 mod plan;
 mod points;
+mod tree;
 
 pub use error::{Error, Result, SyntaxError};
 pub use geometry::{Geometry, MAX_DIRECTIONS, MAX_STEPS};
@@ -20,3 +21,4 @@ pub use order::{Blank, Order, Summary};
 pub use pattern::{Args, Entry, Kind, Modifier, Param, Pattern, Rule, Value, entries, register};
 pub use plan::Plan;
 pub use points::Points;
+pub use tree::{Candidates, RootedTree};
