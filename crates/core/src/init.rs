@@ -79,4 +79,5 @@ pub fn no_weight_decay(name: &str) -> bool {
     matches!(last, "A_log" | "D" | "bias" | "gamma" | "pos_embed")
         || last.starts_with("cls_token")
         || parent.starts_with("norm")
+        || parent.ends_with("norm")
 }

@@ -8,8 +8,10 @@ use tch::Tensor;
 
 use crate::{Result, ops::Orders};
 
-pub use mamba1::{DtInit, DtRank, Mamba1, Mamba1Config, Parameters, StepSizes};
-pub use merge::Merge;
+pub use mamba1::{
+    Channels, Coarse, Compat, ConvPlace, DtInit, DtRank, Mamba1, Mamba1Config, Parameters, StepSizes,
+};
+pub use merge::{Merge, Merger};
 
 /// A token-mixing layer.
 pub trait Mixer {
