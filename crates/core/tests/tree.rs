@@ -184,13 +184,6 @@ fn narrow_floats_and_nan() {
 }
 
 #[test]
-fn trees_turn_around() {
-    let trees = Trees::per_sample(&[-1, 0, 1, 2, 2, -1], 3).unwrap();
-    assert_eq!(trees.reversed().parents(), [1, 2, -1, -1, 0, 0]);
-    assert_eq!(trees.reversed().reversed().parents(), trees.parents());
-}
-
-#[test]
 fn misfits_are_errors() {
     let x = Tensor::ones([2, 3, 4], (Kind::Float, Device::Cpu));
     let scan = |input: &Tensor, decay: &Tensor, trees: &Trees| {

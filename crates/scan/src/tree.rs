@@ -15,10 +15,11 @@ use crate::{Error, Result};
 pub struct Candidates {
     nodes: usize,
     edges: Vec<[u32; 2]>,
+    root: usize,
 }
 
 impl Candidates {
-    /// Any edges over `nodes` tokens.
+    /// Any edges over `nodes` tokens; trees hang from token 0.
     ///
     /// # Errors
     /// No token, too many, or an edge to a token that does not exist; it is named.
@@ -36,7 +37,7 @@ impl Candidates {
                 nodes - 1
             )));
         }
-        Ok(Candidates { nodes, edges })
+        Ok(Candidates { nodes, edges, root: 0 })
     }
 
     /// The neighbours on a grid of `height` rows: first every token and the one below it, then every token and the one
@@ -54,18 +55,19 @@ impl Candidates {
         Candidates::new(nodes, below.chain(right).map(|edge| edge.map(|i| i as u32)).collect())
     }
 
-    /// A line of `len` tokens whose last `context` are also linked to those two and three behind them (GrootL).
+    /// A line of `len` tokens, from its end to its start, whose first `context` are also linked to those two and three
+    /// before them; trees hang from the last token (GrootL).
     ///
     /// # Errors
     /// As [`Candidates::new`].
     pub fn line(len: usize, context: usize) -> Result<Candidates> {
-        let mut edges = Vec::new();
-        let plain = len.saturating_sub(context.max(1));
-        for i in 0..len.min(MAX_STEPS) {
-            let reach = if i < plain || context < 3 { 1 } else { 3 };
-            edges.extend((1..=reach).filter(|step| i + step < len).map(|step| [i as u32, (i + step) as u32]));
+        if len > MAX_STEPS {
+            return Err(too_many(format!("a line of {len} tokens")));
         }
-        Candidates::new(len, edges)
+        let reach = |i: usize| if i < context && context >= 3 { 3 } else { 1 };
+        let before = |i: usize| (1..=reach(i).min(i)).map(move |step| [i as u32, (i - step) as u32]);
+        let candidates = Candidates::new(len, (0..len).rev().flat_map(before).collect())?;
+        Ok(Candidates { root: len - 1, ..candidates })
     }
 
     /// How many tokens.
@@ -150,7 +152,7 @@ impl Candidates {
         Ok(tree)
     }
 
-    /// The tree of each sample of `features` (B, nodes, channels), hung up at token 0: parents (B, nodes), -1 at the
+    /// The tree of each sample of `features` (B, nodes, channels): parents (B, nodes), -1 at the
     /// root. Samples are done in parallel.
     ///
     /// # Errors
@@ -166,7 +168,7 @@ impl Candidates {
         }
         let one = |features: &[f32]| {
             let edges = self.spanning_tree(&self.costs(features, channels)?)?;
-            Ok(RootedTree::new(self.nodes, &edges, 0)?.parents)
+            Ok(RootedTree::new(self.nodes, &edges, self.root)?.parents)
         };
         Ok(features.par_chunks(sample).map(one).collect::<Result<Vec<_>>>()?.concat())
     }

@@ -124,7 +124,7 @@ proptest! {
                 for _ in 0..len {
                     node = usize::try_from(tree[node]).unwrap_or(node);
                 }
-                prop_assert_eq!((node, tree[node]), (0, -1));
+                prop_assert_eq!((node, tree[node]), (len - 1, -1));
             }
         }
     }
@@ -133,12 +133,15 @@ proptest! {
 #[test]
 fn a_line_of_context() {
     let edges = Candidates::line(6, 4).unwrap();
-    let want = [[0, 1], [1, 2], [2, 3], [2, 4], [2, 5], [3, 4], [3, 5], [4, 5]];
+    let want = [[5, 4], [4, 3], [3, 2], [3, 1], [3, 0], [2, 1], [2, 0], [1, 0]];
     assert_eq!(edges.edges(), want);
     for context in 0..3 {
-        assert_eq!(Candidates::line(4, context).unwrap().edges(), [[0, 1], [1, 2], [2, 3]]);
+        assert_eq!(Candidates::line(4, context).unwrap().edges(), [[3, 2], [2, 1], [1, 0]]);
     }
-    assert_eq!(Candidates::line(3, 9).unwrap().edges(), [[0, 1], [0, 2], [1, 2]]);
+    assert_eq!(Candidates::line(3, 9).unwrap().edges(), [[2, 1], [2, 0], [1, 0]]);
+    // The plain line is a chain up to the last token.
+    assert_eq!(Candidates::line(3, 0).unwrap().parents(&[1.0; 3], 1).unwrap(), [1, 2, -1]);
+    assert!(Candidates::line(0, 0).is_err());
     assert!(Candidates::line(1, 1).unwrap().edges().is_empty());
 }
 

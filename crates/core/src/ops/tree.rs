@@ -45,7 +45,7 @@ impl Trees {
         Ok(Trees { parents: parents.into(), tokens })
     }
 
-    /// The cheapest tree over `candidates` for each sample of `features` (B, L, D), rooted at token 0. No gradient
+    /// The cheapest tree over `candidates` for each sample of `features` (B, L, D). No gradient
     /// flows through the choice.
     ///
     /// # Errors
@@ -74,14 +74,6 @@ impl Trees {
     /// The parent of each token, -1 for a root: (L), or (B, L).
     pub fn parents(&self) -> &[i32] {
         &self.parents
-    }
-
-    /// The same trees over the tokens numbered from the other end.
-    pub fn reversed(&self) -> Trees {
-        let last = self.tokens as i32 - 1;
-        let turned = self.parents.chunks(self.tokens.max(1) as usize).flat_map(|tree| tree.iter().rev());
-        let parents = turned.map(|&parent| if parent < 0 { parent } else { last - parent }).collect();
-        Trees { parents, tokens: self.tokens }
     }
 }
 
