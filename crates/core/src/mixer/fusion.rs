@@ -35,7 +35,7 @@ impl StateFusion {
     /// # Errors
     /// Another number of tokens or channels.
     pub fn forward(&self, h: &Tensor, map: [i64; 2]) -> Result<Tensor> {
-        let channels = self.alpha.size()[0].max(h.size().last().copied().unwrap_or(0));
+        let channels = self.weight.size()[1];
         // Padded once, as far as the widest kernel reaches.
         let [rows, columns] = map;
         let padded = as_map(h, map)?.f_replication_pad2d([5; 4])?;
