@@ -2,6 +2,8 @@
 //!
 //! A family of models is one file that turns an author's config into our own model and a key map.
 
+pub mod blocks;
+
 use std::path::Path;
 
 use tch::nn::VarStore;

@@ -58,20 +58,20 @@ fn conv_along(weights: &Weights, config: &Mamba1Config, k: i64, order: &Order, x
 /// A depthwise convolution over the map, tap by tap: (B, L, C).
 fn conv_grid(weights: &Weights, name: &str, x: &Tensor, grid: [i64; 2], stride: i64) -> (Tensor, [i64; 2]) {
     let (b, _, c) = x.size3().unwrap();
-    let weight = &weights[&format!("{name}.weight")];
+    let weight = weights[&format!("{name}.weight")].flatten(0, 1); // (C, W, W)
     let (taps, [h, w]) = (weight.size()[2], grid);
     let half = taps / 2;
     let map = x.transpose(1, 2).reshape([b, c, h, w]).constant_pad_nd([half; 4]);
     let out = [h, w].map(|n| (n + 2 * half - taps) / stride + 1);
     let mut sum = match weights.get(&format!("{name}.bias")) {
-        Some(bias) => bias.view([1, c, 1, 1]).expand([b, c, out[0], out[1]], false),
+        Some(bias) => bias.reshape([1, c, 1, 1]).expand([b, c, out[0], out[1]], false),
         None => Tensor::zeros([b, c, out[0], out[1]], F64),
     };
     for i in 0..taps {
         for j in 0..taps {
             let rows = map.slice(2, i, i + (out[0] - 1) * stride + 1, stride);
             let cells = rows.slice(3, j, j + (out[1] - 1) * stride + 1, stride);
-            sum = sum + cells * weight.select(3, j).select(2, i).view([1, c, 1, 1]);
+            sum = sum + cells * weight.select(2, j).select(1, i).view([1, c, 1, 1]);
         }
     }
     (sum.flatten(2, 3).transpose(1, 2).silu(), out)
@@ -271,7 +271,8 @@ fn reference(weights: &Weights, config: &Mamba1Config, plans: &Plans, tokens: &T
         }
         let ys: Vec<Tensor> = range
             .map(|k| {
-                let y = recurrence(weights, config, k as i64, &orders[k], &u[k], None, plans.grid[1]).0;
+                let set = k as i64 + i64::from(config.coarse.is_some());
+                let y = recurrence(weights, config, set, &orders[k], &u[k], None, plans.grid[1]).0;
                 let y = match &pairs[k].1 {
                     Some(z) if direct => y * z.silu(),
                     _ => y,
@@ -305,8 +306,7 @@ fn reference(weights: &Weights, config: &Mamba1Config, plans: &Plans, tokens: &T
         let mut state = None;
         let mut ys = vec![];
         for order in plan.orders() {
-            let (y, last) =
-                recurrence(weights, config, config.directions, order, &at_steps(&low, order), state, w);
+            let (y, last) = recurrence(weights, config, 0, order, &at_steps(&low, order), state, w);
             ys.push(if config.norm_each { norm(weights, config, &y, None) } else { y });
             state = Some(last);
         }

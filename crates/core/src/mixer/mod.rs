@@ -1,6 +1,7 @@
 //! Mixers: what moves information between tokens. A mixer runs a recurrence along the orders it is given; it
 //! knows nothing of where the tokens lie.
 
+mod affinity;
 mod choice;
 mod deform;
 mod fusion;
@@ -16,6 +17,7 @@ use tch::Tensor;
 
 use crate::{Result, ops::Orders};
 
+pub use affinity::ChannelAffinity;
 pub use choice::Choice;
 pub use deform::{DefMamba, DefMambaConfig, DeformCompat, DeformablePath, Deformed};
 pub use fusion::{SpatialMamba, StateFusion};

@@ -267,7 +267,7 @@ impl Mamba1Config {
         if self.channels == Channels::All { 1 } else { self.directions }
     }
 
-    /// Sets of parameters that are learned: K, or 1 if the directions share; one more for a coarse map.
+    /// Sets of parameters that are learned: K, or 1 if the directions share; one more, the first, for a coarse map.
     pub fn sets(&self) -> i64 {
         match self.parameters {
             Parameters::Own => self.directions + i64::from(self.coarse.is_some()),

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Depthwise, and a SiLU. Along orders: `conv1d.weight` (P, D, W), `conv1d.bias` (P, D). On a grid: `weight`
-/// (C, 1, W, W), `bias` (C), for all C channels of x.
+/// (1 or K, D, W, W), `bias` (1 or K, D), as x has one set of channels for all directions or one for each.
 #[derive(Debug)]
 pub(in crate::mixer) enum Conv {
     Along { weight: Tensor, bias: Option<Tensor>, once: bool },
@@ -24,7 +24,7 @@ impl Conv {
         match config.conv {
             ConvPlace::None => Conv::None,
             ConvPlace::Grid => {
-                Conv::Grid(GridConv::new(&(vs / "conv2d"), config.pairs() * d, w, 1, config.conv_bias))
+                Conv::Grid(GridConv::new(&(vs / "conv2d"), [config.pairs(), d], w, 1, config.conv_bias))
             }
             ConvPlace::Along => {
                 let (vs, p) = (vs / "conv1d", config.sets());
@@ -71,12 +71,13 @@ pub(in crate::mixer) struct GridConv {
 }
 
 impl GridConv {
-    pub fn new(vs: &nn::Path, channels: i64, taps: i64, stride: i64, bias: bool) -> GridConv {
+    /// Of [P, D] channels.
+    pub fn new(vs: &nn::Path, [p, d]: [i64; 2], taps: i64, stride: i64, bias: bool) -> GridConv {
         // As PyTorch's Conv2d starts: fan_in is one channel's taps.
         let init = Init::Uniform(1.0 / taps as f64);
         GridConv {
-            weight: init.parameter(vs, "weight", &[channels, 1, taps, taps]),
-            bias: bias.then(|| init.parameter(vs, "bias", &[channels])),
+            weight: init.parameter(vs, "weight", &[p, d, taps, taps]),
+            bias: bias.then(|| init.parameter(vs, "bias", &[p, d])),
             stride,
         }
     }
@@ -90,8 +91,9 @@ impl GridConv {
         let map = x.f_reshape([-1, rows, columns, p * d])?.permute([0, 3, 1, 2]);
         let taps = self.weight.size()[3];
         let (half, stride) = (taps / 2, self.stride);
-        let bias = self.bias.as_ref();
-        let y = map.f_conv2d(&self.weight, bias, [stride; 2], [half; 2], [1; 2], p * d)?.f_silu()?;
+        let weight = self.weight.f_view([p * d, 1, taps, taps])?;
+        let bias = self.bias.as_ref().map(|bias| bias.f_view([p * d])).transpose()?;
+        let y = map.f_conv2d(&weight, bias, [stride; 2], [half; 2], [1; 2], p * d)?.f_silu()?;
         let size = [y.size()[2], y.size()[3]];
         Ok((y.permute([0, 2, 3, 1]).f_reshape([b, -1, p, d])?, size))
     }

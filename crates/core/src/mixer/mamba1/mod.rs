@@ -33,10 +33,10 @@ use crate::{
 
 pub use config::{Channels, Coarse, Compat, ConvPlace, DtInit, DtRank, Mamba1Config, Parameters, StepSizes};
 
-/// The mixer. Parameters of P sets (P = K, or 1 if shared; one more for a coarse map) lie in one tensor each, set by
+/// The mixer. Parameters of P sets (P = K, or 1 if shared; one more, the first, for a coarse map) lie in one tensor each, set by
 /// set: `conv1d.weight` (P, D, W), `conv1d.bias` (P, D), `x_proj.weight` (P, R + 2 N, D), `dt_proj.weight` (P, D, R),
-/// `dt_proj.bias` (P, D), `A_log` (P or K, D, N), `D` (P, D). A convolution on the grid is `conv2d.weight` (C, 1, W, W)
-/// and `conv2d.bias` (C) for all C channels of x, that of a coarse map `coarse.*` likewise. `in_proj.weight`
+/// `dt_proj.bias` (P, D), `A_log` (P or K, D, N), `D` (P, D). A convolution on the grid is `conv2d.weight`
+/// (1 or K, D, W, W) and `conv2d.bias` (1 or K, D), K if the channels are split, that of a coarse map `coarse.*` likewise. `in_proj.weight`
 /// (2 D, d_model) makes x, then z ((K 2 D, d_model) if the channels are split: K times x, then z), `out_norm` is over
 /// the D channels (K D if concatenated); `out_proj`. If the channels are grouped, `in_proj.weight` is
 /// (K, 2 D, d_model / K), `out_proj.weight` (K, d_model / K, D) and so on. `step_embedding` is (5, N). For the merge see
@@ -86,7 +86,7 @@ impl Mamba1 {
             merger: Merger::new(vs, config.merge, k / config.stages, d, d_model),
             coarse: config
                 .coarse
-                .map(|coarse| GridConv::new(&(vs / "coarse"), d, coarse.taps, coarse.stride, conv_bias)),
+                .map(|coarse| GridConv::new(&(vs / "coarse"), [1, d], coarse.taps, coarse.stride, conv_bias)),
             out_norm: config.out_norm.map(norm),
             out_proj: projection(vs / "out_proj", wide, d_model),
         };
@@ -108,9 +108,10 @@ impl Mamba1 {
     pub fn core(&self, u: &Tensor, z: Option<&Tensor>, orders: &Orders) -> Result<Tensor> {
         let stages = self.config.stages;
         let per = self.config.directions / stages;
+        let first = i64::from(self.config.coarse.is_some());
         let mut y = u.shallow_clone();
         for stage in 0..stages {
-            let (ssm, orders) = (self.ssm.part(stage * per, per)?, orders.part(stage * per, per));
+            let (ssm, orders) = (self.ssm.part(first + stage * per, per)?, orders.part(stage * per, per));
             if stages > 1 {
                 y = y.f_layer_norm([self.config.d_inner()], None::<Tensor>, None::<Tensor>, 1e-5, false)?;
             }
@@ -184,7 +185,7 @@ impl Mamba1 {
         let expected = self.config.coarse.map_or(0, |coarse| coarse.directions);
         expect_directions(coarse, expected)?;
         let (u, [low_rows, low_columns]) = conv.forward(x, grid)?; // (B, l, 1, D)
-        let ssm = self.ssm.part(self.config.directions, 1)?;
+        let ssm = self.ssm.part(0, 1)?;
         let coefficients = ssm.coefficients(&u)?;
         let (mut sum, mut state): (Option<Tensor>, Option<Tensor>) = (None, None);
         for k in 0..expected {
