@@ -2,6 +2,7 @@
 //!
 //! A family of models is one file that turns an author's config into our own model and a key map.
 
+pub mod beyond;
 pub mod blocks;
 
 use std::path::Path;

@@ -11,7 +11,6 @@ use super::{
 use crate::{
     Error, Result,
     init::Init,
-    keymap::Key,
     layers::{Linear, Norm, NormKind},
     ops::Orders,
 };
@@ -128,26 +127,6 @@ impl DeformablePath {
         let features = self.norm.forward(&near.f_mul(&gate)?)?.f_gelu("none")?;
         Ok(self.offset.forward(&features)?.f_tanh()?)
     }
-
-    /// What the authors call the parameters, below `theirs`; ours are below `ours`.
-    pub fn keys(theirs: &str, ours: &str, channels: i64, taps: i64) -> Vec<Key> {
-        let (d, inner) = (channels, (channels / 16).max(1));
-        [
-            ("rpe_table", "rpe_table", vec![d, TABLE, TABLE]),
-            ("conv_offset.conv1.weight", "conv.weight", vec![d, 1, taps, taps]),
-            ("conv_offset.conv1.bias", "conv.bias", vec![d]),
-            ("conv_offset.ca.0.weight", "reduce.weight", vec![inner, d]),
-            ("conv_offset.ca.0.bias", "reduce.bias", vec![inner]),
-            ("conv_offset.ca.2.weight", "expand.weight", vec![d, inner]),
-            ("conv_offset.ca.2.bias", "expand.bias", vec![d]),
-            ("conv_offset.ln.weight", "norm.weight", vec![d]),
-            ("conv_offset.ln.bias", "norm.bias", vec![d]),
-            ("conv_offset.conv2.weight", "offset.weight", vec![3, d, 1, 1]),
-        ]
-        .into_iter()
-        .map(|(author, name, shape)| Key::new(format!("{theirs}{author}"), format!("{ours}{name}"), &shape))
-        .collect()
-    }
 }
 
 /// `tokens` unchanged, with a gradient to the keys (B, L) that they are sorted by: with g the mean over the channels of
@@ -198,13 +177,6 @@ impl DefMamba {
             shell: Shell::new(vs, "DefMamba", 3, mamba)?,
             path: DeformablePath::new(&(vs / "deform"), mamba.d_inner(), config.taps, config.compat)?,
         })
-    }
-
-    /// What the authors call the parameters.
-    pub fn keys(&self) -> Vec<Key> {
-        let mut keys = self.shell.keys();
-        keys.extend(DeformablePath::keys("DS.", "deform.", self.config.mamba.d_inner(), self.config.taps));
-        keys
     }
 }
 

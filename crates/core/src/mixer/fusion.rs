@@ -7,7 +7,7 @@ use super::{
     shell::{Shell, as_map, as_tokens, map_of},
     tree::one_state,
 };
-use crate::{Result, init::Init, keymap::Key, ops::Orders};
+use crate::{Result, init::Init, ops::Orders};
 
 /// Distances of a kernel's taps, and so its padding.
 const DILATIONS: [i64; 3] = [1, 3, 5];
@@ -50,17 +50,6 @@ impl StateFusion {
         }
         as_tokens(&sum.unwrap_or(padded))
     }
-
-    /// What the authors call the parameters, below `theirs`; ours are below `ours`.
-    pub fn keys(theirs: &str, ours: &str, channels: i64) -> Vec<Key> {
-        let kernels = ["kernel_3", "kernel_3_1", "kernel_3_2"].into_iter().enumerate();
-        let kernel = |(i, name): (usize, &str)| {
-            Key::row(format!("{theirs}{name}"), format!("{ours}weight"), i as i64, &[channels, 1, 3, 3])
-        };
-        let mut keys: Vec<Key> = kernels.map(kernel).collect();
-        keys.push(Key::new(format!("{theirs}alpha"), format!("{ours}alpha"), &[3]));
-        keys
-    }
 }
 
 /// A [`Mamba1`](super::Mamba1) of one direction and one state that fuses the states of neighbours before C reads them:
@@ -80,19 +69,6 @@ impl SpatialMamba {
         one_state("Spatial-Mamba", config)?;
         let shell = Shell::new(vs, "Spatial-Mamba", 1, config)?;
         Ok(SpatialMamba { shell, fusion: StateFusion::new(&(vs / "state_fusion"), config.d_inner()) })
-    }
-
-    /// What the authors call the parameters.
-    pub fn keys(&self) -> Vec<Key> {
-        let mut keys = self.shell.keys();
-        for key in &mut keys {
-            // One direction is no axis there.
-            if matches!(key.theirs.as_str(), "x_proj_weight" | "dt_projs_weight" | "dt_projs_bias") {
-                key.shape.remove(0);
-            }
-        }
-        keys.extend(StateFusion::keys("state_fusion.", "state_fusion.", self.shell.config.d_inner()));
-        keys
     }
 }
 

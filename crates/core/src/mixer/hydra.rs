@@ -15,7 +15,6 @@ use super::{Mixer, mamba1::ssm::parts};
 use crate::{
     Error, Result,
     init::{Init, step_size_bias},
-    keymap::Key,
     layers::{Linear, Norm, NormKind},
     ops::{Merge, Orders, ScanInput, selective_scan, shift},
     torch::full_precision,
@@ -253,30 +252,6 @@ impl Hydra {
         };
         hydra.out_proj.rescale((config.residuals.max(1) as f64).powf(-0.5));
         Ok(hydra)
-    }
-
-    /// What the authors call the parameters: the same.
-    pub fn keys(&self) -> Vec<Key> {
-        let HydraConfig { d_model, directions: k, d_conv: w, .. } = self.config;
-        let (d, h) = (self.config.d_inner(), self.config.heads());
-        let mixed = d + self.config.coefficients();
-        let mut keys = vec![
-            ("in_proj.weight", vec![d + mixed + k * h, d_model]),
-            ("conv1d.weight", vec![mixed, 1, w]),
-            ("dt_bias", vec![h]),
-            ("A_log", vec![h]),
-            ("D", vec![h]),
-            ("fc_D.weight", vec![h, d]),
-            ("norm.weight", vec![d]),
-            ("out_proj.weight", vec![d_model, d]),
-        ];
-        if self.config.conv_bias {
-            keys.push(("conv1d.bias", vec![mixed]));
-        }
-        if self.config.bias {
-            keys.extend([("in_proj.bias", vec![d + mixed + k * h]), ("out_proj.bias", vec![d_model])]);
-        }
-        keys.into_iter().map(|(name, shape)| Key::new(name, name, &shape)).collect()
     }
 }
 

@@ -13,7 +13,6 @@ use super::{
 use crate::{
     Error, Result,
     init::Init,
-    keymap::Key,
     layers::{Linear, Norm, NormKind},
     ops::Orders,
 };
@@ -169,29 +168,6 @@ impl QuadMamba {
     fn scan_along(&self, u: &Tensor, orders: &Orders) -> Result<Tensor> {
         let ssm = &self.shell.ssm;
         ssm.scan(u, &ssm.coefficients(&u.f_unsqueeze(2)?)?, None, orders, false)
-    }
-
-    /// What the authors call the parameters.
-    pub fn keys(&self) -> Vec<Key> {
-        let d = self.config.mamba.d_inner();
-        let [half, quarter] = [2, 4].map(|part| (d / part).max(1));
-        let mut keys = self.shell.keys();
-        let score = |theirs: &str, ours: &str, shape: &[i64]| {
-            Key::new(format!("score_predictor.{theirs}"), format!("score.{ours}"), shape)
-        };
-        keys.extend(
-            ["weight", "bias"].map(|part| score(&format!("in_conv.0.{part}"), &format!("norm.{part}"), &[d])),
-        );
-        for (theirs, ours, from, to) in [
-            ("in_conv.1", "embed", d, d),
-            ("out_conv.0", "hidden", d, half),
-            ("out_conv.2", "reduce", half, quarter),
-            ("out_conv.4", "out", quarter, 2),
-        ] {
-            keys.push(score(&format!("{theirs}.weight"), &format!("{ours}.weight"), &[to, from]));
-            keys.push(score(&format!("{theirs}.bias"), &format!("{ours}.bias"), &[to]));
-        }
-        keys
     }
 }
 

@@ -20,7 +20,6 @@ use super::{
 use crate::{
     Error, Result,
     init::Init,
-    keymap::Key,
     layers::{Linear, Norm},
     ops::{Merge, Orders, ScanInput, selective_scan},
     torch::full_precision,
@@ -102,28 +101,6 @@ impl Shell {
             y = y.f_mul(&z.f_silu()?)?;
         }
         if scale == 1.0 { self.out_proj.forward(&y) } else { self.out_proj.forward_scaled(&y, scale) }
-    }
-
-    /// What the author's SS2D modules call the parameters.
-    pub fn keys(&self) -> Vec<Key> {
-        let Mamba1Config { d_state: n, d_conv: w, d_model, .. } = self.config;
-        let (k, d, r) = (self.config.sets(), self.config.d_inner(), self.config.rank());
-        let inputs = if self.config.gate { 2 * d } else { d };
-        let mut keys = vec![
-            Key::new("in_proj.weight", "in_proj.weight", &[inputs, d_model]),
-            Key::new("conv2d.weight", "conv2d.weight", &[d, 1, w, w]),
-            Key::new("conv2d.bias", "conv2d.bias", &[d]),
-            Key::new("x_proj_weight", "x_proj.weight", &[k, r + 2 * n, d]),
-            Key::new("dt_projs_weight", "dt_proj.weight", &[k, d, r]),
-            Key::new("dt_projs_bias", "dt_proj.bias", &[k, d]),
-            Key::new("A_logs", "A_log", &[k * d, n]),
-            Key::new("Ds", "D", &[k * d]),
-            Key::new("out_proj.weight", "out_proj.weight", &[d_model, d]),
-        ];
-        if self.out_norm.is_some() {
-            keys.extend(["out_norm.weight", "out_norm.bias"].map(|name| Key::new(name, name, &[d])));
-        }
-        keys
     }
 }
 

@@ -10,7 +10,6 @@ use super::{
 };
 use crate::{
     Error, Result,
-    keymap::Key,
     layers::{Norm, NormKind},
     ops::{Orders, Sweep, Trees, tree_scan},
 };
@@ -37,14 +36,6 @@ impl GrootV {
         let shell = Shell::new(vs, "GrootV", 1, config)?;
         let h_norm = Norm::new(&(vs / "h_norm"), NormKind::Layer, config.d_inner(), config.out_norm_eps);
         Ok(GrootV { shell, h_norm })
-    }
-
-    /// What the authors call the parameters.
-    pub fn keys(&self) -> Vec<Key> {
-        let d = self.shell.config.d_inner();
-        let mut keys = self.shell.keys();
-        keys.extend(["h_norm.weight", "h_norm.bias"].map(|name| Key::new(name, name, &[d])));
-        keys
     }
 }
 
@@ -110,23 +101,6 @@ impl GrootL {
             )));
         }
         Ok(GrootL { config: config.clone(), shell: Shell::new(vs, "GrootL", 1, &config.mamba)? })
-    }
-
-    /// What the authors call the parameters.
-    pub fn keys(&self) -> Vec<Key> {
-        let Mamba1Config { d_model, d_state: n, d_conv: w, .. } = self.config.mamba;
-        let (d, r) = (self.config.mamba.d_inner(), self.config.mamba.rank());
-        vec![
-            Key::new("in_proj.weight", "in_proj.weight", &[2 * d, d_model]),
-            Key::new("conv1d.weight", "conv1d.weight", &[d, 1, w]),
-            Key::new("conv1d.bias", "conv1d.bias", &[d]),
-            Key::new("x_proj.weight", "x_proj.weight", &[r + 2 * n, d]),
-            Key::new("dt_proj.weight", "dt_proj.weight", &[d, r]),
-            Key::new("dt_proj.bias", "dt_proj.bias", &[d]),
-            Key::new("A_log", "A_log", &[d, n]),
-            Key::new("D", "D", &[d]),
-            Key::new("out_proj.weight", "out_proj.weight", &[d_model, d]),
-        ]
     }
 }
 

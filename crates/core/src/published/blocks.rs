@@ -3,13 +3,14 @@
 use ophidian_scan::{Geometry, Pattern, Plan};
 use tch::nn;
 
+use super::beyond;
 use crate::{
     Error, Result,
     keymap::Key,
     layers::NormKind,
     mixer::{
-        ChannelAffinity, Channels, Coarse, Compat, ConvPlace, DtRank, Mamba1, Mamba1Config, Merge, Mixer,
-        Parameters,
+        ChannelAffinity, Channels, Coarse, Compat, ConvPlace, DtRank, Mamba1Config, Merge, Mixer,
+        MixerConfig, Parameters,
     },
     ops::Orders,
     tensors::Tensors,
@@ -37,7 +38,7 @@ pub struct Author<'a> {
 /// The block in our words.
 pub struct Recipe {
     /// The mixer.
-    pub config: Mamba1Config,
+    pub config: MixerConfig,
     /// Channels inside GroupMamba's gate, if it stands around the mixer.
     pub affinity: Option<i64>,
     /// Along which it runs, and on which grid.
@@ -60,11 +61,11 @@ impl Recipe {
     /// The block's mixer, fresh.
     ///
     /// # Errors
-    /// As [`Mamba1::new`].
+    /// As [`MixerConfig::build`].
     pub fn mixer(&self, vs: &nn::Path) -> Result<Box<dyn Mixer>> {
-        let mixer = Box::new(Mamba1::new(vs, &self.config)?);
+        let mixer = self.config.build(vs)?;
         Ok(match self.affinity {
-            Some(inner) => Box::new(ChannelAffinity::new(vs, mixer, self.config.d_model, inner)),
+            Some(inner) => Box::new(ChannelAffinity::new(vs, mixer, self.config.d_model(), inner)),
             None => mixer,
         })
     }
@@ -114,15 +115,38 @@ pub const BLOCKS: &[Block] = &[
     Block { name: "zigma/video_sst_t", about: "ZigMa's layers along time, as released", build: zigma_time },
     Block { name: "mamba3d/bissm_v4", about: "Mamba3D (arXiv 2404.14966), as released", build: mamba3d },
     Block { name: "msvmamba/multiscale_block", about: "MSVMamba (arXiv 2405.14174)", build: msvmamba },
+    Block { name: "grootv/block", about: "GrootV (arXiv 2406.02395)", build: beyond::grootv },
+    Block { name: "grootl/block", about: "GrootL (arXiv 2406.02395)", build: beyond::grootl },
+    Block {
+        name: "spatialmamba/block",
+        about: "Spatial-Mamba (arXiv 2410.15091)",
+        build: beyond::spatialmamba,
+    },
+    Block { name: "hydra/block", about: "Hydra (arXiv 2407.09941)", build: beyond::hydra },
+    Block {
+        name: "defmamba/block",
+        about: "DefMamba (arXiv 2504.05794), as released",
+        build: beyond::defmamba,
+    },
+    Block {
+        name: "quadmamba/block",
+        about: "QuadMamba (arXiv 2410.06806), as released",
+        build: beyond::quadmamba,
+    },
 ];
 
 impl Author<'_> {
     /// A whole number among the arguments.
-    fn int(&self, key: &str) -> Result<i64> {
+    pub(super) fn int(&self, key: &str) -> Result<i64> {
         match self.options.get(key) {
             Some(toml::Value::Integer(n)) => Ok(*n),
             other => Err(wrong(key, other, "a whole number")),
         }
+    }
+
+    /// A whole number among the arguments, or what it is if it is not said.
+    pub(super) fn int_or(&self, key: &str, default: i64) -> Result<i64> {
+        if self.options.contains_key(key) { self.int(key) } else { Ok(default) }
     }
 
     /// A word among the arguments.
@@ -132,42 +156,42 @@ impl Author<'_> {
     }
 
     /// The length of an axis of a parameter.
-    fn axis(&self, name: &str, axis: usize) -> Result<i64> {
+    pub(super) fn axis(&self, name: &str, axis: usize) -> Result<i64> {
         let shape = self.shape(name)?;
         shape.get(axis).copied().ok_or_else(|| {
             Error::invalid(format!("`{name}` has shape {shape:?}, expected at least {} axes", axis + 1))
         })
     }
 
-    fn shape(&self, name: &str) -> Result<Vec<i64>> {
+    pub(super) fn shape(&self, name: &str) -> Result<Vec<i64>> {
         let tensor = self.parameters.get(name);
         Ok(tensor.ok_or_else(|| Error::invalid(format!("the parameter `{name}` is missing")))?.size())
     }
 
     /// [rows, columns]: the arguments H and W, or the axes of the input.
-    fn grid(&self) -> Result<[i64; 2]> {
+    pub(super) fn grid(&self) -> Result<[i64; 2]> {
         if let [rows, columns] = *self.sizes {
             return Ok([rows, columns]);
         }
         Ok([self.int("H")?, self.int("W")?])
     }
 
-    fn length(&self) -> i64 {
+    pub(super) fn length(&self) -> i64 {
         self.sizes.iter().product()
     }
 
     /// A key of the author that is ours by another name.
-    fn key(&self, theirs: &str, ours: &str) -> Result<Key> {
+    pub(super) fn key(&self, theirs: &str, ours: &str) -> Result<Key> {
         Ok(Key::new(theirs, ours, &self.shape(theirs)?))
     }
 
     /// A key of the author that is a row of ours.
-    fn row(&self, theirs: &str, ours: &str, row: usize) -> Result<Key> {
+    pub(super) fn row(&self, theirs: &str, ours: &str, row: usize) -> Result<Key> {
         Ok(Key::row(theirs, ours, row as i64, &self.shape(theirs)?))
     }
 
     /// Keys by the same name.
-    fn same(&self, names: &[&str]) -> Result<Vec<Key>> {
+    pub(super) fn same(&self, names: &[&str]) -> Result<Vec<Key>> {
         names.iter().map(|name| self.key(name, name)).collect()
     }
 }
@@ -188,7 +212,7 @@ fn plan(pattern: &str, geometry: &Geometry) -> Result<Plan> {
     pattern.parse::<Pattern>().and_then(|pattern| pattern.plan(geometry)).map_err(failed)
 }
 
-fn on_grid(pattern: &str, [rows, columns]: [i64; 2]) -> Result<Orders> {
+pub(super) fn on_grid(pattern: &str, [rows, columns]: [i64; 2]) -> Result<Orders> {
     let geometry = Geometry::Grid2 { height: size(rows), width: size(columns) };
     Ok(Orders::new(&plan(pattern, &geometry)?).on_grid([rows, columns]))
 }
@@ -198,7 +222,7 @@ fn on_frames(pattern: &str, [frames, rows, columns]: [i64; 3]) -> Result<Orders>
     Ok(Orders::new(&plan(pattern, &geometry)?).on_grid([frames, rows, columns]))
 }
 
-fn along(pattern: &str, length: i64) -> Result<Orders> {
+pub(super) fn along(pattern: &str, length: i64) -> Result<Orders> {
     Ok(Orders::new(&plan(pattern, &Geometry::Sequence { len: size(length) })?))
 }
 
@@ -239,7 +263,7 @@ fn vim(
         dt_rank: DtRank::Rank(author.axis(&format!("dt_proj{first}.weight"), 1)?),
         ..config
     };
-    Ok(Recipe { config, affinity: None, orders, keys })
+    Ok(Recipe { config: config.into(), affinity: None, orders, keys })
 }
 
 /// One direction by Mamba's own names.
@@ -351,7 +375,7 @@ fn plainmamba(author: &Author) -> Result<Recipe> {
         compat: Compat { unordered_coefficients: true, double_dt_bias: true, ..Compat::default() },
         ..summed()
     };
-    Ok(Recipe { config, affinity: None, orders, keys })
+    Ok(Recipe { config: config.into(), affinity: None, orders, keys })
 }
 
 fn multimamba(author: &Author) -> Result<Recipe> {
@@ -482,10 +506,10 @@ fn ss2d(author: &Author) -> Result<Recipe> {
             )));
         }
     };
-    Ok(Recipe { config, affinity: None, orders, keys })
+    Ok(Recipe { config: config.into(), affinity: None, orders, keys })
 }
 
-/// The part of ES2D behind its convolution: [`Mamba1::core`].
+/// The part of ES2D behind its convolution: [`Mamba1::core`](crate::mixer::Mamba1::core).
 fn es2d(author: &Author) -> Result<Recipe> {
     let (config, mut keys) = stacked(author)?;
     keys.push(author.key("ln_weight", "out_norm.weight")?);
@@ -494,7 +518,7 @@ fn es2d(author: &Author) -> Result<Recipe> {
     let config = Mamba1Config { d_model, expand: 1.0, d_conv: 3, ..config };
     let step = author.int("step_size")?;
     let orders = on_grid(&format!("row | atrous({step})"), author.grid()?)?;
-    Ok(Recipe { config, affinity: None, orders, keys })
+    Ok(Recipe { config: config.into(), affinity: None, orders, keys })
 }
 
 fn msvmamba(author: &Author) -> Result<Recipe> {
@@ -507,7 +531,7 @@ fn msvmamba(author: &Author) -> Result<Recipe> {
     let low = grid.map(|n| (n + 1) / 2);
     let orders =
         on_grid("row", grid)?.with_coarse(on_grid("[row | reverse, column, column | reverse]", low)?);
-    Ok(Recipe { config, affinity: None, orders, keys })
+    Ok(Recipe { config: config.into(), affinity: None, orders, keys })
 }
 
 fn groupmamba(author: &Author) -> Result<Recipe> {
@@ -558,5 +582,5 @@ fn groupmamba(author: &Author) -> Result<Recipe> {
         ..Mamba1Config::default()
     };
     let affinity = Some(author.axis("fc1.weight", 0)?);
-    Ok(Recipe { config, affinity, orders: on_grid("cross", author.grid()?)?, keys })
+    Ok(Recipe { config: config.into(), affinity, orders: on_grid("cross", author.grid()?)?, keys })
 }
