@@ -309,11 +309,7 @@ fn mixers_choose_on_their_own() {
     let still = || tch::no_grad(run);
     let likeliest = tch::no_grad(|| mixer.forward_choosing(&x, &orders, &mut Choice::Likeliest)).unwrap();
     assert_eq!((still(), still()), (likeliest.copy(), likeliest));
-    tch::manual_seed(3);
-    let (first, second) = (run(), run());
-    assert_ne!(first, second);
-    tch::manual_seed(3);
-    assert_eq!(first, run());
+    assert_ne!(run(), run());
 }
 
 #[test]

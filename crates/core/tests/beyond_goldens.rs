@@ -6,10 +6,7 @@ use ophidian_core::{
     keymap::{self, Key},
     mixer::{DeformCompat, DeformablePath, QuasiSeparable, StateFusion, quasi_separable, sorted_by_class},
     ops::Orders,
-    published::{
-        beyond::{deformable_path, state_fusion},
-        blocks::Author,
-    },
+    published::blocks::{Author, deformable_path, state_fusion},
     tensors::{self, Tensors},
 };
 use ophidian_scan::{Order, Plan};

@@ -154,7 +154,9 @@ impl FromStr for Geometry {
         let sizes: Vec<&str> = text.trim().split(['x', 'X', '×']).collect();
         let size = |part: &&str| -> Result<usize> {
             if part.is_empty() || !part.bytes().all(|b| b.is_ascii_digit()) {
-                return Err(wrong("expected a length such as 49, rows x columns such as 7x9, or frames x rows x columns such as 4x7x9"));
+                return Err(wrong(
+                    "expected a length such as 49, rows x columns such as 7x9, or frames x rows x columns such as 4x7x9",
+                ));
             }
             part.parse().map_err(|_| too_many(format!("a shape of {text}")))
         };
@@ -164,7 +166,9 @@ impl FromStr for Geometry {
             [height, width] => Geometry::Grid2 { height, width },
             [frames, height, width] => Geometry::Grid3 { frames, height, width },
             _ => {
-                return Err(wrong("expected one size (a sequence), two (rows x columns) or three (frames x rows x columns)"));
+                return Err(wrong(
+                    "expected one size (a sequence), two (rows x columns) or three (frames x rows x columns)",
+                ));
             }
         };
         geometry.tokens()?;

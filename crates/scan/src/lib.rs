@@ -8,17 +8,26 @@ mod error;
 mod files;
 mod geometry;
 mod graph;
+mod keys;
+mod merge;
 mod order;
 mod pattern;
 mod plan;
 mod points;
+mod stats;
 mod tree;
 
 pub use error::{Error, Result, SyntaxError};
 pub use geometry::{Geometry, MAX_DIRECTIONS, MAX_STEPS};
-pub use graph::Graph;
+pub use graph::{Graph, GraphSummary};
+pub use keys::{hilbert_key, key_bits, morton_key};
+pub use merge::Merge;
 pub use order::{Blank, Order, Summary};
-pub use pattern::{Args, Entry, Kind, Modifier, Param, Pattern, Rule, Value, entries, register};
+pub use pattern::{
+    Args, Entry, Kind, Modifier, Param, Parameters, Pattern, PointCompat, PointCurve, Published, Real, Rule,
+    Schedule, Serialization, Shape, System, Value, entries, published, register,
+};
 pub use plan::Plan;
-pub use points::Points;
+pub use points::{Points, PointsSummary};
+pub use stats::{Spread, Stats, stats};
 pub use tree::{Candidates, RootedTree};

@@ -166,7 +166,7 @@ proptest! {
         let sides = [height, width];
         let plain = by_code(&sides, |at| vec![at[0] + at[1], at[0]]);
         prop_assert_eq!(index("diagonal", &sides), plain);
-        let turned = |at: &[usize]| vec![at[0] + at[1], if (at[0] + at[1]) % 2 == 0 { at[1] } else { at[0] }];
+        let turned = |at: &[usize]| vec![at[0] + at[1], if (at[0] + at[1]) % 2 == 1 { at[0] } else { at[1] }];
         prop_assert_eq!(index("diagonal(alternate=true)", &sides), by_code(&sides, turned));
     }
 
@@ -246,11 +246,11 @@ fn curves_by_hand() {
     assert_eq!(index("temporal", &[2, 2, 2]), [0, 4, 1, 5, 2, 6, 3, 7]);
 }
 
-/// Nothing outside the grid is walked through: a line of a million tokens lies in a cube of 10^12 cells.
+/// Nothing outside the grid is walked through: a line of 2^16 tokens lies in a cube of 2^32 cells.
 #[test]
 fn thin_grids_cost_no_more_than_others() {
-    let long = 1 << 18;
-    for curve in ["hilbert", "morton", "peano", "gilbert", "spiral", "diagonal", "hilbert(bits=32)"] {
+    let long = 1 << 16;
+    for curve in ["hilbert", "morton", "peano", "gilbert", "spiral", "diagonal", "hilbert(bits=31)"] {
         index(curve, &[1, long]);
         index(curve, &[long, 1]);
         index(curve, &[3, long / 4]);
@@ -268,7 +268,7 @@ fn the_cube_must_hold_the_grid() {
         message.contains("at most 4") && message.contains("one is 5") && message.contains("at least 3"),
         "{message}"
     );
-    for text in ["hilbert(bits=33)", "hilbert(bits=-1)", "zigzag(8)", "zigzag(-1)", "zigzag"] {
+    for text in ["hilbert(bits=32)", "hilbert(bits=-1)", "zigzag(8)", "zigzag(-1)", "zigzag"] {
         assert!(text.parse::<Pattern>().is_err(), "{text}");
     }
 }

@@ -27,15 +27,19 @@ pub enum Merge {
     /// Added up, each times a gate per channel that a sample chooses: a two-layer map, the same for all directions, of
     /// the direction's normalised mean (LocalMamba, arXiv 2403.09338, section 3.3).
     ChannelGate,
+    /// Added up, each normalised over its channels (without weights) and times its share: a softmax over K of learned
+    /// numbers. What LocalMamba searches directions with: train with many, keep those with the largest shares.
+    Search,
 }
 
 /// What a [`Merge`] needs to learn: `gate.weight` (K, K times d_model) of [`Merge::Gated`]; `norm`, `reduce`
-/// (D / 8, D) and `select` (D, D / 8) of [`Merge::ChannelGate`].
+/// (D / 8, D) and `select` (D, D / 8) of [`Merge::ChannelGate`]; `search.weight` (K) of [`Merge::Search`].
 #[derive(Debug)]
 pub struct Merger {
     merge: Merge,
     gate: Option<Tensor>,
     channel_gate: Option<ChannelGate>,
+    search: Option<Tensor>,
 }
 
 impl Merger {
@@ -46,7 +50,14 @@ impl Merger {
             merge,
             gate: (merge == Merge::Gated).then(gate),
             channel_gate: (merge == Merge::ChannelGate).then(|| ChannelGate::new(vs, channels)),
+            search: (merge == Merge::Search)
+                .then(|| Init::Normal(1e-3).parameter(&(vs / "search"), "weight", &[directions])),
         }
+    }
+
+    /// The share of each direction (K), of [`Merge::Search`].
+    pub fn shares(&self) -> Option<Tensor> {
+        Some(self.search.as_ref()?.softmax(0, Kind::Float))
     }
 
     /// (B, L, K, D) to (B, L, 1, D), or to itself if they are concatenated. The mean is left to the caller: this adds
@@ -57,6 +68,15 @@ impl Merger {
     pub fn forward(&self, y: &Tensor, out: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
         let weighed = match (self.merge, &self.gate, &self.channel_gate) {
             (Merge::Concat, ..) => return Ok(y.shallow_clone()),
+            (Merge::Search, ..) => {
+                let width = y.size().last().copied().unwrap_or(0);
+                let y = y.to_kind(Kind::Float);
+                let y = y.f_layer_norm([width], None::<Tensor>, None::<Tensor>, 1e-5, false)?;
+                match self.shares() {
+                    Some(shares) => y.f_mul(&shares.unsqueeze(1))?, // (K, 1)
+                    None => y,
+                }
+            }
             (_, Some(gate), _) => {
                 let weights = full_precision(|| -> Result<Tensor> {
                     let means = out(&y.f_mean_dim(1, false, Kind::Float)?)?.f_flatten(1, -1)?; // (B, K d_model)
@@ -67,7 +87,7 @@ impl Merger {
             (_, _, Some(gate)) => y.f_mul(&gate.forward(y)?.to_kind(y.kind()))?,
             _ => y.shallow_clone(),
         };
-        Ok(weighed.f_sum_dim_intlist(2, true, y.kind())?)
+        Ok(weighed.f_sum_dim_intlist(2, true, weighed.kind())?)
     }
 }
 

@@ -167,11 +167,8 @@ impl Orders {
         let blanks = table.table.chunks(table.steps.max(1)).map(count).max().filter(|n| *n > 0)?;
         let mut filled = table.table.clone();
         for order in filled.chunks_mut(table.steps) {
-            let mut next = table.tokens as i32;
-            for token in order.iter_mut().filter(|token| **token == BLANK) {
-                *token = next;
-                next += 1;
-            }
+            let blank = order.iter_mut().filter(|token| **token == BLANK);
+            blank.zip(table.tokens as i32..).for_each(|(token, own)| *token = own);
         }
         let tokens = table.tokens + blanks;
         let table = Table { table: filled, resets: table.resets.clone(), tokens, blanks, ..*table };
@@ -220,6 +217,16 @@ impl Orders {
         Ok(Tensor::from_slice(&ways).f_view(&shape[..])?)
     }
 
+    /// Orders that visit the tokens from the first to the last, starting afresh at the same steps as these.
+    pub(crate) fn in_place(&self) -> Orders {
+        let table = &*self.table;
+        let steps = identity(table.tokens, table.rows());
+        Orders {
+            table: Arc::new(Table { table: steps, resets: table.resets.clone(), ..*table }),
+            ..self.clone()
+        }
+    }
+
     /// The token that each step of direction `k` visits, (L) int64, of orders that visit every token once.
     ///
     /// # Errors
@@ -258,6 +265,11 @@ impl Orders {
             return Err(Error::invalid(format!("a grid of {grid:?} does not hold {tokens} tokens")));
         }
         Ok(grid)
+    }
+
+    /// The tokens visited at step `step` of all samples and directions, in this order; negative for none.
+    pub fn visited(&self, step: usize) -> Vec<i32> {
+        self.table.table.iter().skip(step).step_by(self.table.steps.max(1)).copied().collect()
     }
 
     /// L.

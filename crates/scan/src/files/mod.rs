@@ -1,5 +1,6 @@
-//! Plans as files of indices: JSON, safetensors, npy.
+//! Plans as files of indices (JSON, safetensors, npy), and the data that orders are made from.
 
+mod data;
 mod json;
 mod npy;
 mod tensors;
@@ -11,7 +12,7 @@ use std::path::Path;
 use crate::geometry::MAX_DIRECTIONS;
 use crate::{Blank, Error, Order, Plan, Result};
 
-/// Largest index file that is read: no plan within the crate's limits needs more.
+/// Largest file that is read: no plan, set of points or graph within the crate's limits needs more.
 const MAX_BYTES: u64 = 1 << 30;
 
 /// Format of an index file, by the ending of its name.
@@ -84,14 +85,19 @@ impl Plan {
     /// [`Error::Io`] if the file cannot be read, else as [`decode`](Plan::decode).
     pub fn read(path: &Path, tokens: Option<usize>) -> Result<Plan> {
         Format::needed(path)?;
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(path).map_err(|source| Error::io(path, source))?;
-        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|source| Error::io(path, source))?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(Error::file(path, format!("larger than {MAX_BYTES} bytes, which no plan needs")));
-        }
-        Plan::decode(path, &bytes, tokens)
+        Plan::decode(path, &bytes(path)?, tokens)
     }
+}
+
+/// The bytes of a file that is no larger than anything within the crate's limits.
+fn bytes(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|source| Error::io(path, source))?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|source| Error::io(path, source))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Error::file(path, format!("larger than {MAX_BYTES} bytes, the most that is read")));
+    }
+    Ok(bytes)
 }
 
 /// What an index file holds, before it is checked.
@@ -161,7 +167,12 @@ impl Raw {
             return Err(format!("it says something about direction {k}, but there is no order.{k}"));
         }
         let build = |(k, index): (usize, Vec<i64>)| {
-            let order = Order::from_i64(&index, tokens).map_err(|error| error.in_direction(k).to_string())?;
+            let order = Order::from_i64(&index, tokens).map_err(|error| {
+                let outside = index.iter().filter(|&&i| i < -1 || i >= tokens as i64).count();
+                let more =
+                    if outside > 1 { format!("; {outside} entries lie outside") } else { String::new() };
+                format!("{}{more}", error.in_direction(k))
+            })?;
             let order = order.with_blank(self.blanks.remove(&k).unwrap_or_default());
             let Some(steps) = self.resets.remove(&k) else { return Ok(order) };
             let mut resets = vec![false; order.len()];

@@ -38,32 +38,20 @@ pub(super) fn encode(plan: &Plan) -> Result<Vec<u8>, String> {
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Raw, String> {
-    let (header, data) = split(bytes).ok_or("is not a npy file, or ends within its header")?;
-    let field = |key: &str| {
-        let at = header.find(&format!("'{key}':"))? + key.len() + 3;
-        Some(header[at..].trim_start())
-    };
-    let missing = |key: &str| format!("its header names no {key}: {}", header.trim_end());
-    let descr = field("descr").ok_or_else(|| missing("descr"))?;
-    let descr = descr.strip_prefix('\'').and_then(|rest| rest.split('\'').next()).unwrap_or(descr);
+    let Array { descr, shape, columns_first, data } = Array::of(bytes)?;
     let size = match descr {
         "<i8" => 8,
         "<i4" => 4,
         _ => return Err(format!("its entries are `{descr}`, expected int64 (`<i8`) or int32 (`<i4`)")),
     };
-    let columns_first = field("fortran_order").ok_or_else(|| missing("fortran_order"))?.starts_with("True");
-    let shape = field("shape").ok_or_else(|| missing("shape"))?;
-    let shape = shape.strip_prefix('(').and_then(|rest| rest.split(')').next()).unwrap_or("");
-    let sizes: Option<Vec<usize>> =
-        shape.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| s.parse().ok()).collect();
-    let (directions, steps) = match sizes.as_deref() {
-        Some(&[steps]) => (1, steps),
-        Some(&[directions, steps]) => (directions, steps),
-        _ => return Err(format!("its shape is ({shape}), expected (T,) or (K, T)")),
+    let (directions, steps) = match shape[..] {
+        [steps] => (1, steps),
+        [directions, steps] => (directions, steps),
+        _ => return Err(format!("its shape is {shape:?}, expected (T,) or (K, T)")),
     };
     let expected = directions.checked_mul(steps).and_then(|n| n.checked_mul(size));
     if expected != Some(data.len()) {
-        return Err(format!("its shape ({shape}) does not fit its {} bytes of entries", data.len()));
+        return Err(format!("its shape {shape:?} does not fit its {} bytes of entries", data.len()));
     }
     let entry = |i: usize| {
         let entry = &data[i * size..(i + 1) * size];
@@ -75,9 +63,37 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Raw, String> {
     let at = |k: usize, t: usize| if columns_first { k + t * directions } else { k * steps + t };
     let order = |k: usize| (0..steps).map(|t| entry(at(k, t))).collect();
     if data.is_empty() {
-        return Err(format!("its shape is ({shape}): no entries"));
+        return Err(format!("its shape is {shape:?}: no entries"));
     }
     Ok(Raw::of_orders((0..directions).map(order).collect()))
+}
+
+/// A npy file taken apart; the shape is what it says, whether or not its entries fit.
+pub(super) struct Array<'a> {
+    pub(super) descr: &'a str,
+    pub(super) shape: Vec<usize>,
+    pub(super) columns_first: bool,
+    pub(super) data: &'a [u8],
+}
+
+impl Array<'_> {
+    pub(super) fn of(bytes: &[u8]) -> Result<Array<'_>, String> {
+        let (header, data) = split(bytes).ok_or("is not a npy file, or ends within its header")?;
+        let field = |key: &str| {
+            let at = header.find(&format!("'{key}':"))? + key.len() + 3;
+            Some(header[at..].trim_start())
+        };
+        let missing = |key: &str| format!("its header names no {key}: {}", header.trim_end());
+        let descr = field("descr").ok_or_else(|| missing("descr"))?;
+        let descr = descr.strip_prefix('\'').and_then(|rest| rest.split('\'').next()).unwrap_or(descr);
+        let columns_first =
+            field("fortran_order").ok_or_else(|| missing("fortran_order"))?.starts_with("True");
+        let shape = field("shape").ok_or_else(|| missing("shape"))?;
+        let shape = shape.strip_prefix('(').and_then(|rest| rest.split(')').next()).unwrap_or("?");
+        let sizes = shape.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| s.parse().ok());
+        let shape = sizes.collect::<Option<_>>().ok_or_else(|| format!("its shape is ({shape})"))?;
+        Ok(Array { descr, shape, columns_first, data })
+    }
 }
 
 /// Header text and entries.

@@ -1,9 +1,14 @@
 //! Patterns: rules that make a plan from a geometry, composed by a short string.
 
 mod curves;
+mod graphs;
 mod modifiers;
 mod parse;
+mod points;
+mod published;
 mod registry;
+mod samples;
+mod select;
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +16,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use registry::{Args, Entry, Kind, Param, Value, entries, register};
+pub use points::{PointCompat, PointCurve, Serialization};
+pub use published::{Parameters, Published, Schedule, Shape, System, published};
+pub use registry::{Args, Entry, Kind, Param, Real, Value, entries, register};
 
 use crate::geometry::{MAX_DIRECTIONS, MAX_STEPS};
 use crate::{Error, Geometry, Plan, Result};
@@ -70,7 +77,7 @@ impl<F: Fn(&dyn Rule, &Geometry) -> Result<Plan> + Send + Sync> Modifier for F {
 ///          | "(" pattern ")"
 /// call     = name [ "(" [ argument { "," argument } ] ")" ]
 /// argument = [ name "=" ] value                    by position or by name
-/// value    = integer | true | false | word | "text" | 'text'     with \" \' \\ in a text
+/// value    = integer | decimal | true | false | word | "text" | 'text'     with \" \' \\ in a text
 /// ```
 /// A modifier that stands first modifies `row`: `cross` is `row | cross`. A string that ends in `.json`, `.npy` or
 /// `.safetensors` is the path of an index file: short for `file("…")`. [`entries`] lists the names.
@@ -117,6 +124,11 @@ impl Pattern {
             found: geometry.describe(),
             help: format!("give a shape of {} tokens, or another pattern", plan.tokens()),
         })
+    }
+
+    /// True if this pattern is an index file: `file("…")` or a path.
+    pub fn is_file(&self) -> bool {
+        matches!(&*self.0, Node::Rule { call, .. } if call.name == "file")
     }
 
     fn is_row(&self) -> bool {

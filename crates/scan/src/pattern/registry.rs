@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
-use super::{Modifier, Rule, curves, modifiers, parse};
+use super::{Modifier, Rule, curves, graphs, modifiers, parse, points, published, select};
 use crate::{Error, Result};
 
 /// What a name stands for.
@@ -15,6 +15,8 @@ pub enum Kind {
     Modifier,
     /// A modifier that makes several directions of each and is a usual scan by itself (over `row`).
     Set,
+    /// A scan of a paper, by its name `system/pattern`: stands where a curve stands.
+    Published,
 }
 
 impl fmt::Display for Kind {
@@ -23,6 +25,7 @@ impl fmt::Display for Kind {
             Kind::Curve => "curve",
             Kind::Modifier => "modifier",
             Kind::Set => "set",
+            Kind::Published => "published",
         })
     }
 }
@@ -32,10 +35,28 @@ impl fmt::Display for Kind {
 pub enum Value {
     /// A whole number.
     Int(i64),
+    /// A number with a decimal point, as `0.02`.
+    Real(Real),
     /// `true` or `false`.
     Flag(bool),
     /// Text in quotes, or one of a few words without.
     Text(String),
+}
+
+/// A finite number, compared bit by bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Real(u64);
+
+impl Real {
+    /// `number`, if it is finite.
+    pub fn new(number: f64) -> Option<Real> {
+        number.is_finite().then_some(Real(number.to_bits()))
+    }
+
+    /// The number.
+    pub fn get(self) -> f64 {
+        f64::from_bits(self.0)
+    }
 }
 
 /// An argument that a name takes.
@@ -52,6 +73,8 @@ pub(super) enum Accepts {
     Size,
     /// An integer of at least the value given.
     Int(i64),
+    /// A number above zero, with a decimal point or without.
+    Positive,
     Flag,
     Text,
     Word(&'static [&'static str]),
@@ -74,6 +97,16 @@ impl Param {
     /// A required whole number, negative ones included.
     pub fn int(name: &'static str) -> Param {
         Param { name, accepts: Accepts::Int(i64::MIN), default: Fallback::None }
+    }
+
+    /// A required whole number of at least 0.
+    pub fn count(name: &'static str) -> Param {
+        Param { name, accepts: Accepts::Int(0), default: Fallback::None }
+    }
+
+    /// A required number above zero, such as 0.02.
+    pub fn positive(name: &'static str) -> Param {
+        Param { name, accepts: Accepts::Positive, default: Fallback::None }
     }
 
     /// A whole number of at least 0 that makes a random choice repeatable; 0 if left out.
@@ -102,12 +135,25 @@ impl Param {
         self
     }
 
+    /// True if it is written with its name.
+    fn named(&self) -> bool {
+        let optional_word = matches!((&self.accepts, &self.default), (Accepts::Word(_), Fallback::Value(_)));
+        self.accepts == Accepts::Flag || self.name == "seed" || optional_word
+    }
+
+    /// The same, but it is `value` if it is left out.
+    pub fn or(mut self, value: Value) -> Param {
+        self.default = Fallback::Value(value);
+        self
+    }
+
     /// What it accepts, in words.
     pub(super) fn expected(&self) -> String {
         match &self.accepts {
             Accepts::Size => "a whole number of at least 1".into(),
             Accepts::Int(i64::MIN) => "a whole number".into(),
             Accepts::Int(least) => format!("a whole number of at least {least}"),
+            Accepts::Positive => "a number above zero".into(),
             Accepts::Flag => "true or false".into(),
             Accepts::Text => "text in quotes".into(),
             Accepts::Word(words) => format!("one of {}", words.join(", ")),
@@ -118,6 +164,8 @@ impl Param {
         match (&self.accepts, value) {
             (Accepts::Size, Value::Int(n)) => *n >= 1 && usize::try_from(*n).is_ok(),
             (Accepts::Int(least), Value::Int(n)) => n >= least,
+            (Accepts::Positive, Value::Int(n)) => *n > 0,
+            (Accepts::Positive, Value::Real(x)) => x.get() > 0.0,
             (Accepts::Flag, Value::Flag(_)) | (Accepts::Text, Value::Text(_)) => true,
             (Accepts::Word(words), Value::Text(word)) => words.contains(&word.as_str()),
             _ => false,
@@ -135,6 +183,9 @@ impl Param {
     fn show(&self, value: &Value) -> String {
         match (value, &self.accepts) {
             (Value::Int(n), _) => n.to_string(),
+            // Never with an exponent, and always with a point, so that it reads back as the same value.
+            (Value::Real(x), _) if x.get().fract() == 0.0 => format!("{:.1}", x.get()),
+            (Value::Real(x), _) => x.get().to_string(),
             (Value::Flag(flag), _) => flag.to_string(),
             (Value::Text(word), Accepts::Word(_)) => word.clone(),
             (Value::Text(text), _) => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
@@ -190,6 +241,18 @@ impl Args {
         usize::try_from(self.int(name)?).map_err(|_| Self::mistaken(name, "size"))
     }
 
+    /// The number `name`, whole or not.
+    ///
+    /// # Errors
+    /// As [`Args::int`].
+    pub fn real(&self, name: &str) -> Result<f64> {
+        match self.get(name) {
+            Some(Value::Int(n)) => Ok(*n as f64),
+            Some(Value::Real(x)) => Ok(x.get()),
+            _ => Err(Self::mistaken(name, "number")),
+        }
+    }
+
     /// The switch `name`.
     ///
     /// # Errors
@@ -218,7 +281,7 @@ impl fmt::Display for Args {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (mut shown, mut by_position) = (Vec::new(), true);
         for (i, (param, value)) in self.params.iter().zip(&self.values).enumerate() {
-            by_position &= param.accepts != Accepts::Flag && param.name != "seed";
+            by_position &= !param.named();
             if param.default_after(&self.values[..i]).as_ref() == Some(value) {
                 by_position = false;
             } else if by_position {
@@ -267,7 +330,7 @@ pub(super) enum Make {
 #[derive(Clone)]
 pub struct Entry {
     name: String,
-    kind: Kind,
+    pub(super) kind: Kind,
     about: String,
     params: Arc<[Param]>,
     geometry: String,
@@ -383,16 +446,20 @@ impl fmt::Debug for Entry {
     }
 }
 
-static ENTRIES: LazyLock<RwLock<Vec<Entry>>> =
-    LazyLock::new(|| RwLock::new(curves::entries().into_iter().chain(modifiers::entries()).collect()));
+static ENTRIES: LazyLock<RwLock<Vec<Entry>>> = LazyLock::new(|| {
+    let walks = [curves::entries(), points::entries(), graphs::entries()].concat();
+    RwLock::new([walks, modifiers::entries(), select::entries()].concat())
+});
 
-/// Every name that a pattern string may use: the built-in ones, then those registered.
+/// Every name that a pattern string may use, short of [`published`](crate::published) scans: the built-in ones, then those
+/// registered.
 pub fn entries() -> Vec<Entry> {
     ENTRIES.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 pub(super) fn find(name: &str) -> Option<Entry> {
-    ENTRIES.read().unwrap_or_else(PoisonError::into_inner).iter().find(|entry| entry.name == name).cloned()
+    let known = ENTRIES.read().unwrap_or_else(PoisonError::into_inner);
+    known.iter().find(|entry| entry.name == name).cloned().or_else(|| published::find(name))
 }
 
 /// Makes `entry`'s name usable in every pattern string that this process reads from now on.
@@ -408,7 +475,7 @@ pub fn register(entry: Entry) -> Result<()> {
         return Err(Error::Plan(message));
     }
     let mut entries = ENTRIES.write().unwrap_or_else(PoisonError::into_inner);
-    if entries.iter().any(|known| known.name == entry.name) {
+    if entries.iter().any(|known| known.name == entry.name) || published::find(&entry.name).is_some() {
         return Err(Error::Plan(format!("there is already a pattern named `{}`", entry.name)));
     }
     entries.push(entry);

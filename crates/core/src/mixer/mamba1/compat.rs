@@ -13,8 +13,8 @@ pub(super) fn scan_unordered(
     mut coefficients: Coefficients,
     orders: &Orders,
 ) -> Result<Tensor> {
-    let k = orders.directions();
-    let index: Vec<Tensor> = (0..k as usize).map(|k| orders.index(k)).collect::<Result<_>>()?;
+    let index: Vec<Tensor> =
+        (0..orders.directions() as usize).map(|k| orders.index(k)).collect::<Result<_>>()?;
     let direction = |t: &Tensor, k: usize| t.f_select(2, if t.size()[2] == 1 { 0 } else { k as i64 });
     let gathered = |t: &Tensor, index: &[Tensor]| -> Result<Tensor> {
         let all = index.iter().enumerate().map(|(k, index)| Ok(direction(t, k)?.f_index_select(1, index)?));
@@ -24,8 +24,7 @@ pub(super) fn scan_unordered(
         let ways = orders.ways()?; // (K, L), by token
         ssm.embed_steps(&mut coefficients, &ways.f_gather(1, &Tensor::f_stack(&index, 0)?, false)?)?;
     }
-    let steps = Orders::identity(orders.tokens(), k);
-    let y = ssm.scan(&gathered(u, &index)?, &coefficients, None, &steps, true)?;
+    let y = ssm.scan(&gathered(u, &index)?, &coefficients, None, &orders.in_place(), true)?;
     let back = index.iter().map(|index| Ok(index.f_argsort(0, false)?)).collect::<Result<Vec<_>>>()?;
     gathered(&y, &back)
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::Merge;
-use crate::{Error, Result, layers::NormKind};
+use crate::{Error, Result, documented, init::Start, layers::NormKind};
 
 /// Rank of the projection that step sizes come from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +121,7 @@ pub enum Channels {
     Grouped,
 }
 
+documented! {
 /// A second, coarser map that further directions run over: u is convolved with a stride, scanned, brought back to the
 /// full map by bilinear interpolation and added (MSVMamba, arXiv 2405.14174, section 3.3).
 ///
@@ -137,7 +138,9 @@ pub struct Coarse {
     /// Step of its convolution.
     pub stride: i64,
 }
+}
 
+documented! {
 /// What released code does differently from its paper: needed to run the authors' weights, off otherwise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -149,6 +152,7 @@ pub struct Compat {
     /// Mamba3D (v4): instead of the order, every second direction turns the channels of (x, z) around, so that x and
     /// z change places.
     pub mirrored_channels: bool,
+}
 }
 
 /// A Mamba-1 mixer.
@@ -208,7 +212,9 @@ pub struct Mamba1Config {
     pub coarse: Option<Coarse>,
     /// Released quirks.
     pub compat: Compat,
-    /// Branches that add up in the whole model: out_proj starts smaller by the square root.
+    /// Where the weights of in_proj and out_proj start from.
+    pub start: Start,
+    /// Branches that add up in the whole model, which `start` may want to know.
     pub residuals: i64,
 }
 
@@ -241,6 +247,7 @@ impl Default for Mamba1Config {
             stages: 1,
             coarse: None,
             compat: Compat::default(),
+            start: Start::FanIn,
             residuals: 1,
         }
     }

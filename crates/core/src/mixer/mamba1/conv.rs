@@ -88,13 +88,14 @@ impl GridConv {
         let shape = x.size();
         let (b, p, d) = (shape[0], shape[2], shape[3]);
         let [.., rows, columns] = *grid else { return Ok((x.f_silu()?, [1, 1])) };
-        let map = x.f_reshape([-1, rows, columns, p * d])?.permute([0, 3, 1, 2]);
+        let frames = shape[1] / (rows * columns).max(1);
+        let map = x.f_reshape([b * frames, rows, columns, p * d])?.permute([0, 3, 1, 2]);
         let taps = self.weight.size()[3];
         let (half, stride) = (taps / 2, self.stride);
         let weight = self.weight.f_view([p * d, 1, taps, taps])?;
         let bias = self.bias.as_ref().map(|bias| bias.f_view([p * d])).transpose()?;
         let y = map.f_conv2d(&weight, bias, [stride; 2], [half; 2], [1; 2], p * d)?.f_silu()?;
         let size = [y.size()[2], y.size()[3]];
-        Ok((y.permute([0, 2, 3, 1]).f_reshape([b, -1, p, d])?, size))
+        Ok((y.permute([0, 2, 3, 1]).f_reshape([b, frames * size[0] * size[1], p, d])?, size))
     }
 }

@@ -68,9 +68,9 @@ impl Mamba1 {
         let wide = if config.merge == Merge::Concat { k * d } else { d };
         let projection = |vs: nn::Path, inputs: i64, outputs: i64| {
             if grouped {
-                Projection::grouped(&vs, k, inputs, outputs, config.bias)
+                Projection::grouped(&vs, k, inputs, outputs, config)
             } else {
-                Projection::Dense(Linear::new(&vs, inputs, outputs, config.bias, Init::Kaiming))
+                Projection::Dense(Linear::new(&vs, inputs, outputs, config.bias, config.start.linear()))
             }
         };
         let norm = |kind| match grouped {
@@ -90,7 +90,7 @@ impl Mamba1 {
             out_norm: config.out_norm.map(norm),
             out_proj: projection(vs / "out_proj", wide, d_model),
         };
-        mixer.out_proj.rescale((config.residuals.max(1) as f64).powf(-0.5));
+        mixer.out_proj.rescale(config.start.branch(config.residuals));
         Ok(mixer)
     }
 
@@ -196,20 +196,29 @@ impl Mamba1 {
         }
         let Some(y) = sum else { return Err(Error::invalid("a coarse map of no direction")) };
         let (b, d) = (x.size()[0], self.config.d_inner());
-        let map = y.f_view([-1, low_rows, low_columns, d])?.permute([0, 3, 1, 2]);
+        let map = y.f_view([b, low_rows, low_columns, d])?.permute([0, 3, 1, 2]);
         let map = map.f_upsample_bilinear2d([*rows, *columns], false, None, None)?;
-        Ok(map.permute([0, 2, 3, 1]).f_reshape([b, -1, 1, d])?)
+        Ok(map.permute([0, 2, 3, 1]).f_reshape([b, rows * columns, 1, d])?)
     }
 
     /// x and z (B, L, 1 or K, D) of the tokens.
     fn inputs(&self, tokens: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let d = self.config.d_inner();
+        if let (Conv::Grid(_), Projection::Dense(in_proj), 1, true) =
+            (&self.conv, &self.in_proj, self.config.pairs(), self.config.gate)
+        {
+            // The convolution wants x alone in memory: two products instead of one and a copy each way.
+            let part = |first: i64| -> Result<Tensor> {
+                Ok(in_proj.forward_part(tokens, first, d)?.f_unsqueeze(2)?)
+            };
+            return Ok((part(0)?, Some(part(d)?)));
+        }
         let xz = self.in_proj.forward(&tokens.f_unsqueeze(2)?)?;
         let (b, l) = (xz.size()[0], xz.size()[1]);
         if !self.config.gate {
-            return Ok((xz.f_view([b, l, -1, d])?, None));
+            return Ok((xz.f_view([b, l, xz.size()[2..].iter().product::<i64>() / d, d])?, None));
         }
-        let mut xz = xz.f_view([b, l, -1, 2 * d])?;
+        let mut xz = xz.f_view([b, l, xz.size()[2..].iter().product::<i64>() / (2 * d), 2 * d])?;
         if self.config.compat.mirrored_channels {
             xz = compat::mirrored(&xz, self.config.directions)?;
         }
@@ -279,11 +288,11 @@ enum Projection {
 
 impl Projection {
     /// From `inputs` to `outputs` channels in all.
-    fn grouped(vs: &nn::Path, groups: i64, inputs: i64, outputs: i64, bias: bool) -> Projection {
+    fn grouped(vs: &nn::Path, groups: i64, inputs: i64, outputs: i64, config: &Mamba1Config) -> Projection {
         let (inputs, outputs) = (inputs / groups, outputs / groups);
         Projection::Grouped {
-            weight: Init::Kaiming.parameter(vs, "weight", &[groups, outputs, inputs]),
-            bias: bias.then(|| Init::Constant(0.0).parameter(vs, "bias", &[groups, outputs])),
+            weight: config.start.linear().parameter(vs, "weight", &[groups, outputs, inputs]),
+            bias: config.bias.then(|| Init::Constant(0.0).parameter(vs, "bias", &[groups, outputs])),
         }
     }
 
@@ -293,12 +302,13 @@ impl Projection {
 
     /// Of `scale * x`.
     fn forward_scaled(&self, x: &Tensor, scale: f64) -> Result<Tensor> {
-        let (b, l) = (x.size()[0], x.size()[1]);
+        let (b, l, width) = (x.size()[0], x.size()[1], x.size()[2..].iter().product::<i64>());
         match self {
-            Projection::Dense(linear) if scale == 1.0 => linear.forward(&x.f_reshape([b, l, 1, -1])?),
-            Projection::Dense(linear) => linear.forward_scaled(&x.f_reshape([b, l, 1, -1])?, scale),
+            Projection::Dense(linear) if scale == 1.0 => linear.forward(&x.f_reshape([b, l, 1, width])?),
+            Projection::Dense(linear) => linear.forward_scaled(&x.f_reshape([b, l, 1, width])?, scale),
             Projection::Grouped { weight, bias } => {
-                let y = project(&x.f_reshape([b, l, weight.size()[0], -1])?, weight)?;
+                let groups = weight.size()[0];
+                let y = project(&x.f_reshape([b, l, groups, width / groups.max(1)])?, weight)?;
                 Ok(match bias {
                     Some(bias) => y.f_add(bias)?,
                     None => y,

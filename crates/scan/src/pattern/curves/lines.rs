@@ -1,6 +1,7 @@
 //! Curves along lines of the grid, and the random order.
 
-use super::{one, plane};
+use super::super::samples;
+use super::{grid, one, plane};
 use crate::geometry::Geometry;
 use crate::{Plan, Result};
 
@@ -9,17 +10,10 @@ fn walk(tokens: usize, token: impl Fn(usize) -> usize) -> Result<Plan> {
     one((0..tokens).map(|t| token(t) as i32).collect(), tokens)
 }
 
-/// (frames, rows, columns) of a grid of two or three axes.
-fn grid(geometry: &Geometry, curve: &str) -> Result<(usize, usize, usize)> {
-    geometry.tokens()?;
-    match geometry {
-        Geometry::Grid3 { .. } => Ok(geometry.sizes()),
-        _ => geometry.need_grid(curve).map(|(height, width)| (1, height, width)),
-    }
-}
-
+/// Tokens as they are numbered; samples that are packed together are walked each by itself.
 pub(super) fn row(geometry: &Geometry) -> Result<Plan> {
-    walk(geometry.tokens()?, |t| t)
+    let tokens = geometry.tokens()?;
+    Plan::new(vec![samples::walk((0..tokens as i32).collect(), tokens, &samples::starts(geometry)?)?])
 }
 
 pub(super) fn column(geometry: &Geometry) -> Result<Plan> {
@@ -31,7 +25,7 @@ pub(super) fn column(geometry: &Geometry) -> Result<Plan> {
 /// Every step to a neighbour: a row that comes second after another one is walked backwards, and so is a frame.
 pub(super) fn serpentine(geometry: &Geometry) -> Result<Plan> {
     let (frames, height, width) = grid(geometry, "serpentine")?;
-    let turned = |at: usize, line: usize, size: usize| if line % 2 == 0 { at } else { size - 1 - at };
+    let turned = |at: usize, line: usize, size: usize| if line % 2 == 1 { size - 1 - at } else { at };
     walk(frames * height * width, |t| {
         let line = t / width;
         let frame = line / height;
@@ -40,6 +34,9 @@ pub(super) fn serpentine(geometry: &Geometry) -> Result<Plan> {
 }
 
 /// Frames fastest, then pixels in row order: `m[t] = (t mod F) P + t div F` for F frames of P pixels.
+///
+/// VideoMamba (arXiv 2403.06977, section 3) also crosses it with the spatial-first order, `row`: half of both, which we
+/// read as `[row, temporal | reverse]`, and all of both, `[row, temporal] | bidirectional`.
 pub(super) fn temporal(geometry: &Geometry) -> Result<Plan> {
     geometry.tokens()?;
     let (frames, pixels) = match *geometry {
@@ -102,28 +99,14 @@ pub(super) fn zigzag(geometry: &Geometry, k: usize) -> Result<Plan> {
     walk(height * width, |t| {
         let along = if by_column { height } else { width };
         let (line, place) = (t / along, t % along);
-        let place = if line % 2 == 0 { place } else { along - 1 - place };
+        let place = if line % 2 == 1 { along - 1 - place } else { place };
         let (row, column) = if by_column { (place, line) } else { (line, place) };
         let row = if up { height - 1 - row } else { row };
         row * width + if leftwards { width - 1 - column } else { column }
     })
 }
 
-/// Fisher-Yates over SplitMix64: written out here because a seed must mean the same order in every later version.
+/// The same order for the same seed, in every version; samples that are packed together are shuffled each by itself.
 pub(super) fn random(geometry: &Geometry, seed: u64) -> Result<Plan> {
-    let tokens = geometry.tokens()?;
-    let mut index: Vec<i32> = (0..tokens as i32).collect();
-    let mut state = seed;
-    let mut below = |n: usize| {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        // The high word of a 128-bit product: at most MAX_STEPS / 2^64 away from uniform.
-        ((u128::from(z ^ (z >> 31)) * n as u128) >> 64) as usize
-    };
-    for i in (1..tokens).rev() {
-        index.swap(i, below(i + 1));
-    }
-    one(index, tokens)
+    samples::shuffled(&samples::starts(geometry)?, seed)
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::registry::Fallback;
-use super::{Args, Entry, Param, Rule, Value};
+use super::{Args, Entry, Param, PointCurve, Real, Rule, Serialization, Value};
 use crate::geometry::Geometry;
 use crate::{Error, Order, Plan, Result};
 
@@ -51,14 +51,34 @@ pub(super) fn entries() -> Vec<Entry> {
         )
         .params([counted("k", None)])
         .on("2-D grid"),
-        Entry::curve("hilbert", "Hilbert's curve in the 2^bits cube around the grid", |args: &Args| {
-            let bits = within("hilbert", "bits", args.int("bits")?, nested::MOST_BITS as usize)?;
-            Ok(Arc::new(move |geometry: &Geometry| nested::hilbert(geometry, bits as u32)))
-        })
-        .params([counted("bits", Some(0))])
-        .on("grid"),
-        Entry::curve("morton", "Z-order in the 2^bits cube around the grid", plain(nested::morton))
-            .on("grid"),
+        Entry::curve(
+            "hilbert",
+            "Hilbert's curve in the 2^bits cube around the grid or the points' cells",
+            |args: &Args| {
+                let bits = within("hilbert", "bits", args.int("bits")?, nested::MOST_BITS as usize)? as u32;
+                let depth = (bits > 0).then_some(bits);
+                let cells = cells(PointCurve::Hilbert, args, depth)?;
+                Ok(Arc::new(move |geometry: &Geometry| match geometry {
+                    Geometry::Points(points) => cells.plan(points),
+                    _ => nested::hilbert(geometry, bits),
+                }))
+            },
+        )
+        .params([counted("bits", Some(0)), cell()])
+        .on("grid, points"),
+        Entry::curve(
+            "morton",
+            "Z-order in the 2^bits cube around the grid or the points' cells",
+            |args: &Args| {
+                let cells = cells(PointCurve::Z, args, None)?;
+                Ok(Arc::new(move |geometry: &Geometry| match geometry {
+                    Geometry::Points(points) => cells.plan(points),
+                    _ => nested::morton(geometry),
+                }))
+            },
+        )
+        .params([cell()])
+        .on("grid, points"),
         Entry::curve("peano", "Peano's curve in the 3^digits cube around the grid", plain(nested::peano))
             .on("grid"),
         Entry::curve(
@@ -73,13 +93,26 @@ pub(super) fn entries() -> Vec<Entry> {
         })
         .params([Param::seed()]),
         Entry::curve("file", "your own index file: .json, .npy or .safetensors", |args: &Args| {
-            let path = PathBuf::from(args.text("path")?);
-            Ok(Arc::new(move |geometry: &Geometry| Plan::read(&path, Some(geometry.tokens()?))))
+            let (path, strict) = (PathBuf::from(args.text("path")?), args.flag("strict")?);
+            Ok(Arc::new(move |geometry: &Geometry| {
+                let plan = Plan::read(&path, Some(geometry.tokens()?))?;
+                if strict { plan.permutations().map_err(|error| Error::file(&path, error)) } else { Ok(plan) }
+            }))
         })
-        .params([Param::text("path")])
+        .params([Param::text("path"), Param::flag("strict", false)])
         .on("that of the file")
         .directed("of the file"),
     ]
+}
+
+/// Edge of the cells of a grid that is laid through points; grids have cells of their own.
+fn cell() -> Param {
+    Param::positive("grid").or(Real::new(0.02).map_or(Value::Int(1), Value::Real))
+}
+
+/// A curve through those cells.
+fn cells(curve: PointCurve, args: &Args, depth: Option<u32>) -> Result<Serialization> {
+    Ok(Serialization { grid: args.real("grid")? as f32, depth, ..Serialization::new(curve) })
 }
 
 /// A curve without arguments.
@@ -107,6 +140,15 @@ fn one(index: Vec<i32>, tokens: usize) -> Result<Plan> {
     Plan::new(vec![Order::new(index, tokens)?])
 }
 
+/// (frames, rows, columns) of a grid of two or three axes, or an error that says what `name` needs.
+pub(super) fn grid(geometry: &Geometry, name: &str) -> Result<(usize, usize, usize)> {
+    geometry.tokens()?;
+    match geometry {
+        Geometry::Grid3 { .. } => Ok(geometry.sizes()),
+        _ => geometry.need_grid(name).map(|(height, width)| (1, height, width)),
+    }
+}
+
 /// (rows, columns) of a 2-D grid, or an error that says what `curve` needs and how to have it on a 3-D one.
 fn plane(geometry: &Geometry, curve: &str) -> Result<(usize, usize)> {
     match geometry {
@@ -126,12 +168,12 @@ enum Sides {
 }
 
 impl Sides {
-    /// Those of `geometry`, or an error that says what `name` needs.
-    fn of(geometry: &Geometry, name: &str) -> Result<Sides> {
-        geometry.tokens()?;
-        match *geometry {
-            Geometry::Grid3 { frames, height, width } => Ok(Sides::Three([frames, height, width])),
-            _ => geometry.need_grid(name).map(|(height, width)| Sides::Two([height, width])),
-        }
+    /// Those of `geometry`, or an error that says what `curve` needs.
+    fn of(geometry: &Geometry, curve: &str) -> Result<Sides> {
+        let (frames, height, width) = grid(geometry, curve)?;
+        Ok(match geometry {
+            Geometry::Grid3 { .. } => Sides::Three([frames, height, width]),
+            _ => Sides::Two([height, width]),
+        })
     }
 }

@@ -9,7 +9,7 @@ use crate::geometry::Geometry;
 use crate::{Error, Plan, Result};
 
 /// Most bits per axis of a cube.
-pub(super) const MOST_BITS: u32 = 32;
+pub(super) const MOST_BITS: u32 = 31;
 
 /// How a curve parts a cube: a state is what the levels above have done to the levels below.
 trait Nested<const N: usize>: Copy {

@@ -7,6 +7,7 @@ mod windows;
 
 use std::sync::Arc;
 
+use super::curves::grid;
 use super::registry::Fallback;
 use super::{Args, Entry, Modifier, Param, Rule, Value};
 use crate::geometry::{Geometry, check_size};
@@ -148,12 +149,12 @@ fn parted() -> Vec<Entry> {
         ]),
         Entry::modifier(
             "tiles",
-            "windows by their number: `down` by `right` equal ones (QuadMamba's quadrants)",
+            "windows by their number, sides padded to multiples of `pad` before (QuadMamba's quadrants)",
             |args| {
                 let count = [args.size("frames")?, args.size("down")?, args.size("right")?];
-                let reset = args.flag("reset")?;
+                let (reset, pad) = (args.flag("reset")?, args.size("pad")?);
                 Ok(Arc::new(move |source: &dyn Rule, geometry: &Geometry| {
-                    windows::tiles(source, geometry, count, reset)
+                    windows::tiles(source, geometry, count, pad, reset)
                 }))
             },
         )
@@ -161,6 +162,7 @@ fn parted() -> Vec<Entry> {
             Param::size("down"),
             Param::size("right").or_previous(),
             Param::flag("reset", false),
+            or(Param::size("pad"), 1),
             or(Param::size("frames"), 1),
         ]),
         Entry::modifier("frames", "each frame as a grid of its own, one after another", |args| {
@@ -267,15 +269,6 @@ fn check_directions(name: &str, parts: usize, plan: &Plan) -> Result<()> {
 /// Steps of the longest direction.
 fn longest(plan: &Plan) -> usize {
     plan.orders().iter().map(Order::len).max().unwrap_or(0)
-}
-
-/// (frames, rows, columns) of a grid of two or three axes, or an error that says what `name` needs.
-fn grid(geometry: &Geometry, name: &str) -> Result<(usize, usize, usize)> {
-    geometry.tokens()?;
-    match geometry {
-        Geometry::Grid3 { .. } => Ok(geometry.sizes()),
-        _ => geometry.need_grid(name).map(|(height, width)| (1, height, width)),
-    }
 }
 
 /// (frames, rows, columns) of a grid of three axes, or an error that says what `name` needs.

@@ -2,26 +2,41 @@
 
 use super::turns::turned;
 use super::{concatenated, longest, per_axis, sized, volume};
-use crate::geometry::{Geometry, check_size};
+use crate::geometry::{Geometry, check_size, too_many};
 use crate::{Error, Modifier, Order, Plan, Result, Rule};
 
 /// `size` is [frames, height, width].
 pub(super) fn window(source: &dyn Rule, geometry: &Geometry, size: [usize; 3], reset: bool) -> Result<Plan> {
-    windows("window", source, geometry, per_axis("window", geometry, size, 1)?, reset)
+    let size = per_axis("window", geometry, size, 1)?;
+    let (frames, rows, columns) = geometry.sizes();
+    windows("window", source, geometry, [frames, rows, columns], size, reset)
 }
 
-/// As many windows as `count` says, each as large as the largest of them must be.
-pub(super) fn tiles(source: &dyn Rule, geometry: &Geometry, count: [usize; 3], reset: bool) -> Result<Plan> {
+/// As many windows along each axis as `count` says (fewer if there are not so many tokens), as large as they must be.
+/// QuadMamba pads rows and columns to multiples of 4 first, so that the last windows may hold nothing but blanks.
+pub(super) fn tiles(
+    source: &dyn Rule,
+    geometry: &Geometry,
+    count: [usize; 3],
+    pad: usize,
+    reset: bool,
+) -> Result<Plan> {
     let [through, down, right] = per_axis("tiles", geometry, count, 1)?;
     let (frames, rows, columns) = geometry.sizes();
+    let padded = |size: usize| size.checked_next_multiple_of(pad);
+    let (Some(rows), Some(columns)) = (padded(rows), padded(columns)) else {
+        return Err(too_many("`tiles`".into()));
+    };
     let size = [frames.div_ceil(through), rows.div_ceil(down), columns.div_ceil(right)];
-    windows("tiles", source, geometry, size, reset)
+    windows("tiles", source, geometry, [frames, rows, columns], size, reset)
 }
 
+/// Windows of `size` over a grid that is padded at its ends to `sides`, both [frames, height, width].
 fn windows(
     name: &str,
     source: &dyn Rule,
     geometry: &Geometry,
+    sides: [usize; 3],
     size: [usize; 3],
     reset: bool,
 ) -> Result<Plan> {
@@ -29,19 +44,19 @@ fn windows(
     let tokens = geometry.tokens()?;
     let [depth, height, width] = size;
     let inner = sized(geometry, size);
-    let count = frames.div_ceil(depth) * rows.div_ceil(height) * columns.div_ceil(width);
-    check_size(name, 1, count.checked_mul(inner.tokens()?))?;
+    let count = (0..3).map(|axis| sides[axis].div_ceil(size[axis])).try_fold(1, usize::checked_mul);
+    let each = inner.tokens()?;
+    check_size(name, 1, count.and_then(|count| count.checked_mul(each)))?;
     let plan = source.plan(&inner)?;
-    check_size(name, plan.directions(), longest(&plan).checked_mul(count))?;
-    let mut places = Vec::with_capacity(count);
-    for first in (0..frames).step_by(depth) {
-        for top in (0..rows).step_by(height) {
-            places.extend((0..columns).step_by(width).map(|left| (first, top, left)));
-        }
-    }
+    check_size(name, plan.directions(), count.and_then(|count| count.checked_mul(longest(&plan))))?;
+    let places = || {
+        let firsts = (0..sides[0]).step_by(depth);
+        let tops = firsts.flat_map(|first| (0..sides[1]).step_by(height).map(move |top| (first, top)));
+        tops.flat_map(|(first, top)| (0..sides[2]).step_by(width).map(move |left| (first, top, left)))
+    };
     let along = |order: &Order| {
         concatenated(
-            places.iter().map(|&(first, top, left)| {
+            places().map(|(first, top, left)| {
                 order.renumbered(tokens, |i| {
                     let line = i / width;
                     let (frame, row, column) = (first + line / height, top + line % height, left + i % width);

@@ -1,6 +1,6 @@
 //! The published blocks whose scan is more than an order.
 
-use super::blocks::{Author, Recipe, along, on_grid};
+use super::{Author, Recipe, along, on_grid, summed};
 use crate::{
     Error, Result,
     keymap::Key,
@@ -37,10 +37,9 @@ fn around(author: &Author, directions: i64) -> Result<(Mamba1Config, Vec<Key>)> 
         expand: d_inner as f64 / d_model as f64,
         // One direction is no axis of Spatial-Mamba's.
         dt_rank: DtRank::Rank(author.shape("dt_projs_weight")?.last().copied().unwrap_or(0)),
-        merge: Merge::Sum,
         out_norm: normed.then_some(NormKind::Layer),
         gate: author.axis("in_proj.weight", 0)? == 2 * d_inner,
-        ..Mamba1Config::default()
+        ..summed()
     };
     Ok((config, keys))
 }
