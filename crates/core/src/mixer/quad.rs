@@ -95,8 +95,8 @@ impl QuadMamba {
         self.shell.forward(tokens, orders, 1.0, |u| {
             let scores = self.scores(u, map)?;
             let (chosen, keep) = choose(choice, &scores, self.config.compat.random_inference)?; // (B), (B, 4)
-            let walks = Walks::new(map, self.roll(map[0]))?;
-            let mask = keep.f_index_select(1, &walks.quadrants)?.f_unsqueeze(2)?; // (B, L, 1)
+            let walks = Walks { map, roll: self.roll(map[0]) };
+            let mask = keep.f_index_select(1, &walks.quadrants())?.f_unsqueeze(2)?; // (B, L, 1)
             let y = if self.config.compat.colliding_windows {
                 self.scan_colliding(u, &mask, &walks)?
             } else {
@@ -181,26 +181,22 @@ impl Mixer for QuadMamba {
 struct Walks {
     map: [i64; 2],
     roll: [i64; 2],
-    /// (L): the quadrant that each token lies in.
-    quadrants: Tensor,
 }
 
 impl Walks {
-    fn new(map: [i64; 2], roll: [i64; 2]) -> Result<Walks> {
-        let [rows, columns] = map;
-        let mut walks = Walks { map, roll, quadrants: Tensor::new() };
-        let [height, width] = walks.quadrant();
+    /// The quadrant that each token lies in: (L).
+    fn quadrants(&self) -> Tensor {
+        let ([rows, columns], [height, width]) = (self.map, self.quadrant());
         let mut quadrants = vec![0i64; (rows * columns).max(0) as usize];
         for row in 0..rows {
             for column in 0..columns {
-                let token = walks.token(row, column).and_then(|token| quadrants.get_mut(token as usize));
+                let token = self.token(row, column).and_then(|token| quadrants.get_mut(token as usize));
                 if let Some(quadrant) = token {
                     *quadrant = row / height * 2 + column / width;
                 }
             }
         }
-        walks.quadrants = Tensor::from_slice(&quadrants);
-        Ok(walks)
+        Tensor::from_slice(&quadrants)
     }
 
     /// Rows and columns of a quadrant: half the map's, up to an even number.

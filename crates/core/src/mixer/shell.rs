@@ -11,7 +11,7 @@ use ophidian_scan::{Order, Plan};
 use tch::{Kind, Tensor, nn};
 
 use super::{
-    Channels, Mamba1Config,
+    Channels, Compat, Mamba1Config,
     mamba1::{
         conv::Conv,
         ssm::{Coefficients, Ssm, first_steps, parts},
@@ -46,9 +46,8 @@ impl Shell {
                 config.directions
             )));
         }
-        let plain = Mamba1Config { directions, ..Mamba1Config::default() };
-        let theirs = (&config.channels, config.coarse, config.stages, config.compat, config.step_embedding);
-        if theirs != (&Channels::All, None, 1, plain.compat, false) || config.norm_each {
+        let theirs = (config.channels, config.coarse, config.stages, config.compat, config.step_embedding);
+        if theirs != (Channels::All, None, 1, Compat::default(), false) || config.norm_each {
             return Err(Error::Config(format!(
                 "{name} takes no `channels`, `coarse`, `stages`, `step_embedding`, `norm_each` or `compat`"
             )));

@@ -177,16 +177,18 @@ pub fn shift(y: &Tensor, orders: &Orders) -> Result<Tensor> {
     const NAME: &str = "shift";
     expect_numbers(NAME, "y", y, false)?;
     let shape = y.size();
-    let fits = matches!(shape[..], [b, l, k, _] if l == orders.tokens()
-        && k == orders.directions()
-        && orders.samples().is_none_or(|samples| samples == b));
-    let ([b, l, k, d], true) = (<[i64; 4]>::try_from(shape.clone()).unwrap_or_default(), fits) else {
-        return Err(Error::invalid(format!(
+    let misfit = || {
+        Error::invalid(format!(
             "{NAME}: `y` has shape {shape:?}, expected (B, L, K, D) with {} tokens and {} directions of the orders",
             orders.tokens(),
             orders.directions()
-        )));
+        ))
     };
+    let [b, l, k, d] = shape[..] else { return Err(misfit()) };
+    let own = orders.samples().is_some_and(|samples| samples != b);
+    if l != orders.tokens() || k != orders.directions() || own {
+        return Err(misfit());
+    }
     let kind = y.kind();
     let exact = if kind == Kind::Double { Kind::Double } else { Kind::Float };
     let op = ShiftOp { sizes: [b, l, k, d], orders: orders.clone() };
