@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn semantic(
