@@ -4,17 +4,19 @@ mod plain;
 
 use ophidian_core::{
     mixer::{
-        Choice, DefMamba, DefMambaConfig, DeformCompat, DtRank, Mamba1Config, Merge, Mixer, QuadCompat,
-        QuadMamba, QuadMambaConfig, Semantic, SemanticCompat, SemanticConfig,
+        Choice, ConvPlace, DefMamba, DefMambaConfig, DeformCompat, DtRank, GrootLConfig, HydraConfig,
+        Mamba1Config, Merge, Mixer, MixerConfig, QuadCompat, QuadMamba, QuadMambaConfig, Semantic,
+        SemanticCompat, SemanticConfig,
     },
     rng,
+    torch::autocast,
 };
 use plain::*;
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn semantic(
@@ -347,4 +349,37 @@ fn misfits_are_errors() {
     let (_vs, mixer) = fresh(1, |vs| Semantic::new(vs, &SemanticConfig { d_model: 4, ..Default::default() }));
     assert!(mixer.forward(&odd, &both_ways(6, 1).on_grid([2, 3])).is_ok());
     assert!(mixer.forward(&x.narrow(1, 0, 5), &both_ways(6, 1).on_grid([2, 3])).is_err());
+}
+
+/// Every mixer by its configuration, forward and backward within autocast; shapes hold and nothing is lost to bf16.
+#[test]
+fn mixers_run_within_autocast() {
+    let map = |directions, d_state, norm| config(8, directions, d_state, norm, true);
+    let hydra = HydraConfig { d_model: 8, d_state: 4, headdim: 8, ..HydraConfig::default() };
+    let quad = QuadMambaConfig { mamba: map(2, 2, true), block: 1, compat: QuadCompat::default() };
+    let def = DefMambaConfig { mamba: map(3, 2, false), taps: 3, compat: DeformCompat::default() };
+    let text = Mamba1Config { conv: ConvPlace::Along, ..map(1, 2, false) };
+    for (config, directions) in [
+        (MixerConfig::from(map(2, 2, true)), 2),
+        (MixerConfig::GrootV(map(1, 1, true)), 1),
+        (MixerConfig::GrootL(GrootLConfig { mamba: text, context: 5, scale: 0.3 }), 1),
+        (MixerConfig::SpatialMamba(map(1, 1, true)), 1),
+        (MixerConfig::Hydra(hydra), 2),
+        (MixerConfig::DefMamba(def), 2),
+        (MixerConfig::QuadMamba(quad), 1),
+        (MixerConfig::Semantic(SemanticConfig { d_model: 8, ..SemanticConfig::default() }), 1),
+    ] {
+        assert_eq!(config.d_model(), 8);
+        let (vs, mixer) = fresh(5, |vs| config.build(vs));
+        let x = Tensor::randn([2, 24, 8], F32);
+        let orders = both_ways(24, directions).on_grid([4, 6]);
+        let y = autocast(true, || mixer.forward(&x, &orders)).unwrap();
+        assert_eq!((y.size(), y.kind()), (x.size(), Kind::BFloat16), "{config:?}");
+        y.to_kind(Kind::Float).square().sum(Kind::Float).backward();
+        assert!(bool::try_from(y.isfinite().all()).unwrap(), "{config:?}");
+        for (name, variable) in vs.variables() {
+            let grad = variable.grad();
+            assert!(grad.defined() && bool::try_from(grad.isfinite().all()).unwrap(), "{config:?}: {name}");
+        }
+    }
 }

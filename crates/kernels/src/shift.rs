@@ -1,5 +1,6 @@
-//! Outputs moved one step on along K orders (Hydra, Hwang et al. 2024, arXiv 2407.09941, section 3.2): what a causal scan
-//! wrote at step t goes to the token of step t + 1, where it stands for all that came before, and the directions add up.
+//! Outputs moved one step on along K orders (Hydra, Hwang et al. 2024, arXiv 2407.09941, section 3.2): what a causal
+//! scan wrote at step t goes to the token of step t + 1, where it stands for all that came before, and the directions
+//! add up.
 //!
 //! ```text
 //! out[b, order_k[t + 1]] += y[b, order_k[t], k]

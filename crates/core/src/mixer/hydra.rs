@@ -197,7 +197,8 @@ impl HydraConfig {
         let steps = [self.dt_min, self.dt_max, self.dt_floor, self.norm_eps];
         if !steps.into_iter().all(positive) || self.dt_min > self.dt_max {
             return Err(Error::Config(format!(
-                "`dt_min`, `dt_max`, `dt_floor`, `norm_eps` are {steps:?}, expected numbers above 0 and dt_min <= dt_max"
+                "`dt_min`, `dt_max`, `dt_floor`, `norm_eps` are {steps:?}, expected numbers above 0 and \
+                 dt_min <= dt_max"
             )));
         }
         Ok(())

@@ -77,9 +77,9 @@ impl Trees {
     }
 }
 
-/// The scan over a tree (GrootV, arXiv 2406.02395, eq. 4): y_i sums, over the tokens j that reach i ([`Sweep`]), input_j
-/// times the decays of the edges on the path from j to i. A token's `decay` is that of the edge to its parent; a root's
-/// is not read. All are (B, L, D): f32, bf16 and f16 are computed in f32, f64 in f64. Differentiable in `input` and
+/// The scan over a tree (GrootV, arXiv 2406.02395, eq. 4): y_i sums, over the tokens j that reach i ([`Sweep`]),
+/// input_j times the decays of the edges on the path from j to i. A token's `decay` is that of the edge to its parent;
+/// a root's is not read. All are (B, L, D): f32, bf16 and f16 are computed in f32, f64 in f64. Differentiable in `input` and
 /// `decay`.
 ///
 /// # Errors

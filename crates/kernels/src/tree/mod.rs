@@ -14,8 +14,8 @@
 //! down:  y_i = a_i + d_i (y_parent - d_i a_i),   y_root = a_root
 //! ```
 //!
-//! With [`Sweep::Up`] alone, y = a: every node sums its own subtree, the tree's form of a causal scan (a chain gives the
-//! plain recurrence h_t = f_t + d h_{t-1}). A root's decay is not read. Several roots make a forest of separate trees.
+//! With [`Sweep::Up`] alone, y = a: every node sums its own subtree, the tree's form of a causal scan (a chain gives
+//! the plain recurrence h_t = f_t + d h_{t-1}). A root's decay is not read. Several roots make a forest of separate trees.
 //!
 //! A task owns a sample and a block of channels, so results do not depend on the threads. The forward works in place on
 //! its output; the backward recomputes the sweeps in a scratch of one block and keeps nothing between.
