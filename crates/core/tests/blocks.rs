@@ -195,7 +195,7 @@ fn rsmamba_paths() {
                 tch::no_grad(|| vs.variables()["gate.weight"].shallow_clone().copy_(gate));
             }
             let merged = merger.forward(&ys, |y| Ok(y.shallow_clone())).unwrap().squeeze_dim(2);
-            x = x + if gated { merged } else { merged / k as f64 };
+            x = &x + if gated { merged } else { merged / k as f64 };
         }
         expect_close(&golden.file, &x, tensor("y"));
     }

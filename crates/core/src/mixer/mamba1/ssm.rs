@@ -57,7 +57,8 @@ impl Ssm {
     /// The sets of `count` directions from number `first` on; a set that is shared stays.
     pub fn part(&self, first: i64, count: i64) -> Result<Ssm> {
         let part = |t: &Tensor| -> Result<Tensor> {
-            Ok(if t.size()[0] == 1 { t.shallow_clone() } else { t.f_narrow(0, first, count)? })
+            let whole = t.size()[0] == 1 || (first, count) == (0, t.size()[0]);
+            Ok(if whole { t.shallow_clone() } else { t.f_narrow(0, first, count)? })
         };
         Ok(Ssm {
             x_proj: part(&self.x_proj)?,
