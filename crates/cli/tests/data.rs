@@ -56,9 +56,16 @@ fn put(folder: &Path, path: &str, bytes: &[u8]) {
 fn list_names_every_card() {
     let folder = tempfile::tempdir().unwrap();
     let plain = prints(&run(folder.path(), &["list"]));
-    for name in
-        ["mnist", "fashion-mnist", "cifar10", "cifar100", "shapes", "generated", "licence: MIT (Zalando SE)"]
-    {
+    for name in [
+        "mnist",
+        "fashion-mnist",
+        "cifar10",
+        "cifar100",
+        "shapes",
+        "motions",
+        "generated",
+        "licence: MIT (Zalando SE)",
+    ] {
         assert!(plain.contains(name), "{plain}");
     }
     let json = prints(&run(folder.path(), &["list", "--json"]));
@@ -85,6 +92,11 @@ fn inspect_reads_a_generator_a_config_and_a_folder() {
     let json = prints(&run(folder.path(), &["inspect", "shapes", "--set", "data.train=10", "--json"]));
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(report["splits"][0]["per_class"], serde_json::json!([1, 1, 1, 1, 1, 1, 1, 1, 1, 1]));
+
+    let found = prints(&run(folder.path(), &["inspect", "motions", "--set", "data.train=16"]));
+    for part in ["format      motions", "train       16 clips", "8 frames of 32x32x1", "counterclockwise"] {
+        assert!(found.contains(part), "{found}");
+    }
 
     for class in ["cat", "dog"] {
         (0..5).for_each(|index| put(folder.path(), &format!("pets/{class}/{index}.bmp"), &bmp()));

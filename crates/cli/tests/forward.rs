@@ -82,6 +82,8 @@ fn mistakes_have_their_exit_codes_and_write_nothing() {
     fails(forward("vim", &model, &input, &at("no/out.safetensors")), 1, &["cannot be written"]);
 
     let config = std::fs::read_to_string(model.join("config.json")).unwrap();
+    std::fs::write(model.join("config.json"), &config[..config.len() / 2]).unwrap();
+    fails(forward("vim", &model, &input, &output), 2, &["config.json", "not JSON", "line"]);
     std::fs::write(model.join("config.json"), config.replace("\"depth\": 2", "\"depht\": 2")).unwrap();
     let parts = ["config.json", "unknown key `depht`", "did you mean `depth`?"];
     fails(forward("vim", &model, &input, &output), 2, &parts);

@@ -106,6 +106,36 @@ fn interrupted_and_killed_it_ends_as_if_never_stopped() {
     }
 }
 
+/// A scan that is drawn anew for every sample and epoch, on the loader's threads, trains the same on one thread or
+/// three, and across a kill.
+#[test]
+fn scans_of_each_sample_are_the_same_on_any_threads_and_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, scan: &str, workers: usize| {
+        let text = CONFIG.replace("patch_size = 4", &format!("patch_size = 4\nscan = {scan}"));
+        let text = text.replace("epochs = 5", &format!("epochs = 3\nworkers = {workers}"));
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let drawn = "'[row, row | reverse, random(seed=sample)]'";
+    let (one, three) = (write("one.toml", drawn, 1), write("three.toml", drawn, 3));
+    let fixed = write("fixed.toml", "'[row, row | reverse, random(seed=0)]'", 1);
+    let run = |config: &Path, name: &str| {
+        let output = start(config, &folder.path().join(name)).wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        tensors(&folder.path().join(name).join("checkpoints/last.safetensors"))
+    };
+    let whole = run(&one, "whole");
+    assert!(run(&three, "three") == whole, "the number of threads makes a difference");
+    assert!(run(&fixed, "fixed") != whole, "no scan was drawn");
+    let mut child = start(&three, &folder.path().join("cut"));
+    await_checkpoint(&folder.path().join("cut"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(run(&three, "cut") == whole, "a resumed run differs");
+}
+
 #[test]
 fn two_processes_do_not_share_a_run_folder() {
     let folder = tempfile::tempdir().unwrap();

@@ -43,14 +43,16 @@ fn list_names_every_pattern() {
         "column",
         "serpentine",
         "random(seed=0)",
-        "file(path)",
+        "file(path, strict=false)",
         "bidirectional",
         "cross",
         "reverse",
         "transpose",
-        "window(height, width=height, reset=false)",
+        "window(height, width=height, frames=1, reset=false)",
         "atrous(step, ",
-        "shift(down, right=down)",
+        "shift(down, right=down, frames=0)",
+        "direction(k)",
+        "class_token(at)",
         "blanks(kind)",
     ] {
         assert!(list.lines().any(|line| line.starts_with(name)), "{name} is not in\n{list}");
@@ -88,6 +90,16 @@ fn show_writes_pictures() {
     assert!(
         text.starts_with("<svg") && text.contains(">cross</text>") && text.contains("7x9 grid, 63 tokens")
     );
+
+    let volume = path(&folder, "volume.svg");
+    for view in ["slices", "isometric"] {
+        said(&["show", "hilbert", "--shape", "2x4x4", "--output", &volume, "--view", view]);
+        let text = std::fs::read_to_string(&volume).unwrap();
+        assert!(
+            text.contains("a 2x4x4 grid, 32 tokens")
+                && text.contains("stroke=\"#d5dae2\"") == (view == "isometric")
+        );
+    }
 
     said(&["show", "cross", "--shape", "7x9", "--output", &png]);
     let image = resvg::tiny_skia::Pixmap::decode_png(&std::fs::read(&png).unwrap()).unwrap();
@@ -181,7 +193,19 @@ fn wrong_usage_is_explained() {
         (vec!["show", "row | window(0)", "--shape", "7x9"], "  row | window(0)\n               ^"),
         (vec!["show", "row", "--shape", "7y9"], "shape `7y9`: expected a length such as 49"),
         (vec!["show", "row", "--shape", "0x9"], "shape `0x9`: every size must be at least 1"),
-        (vec!["show", "row", "--shape", "7x9x2"], "shape `7x9x2`"),
+        (vec!["show", "row", "--shape", "7x9x2x2"], "shape `7x9x2x2`"),
+        (
+            vec!["show", "vmamba/cross2d", "--shape", "63"],
+            "`vmamba/cross2d` needs rows x columns (such as 7x9), but",
+        ),
+        (
+            vec!["show", "vmamba/crosd", "--shape", "7x9"],
+            "did you mean `vmamba/cross2d`? published: vmamba/cross2d, ",
+        ),
+        (vec!["show", "grootv/block", "--shape", "7x9"], "it needs features (B, C, H, W)"),
+        (vec!["show", "row", "--shape", "9", "--points", "p.npy"], "--points"),
+        (vec!["stats", "--shape", "9"], "<PATTERNS>"),
+        (vec!["roundtrip", "row"], "--input"),
         (vec!["show", "row", "--shape", "99999999x99999999"], "too large"),
         (vec!["show", "cross", "--shape", "63"], sequence),
         (vec!["show", "row", "--shape", "3x3", "--output", &file], "o.txt: a picture ends in .svg or .png"),
@@ -205,4 +229,182 @@ fn a_file_that_cannot_be_written_is_named() {
     let told = complaint(1, &["export", "row", "--shape", "3x3", "--output", &file]);
     assert!(told.contains("missing/o.json"), "{told}");
     assert_eq!(files(folder.path()), 0);
+}
+
+/// A safetensors file of these tensors.
+fn tensors(path: &str, tensors: &[(&str, Dtype, &[usize], Vec<u8>)]) {
+    use safetensors::tensor::TensorView;
+    let views = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| (*name, TensorView::new(*dtype, shape.to_vec(), bytes).unwrap()));
+    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+fn floats(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn integers(values: &[i64]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// The float32 values of a tensor, and its shape.
+fn read(path: &str, name: &str) -> (Vec<f32>, Vec<usize>) {
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = file.tensor(name).unwrap();
+    assert_eq!(tensor.dtype(), Dtype::F32);
+    let values = tensor.data().chunks_exact(4).map(|chunk| f32::from_le_bytes(chunk.try_into().unwrap()));
+    (values.collect(), tensor.shape().to_vec())
+}
+
+#[test]
+fn list_tells_of_published_scans() {
+    let list = said(&["list"]);
+    let line = list.lines().find(|line| line.starts_with("zigma/zigzag8 ")).unwrap();
+    assert!(
+        ["grid", "8 per layer", "ZigMa, arXiv 2403.13802"].iter().all(|what| line.contains(what)),
+        "{line}"
+    );
+    let one = said(&["list", "vmamba/cross2d"]);
+    assert!(one.contains("  is          cross\n") && one.contains("MzeroMiko/VMamba @ 2ed52ead"), "{one}");
+    assert!(!one.contains("zigma/") && !one.contains("serpentine"), "{one}");
+    assert!(said(&["list", "no such scan"]).contains("nothing listed holds"));
+
+    let all: Value = serde_json::from_str(&said(&["list", "--json"])).unwrap();
+    let scans = all["published"].as_array().unwrap();
+    assert!(scans.len() > 90 && all["patterns"].as_array().unwrap().len() > 30);
+    let vivim = scans.iter().find(|scan| scan["name"] == "vivim/tri").unwrap();
+    assert_eq!(vivim["geometry"], json!(["grid", "volume"]));
+    assert_eq!((&vivim["merge"], &vivim["parameters"]), (&json!("mean"), &json!("own")));
+    assert_eq!(vivim["composition"], "[row | bidirectional, temporal]");
+}
+
+#[test]
+fn published_names_are_patterns() {
+    let folder = tempfile::tempdir().unwrap();
+    let (named, composed) = (path(&folder, "named.json"), path(&folder, "composed.json"));
+    for (name, composition, shape) in [
+        ("VMamba/cross2d", "cross", "3x4"),
+        ("vivim/tri_perm", "[row | bidirectional, temporal]", "2x3x4"),
+        ("localmamba/w2_flip", "window(2) | reverse", "3x5"),
+        ("zigma/hilbert8(compat=\"released\") | direction(0)", "gilbert | inverse", "4x4"),
+        ("aum/specgrid(major=time, class_token=end)", "column | class_token(end)", "2x3"),
+    ] {
+        said(&["export", name, "--shape", shape, "--output", &named]);
+        said(&["export", composition, "--shape", shape, "--output", &composed]);
+        assert_eq!(std::fs::read(&named).unwrap(), std::fs::read(&composed).unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn points_and_graphs_are_geometries() {
+    let folder = tempfile::tempdir().unwrap();
+    let (points, graph, output) =
+        (path(&folder, "p.safetensors"), path(&folder, "g.safetensors"), path(&folder, "o.json"));
+    let xyz = [0.9, 0.9, 0.9, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0];
+    tensors(&points, &[("pos", Dtype::F32, &[3, 3], floats(&xyz))]);
+    said(&["export", "pointmamba/hilbert", "--points", &points, "--output", &output]);
+    let order: Value = serde_json::from_slice(&std::fs::read(&output).unwrap()).unwrap();
+    assert_eq!(order, json!({"tokens": 3, "order.0": [1, 0, 2]}));
+
+    tensors(&graph, &[("edge_index", Dtype::I64, &[2, 4], integers(&[0, 1, 1, 2, 1, 0, 2, 1]))]);
+    said(&["export", "graphmamba/degree_order", "--graph", &graph, "--output", &output]);
+    let order: Value = serde_json::from_slice(&std::fs::read(&output).unwrap()).unwrap();
+    assert_eq!(order, json!({"tokens": 3, "order.0": [0, 2, 1]}));
+
+    let shown = said(&["show", "graphmamba/degree_order", "--graph", &graph]);
+    assert!(
+        shown.contains("graphmamba/degree_order over a graph of 3 nodes") && shown.contains("along an edge")
+    );
+    let svg = path(&folder, "p.svg");
+    said(&["show", "pcm/serialize", "--points", &points, "--output", &svg]);
+    assert!(std::fs::read_to_string(&svg).unwrap().contains("3 points, 9 directions"));
+
+    let wrong = complaint(2, &["export", "cross", "--points", &points, "--output", &output]);
+    assert!(wrong.contains("but the tokens are 3 points"), "{wrong}");
+    tensors(&points, &[("pos", Dtype::F32, &[1, 3], floats(&[0.0, f32::NAN, 0.0]))]);
+    let wrong = complaint(1, &["export", "row", "--points", &points, "--output", &output]);
+    assert!(wrong.contains("p.safetensors") && wrong.contains("finite"), "{wrong}");
+}
+
+#[test]
+fn faults_of_an_index_file_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let mine = path(&folder, "mine.json");
+    std::fs::write(&mine, "[0, 2, 2, 0]").unwrap();
+    let told = "order.0 is no permutation: 2 tokens are repeated (first 0, at steps 0 and 3), 2 tokens are missing (first 1)";
+    assert!(said(&["show", &mine, "--shape", "4"]).contains(told));
+    assert!(!said(&["show", "row | window(3)", "--shape", "4"]).contains("no permutation"));
+    let refused = complaint(1, &["show", &format!("file('{mine}', strict=true)"), "--shape", "4"]);
+    assert!(refused.contains(told), "{refused}");
+}
+
+#[test]
+fn roundtrip_scans_and_merges() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (path(&folder, "x.safetensors"), path(&folder, "y.safetensors"));
+    let x: Vec<f32> = (0..2 * 3 * 6).map(|i| i as f32).collect();
+    tensors(&input, &[("x", Dtype::F32, &[2, 3, 2, 3], floats(&x))]);
+    said(&["roundtrip", "vmamba/cross2d", "--input", &input, "--output", &output]);
+    let (scanned, shape) = read(&output, "scanned.1");
+    assert_eq!(shape, [2, 3, 6]);
+    assert_eq!(scanned[..6], [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+    let (merged, shape) = read(&output, "merged");
+    assert_eq!(shape, [2, 3, 2, 3]);
+    assert_eq!(merged, x.iter().map(|x| 4.0 * x).collect::<Vec<_>>());
+
+    // Padding is 0, and other merges give x back.
+    said(&["roundtrip", "localmamba/w2", "--input", &input, "--output", &output]);
+    assert_eq!(read(&output, "scanned.0").0[..8], [0.0, 1.0, 3.0, 4.0, 2.0, 0.0, 5.0, 0.0]);
+    for name in
+        ["rsmamba/forward_reverse_mean", "groupmamba/grouped4", "efficientvmamba/es2d_step2", "localmamba/w2"]
+    {
+        said(&["roundtrip", name, "--input", &input, "--output", &output]);
+        assert_eq!(read(&output, "merged").0, x, "{name}");
+    }
+
+    // What a mixer made of the sequences is merged in the place of x's own.
+    let ys: Vec<f32> = (0..2 * 3).map(|i| i as f32).collect();
+    let given = [
+        ("tokens", Dtype::F32, &[1, 1, 3][..], floats(&[7.0, 8.0, 9.0])),
+        ("ys", Dtype::F32, &[1, 2, 1, 3], floats(&ys)),
+    ];
+    tensors(&input, &given);
+    let arguments =
+        ["roundtrip", "vim/bimambav2", "--input", &input, "--output", &output, "--tensor", "tokens"];
+    said(&arguments);
+    assert_eq!(read(&output, "merged").0, [5.0, 5.0, 5.0]);
+    assert_eq!(read(&output, "scanned.1").0, [9.0, 8.0, 7.0]);
+
+    let wrong = complaint(1, &arguments[..6]);
+    assert!(wrong.contains("name one of its tensors with --tensor: it holds tokens, ys"), "{wrong}");
+    let wrong = complaint(1, &["roundtrip", "row", "--input", &input, "--tensor", "x"]);
+    assert!(wrong.contains("no tensor `x`: it holds tokens, ys"), "{wrong}");
+    let wrong = complaint(2, &["roundtrip", "cross", "--input", &input, "--tensor", "tokens"]);
+    assert!(wrong.contains("but the tokens are a sequence of 3"), "{wrong}");
+    tensors(&input, &[("x", Dtype::I64, &[1, 1, 3], integers(&[1, 2, 3]))]);
+    let wrong = complaint(1, &["roundtrip", "row", "--input", &input]);
+    assert!(
+        wrong.contains("tensor `x` is Int64 [1, 1, 3], expected (batch, channels, geometry …) of floats"),
+        "{wrong}"
+    );
+}
+
+#[test]
+fn stats_tell_orders_apart() {
+    let table = said(&["stats", "row", "serpentine | bidirectional", "--shape", "3x4"]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines[0], "over a 3x4 grid");
+    let row: Vec<&str> = lines[3].split_whitespace().collect();
+    assert_eq!(row, ["row", "1", "2.412", "4.000", "1.393", "3.162", "81.8%", "-", "-", "0", "0", "0", "0"]);
+    assert!(lines[4].contains("100.0%") && lines[4].contains("0.0%  "), "{table}");
+
+    let all = said(&["stats", "--all", "--shape", "2x4x4", "--json"]);
+    let lines: Vec<Value> = all.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |name: &str| lines.iter().find(|line| line["pattern"] == name).unwrap();
+    assert_eq!(of("vivim/tri")["directions"], 3);
+    assert_eq!(of("pointmamba/hilbert3d")["adjacent"], 1.0);
+    assert_eq!(of("mamband/whtl_ndim1")["resets"], 31);
+    assert!(lines.iter().all(|line| line["pattern"] != "vmamba/cross2d"));
 }

@@ -2,18 +2,57 @@
 
 use std::{path::Path, sync::Arc};
 
+use ophidian_scan::Plan;
 use tch::{Tensor, nn};
 
-use crate::{Result, data::Dataset, rng::Rng};
+use crate::{
+    Error, Result,
+    config::KeyDoc,
+    data::{Dataset, Sample},
+    ops::Orders,
+    rng::Rng,
+};
 
 /// A model that maps a batch of inputs (batch, …input shape) to logits (batch, classes).
 pub trait Model {
     /// Logits (batch, classes), f32. `train` switches drop path and dropout on.
     fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor>;
 
+    /// Makes the plans of each sample, if the model's scan depends on the sample or is drawn anew for it. The loader asks
+    /// it on its threads.
+    fn planner(&self) -> Option<Arc<dyn Planner>> {
+        None
+    }
+
+    /// [`forward`](Model::forward) with the orders that the model's [`Planner`] made, one for each of its plans, over
+    /// all samples of the batch; none stands for those that the model has of itself.
+    ///
+    /// # Errors
+    /// Those of `forward`; orders that the model does not know what to do with.
+    fn forward_along(&self, input: &Tensor, orders: &[Orders], train: bool) -> Result<Tensor> {
+        if !orders.is_empty() {
+            return Err(Error::invalid(format!(
+                "{} plans were made for each sample, but the model takes none",
+                orders.len()
+            )));
+        }
+        self.forward(input, train)
+    }
+
     /// True for parameters (by VarStore name) that weight decay must leave alone
     /// (biases, norms, A_log, D, dt biases, position embeddings, class tokens).
     fn no_weight_decay(&self, name: &str) -> bool;
+}
+
+/// Makes scan plans that differ from sample to sample: from its values (points, graphs) or at random.
+pub trait Planner: Send + Sync {
+    /// The plans of `sample`: always as many, and each over as many tokens and in as many directions as it is for every
+    /// other sample. Draws only from `random`, whose stream is the sample's own in every epoch of training, and the same
+    /// one whenever it is evaluated.
+    ///
+    /// # Errors
+    /// The sample does not suit the scan.
+    fn plans(&self, sample: &Sample, random: &mut Rng) -> Result<Vec<Plan>>;
 }
 
 /// The data sets of a run.
@@ -34,6 +73,23 @@ pub trait Adapter: Sync {
 
     /// Checks `[model]` and fills in every default. Errors name the key.
     fn resolve_model(&self, model: toml::Table) -> Result<toml::Table>;
+
+    /// Checks that a resolved `[model]` fits a resolved `[data]`, as far as both are known before data is read. Errors
+    /// name the key.
+    fn check(&self, data: &toml::Table, model: &toml::Table) -> Result<()> {
+        let _ = (data, model);
+        Ok(())
+    }
+
+    /// The keys of `[data]` and what they mean.
+    fn data_keys(&self) -> Vec<KeyDoc> {
+        Vec::new()
+    }
+
+    /// The keys of `[model]` and what they mean.
+    fn model_keys(&self) -> Vec<KeyDoc> {
+        Vec::new()
+    }
 
     /// Opens the data sets of a resolved `[data]`.
     fn open(&self, data: &toml::Table) -> Result<Splits>;

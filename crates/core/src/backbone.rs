@@ -1,11 +1,13 @@
-//! All blocks, and the norm behind the last.
+//! All blocks, in one stage or several, and the norm behind the last.
+
+use std::collections::BTreeMap;
 
 use tch::{Tensor, nn};
 
 use crate::{
     Error, Result,
     block::{Block, add},
-    layers::{Norm, NormKind},
+    layers::{Downsample, LocalConv, Norm, NormKind},
     ops::Orders,
 };
 
@@ -24,9 +26,23 @@ pub trait Between {
     fn residual(&self, residual: Tensor) -> Result<Tensor>;
 }
 
-/// A stack of blocks.
+/// Blocks at one resolution, and the step to the next.
+#[derive(Default)]
+pub struct Stage {
+    /// The blocks in their order.
+    pub blocks: Vec<Block>,
+    /// Local convolutions on the sum behind a block, by its number in the stage.
+    pub local: BTreeMap<usize, LocalConv>,
+    /// Behind the last block; absent in the last stage.
+    pub downsample: Option<Downsample>,
+}
+
+/// Hears of the tokens behind each stage and the grid they lie on: (number of the stage, tokens, grid).
+pub type Tap<'a> = dyn FnMut(usize, &Tensor, [i64; 2]) + 'a;
+
+/// A stack of blocks, in one stage or several.
 pub struct Backbone {
-    blocks: Vec<Block>,
+    stages: Vec<Stage>,
     norm: Norm,
     pairs: bool,
 }
@@ -43,10 +59,17 @@ impl Backbone {
         channels: i64,
         eps: f64,
     ) -> Backbone {
-        Backbone { blocks, norm: Norm::new(&(vs / "norm_f"), norm, channels, eps), pairs }
+        let norm = Norm::new(&(vs / "norm_f"), norm, channels, eps);
+        Backbone::staged(vec![Stage { blocks, ..Stage::default() }], pairs, norm)
     }
 
-    /// (B, L, d_model) to the same, normalised, f32. `orders` holds one entry for all blocks or one for each.
+    /// As [`new`](Backbone::new), in stages.
+    pub fn staged(stages: Vec<Stage>, pairs: bool, norm: Norm) -> Backbone {
+        Backbone { stages, norm, pairs }
+    }
+
+    /// (B, L, d_model) to the same, normalised, f32. `orders` holds one entry for all blocks or one for each. For a
+    /// backbone that does not need to know on which grid the tokens lie.
     ///
     /// # Errors
     /// Another number of orders, or those of the blocks.
@@ -57,19 +80,60 @@ impl Backbone {
         between: Option<&dyn Between>,
         train: bool,
     ) -> Result<Tensor> {
-        if orders.len() != self.blocks.len() && orders.len() != 1 {
+        let line = [1, tokens.size().get(1).copied().unwrap_or(0)];
+        self.forward_on(tokens, line, orders, between, train, &mut |_, _, _| {})
+    }
+
+    /// As [`forward`](Backbone::forward), for tokens on a grid: (B, L, channels of the first stage) to (B, L', channels
+    /// of the last stage). `tap` hears of the tokens behind each stage, before the last norm.
+    ///
+    /// # Errors
+    /// Another number of orders, tokens that do not lie on `grid`, or those of the blocks.
+    pub fn forward_on(
+        &self,
+        tokens: &Tensor,
+        mut grid: [i64; 2],
+        orders: &[Orders],
+        between: Option<&dyn Between>,
+        train: bool,
+        tap: &mut Tap<'_>,
+    ) -> Result<Tensor> {
+        let blocks: usize = self.stages.iter().map(|stage| stage.blocks.len()).sum();
+        if orders.len() != blocks && orders.len() != 1 {
             return Err(Error::invalid(format!(
-                "{} plans were given for {} blocks, expected one for all or one for each",
-                orders.len(),
-                self.blocks.len()
+                "{} plans were given for {blocks} blocks, expected one for all or one for each",
+                orders.len()
             )));
         }
+        let (mut tokens, mut first) = (tokens.shallow_clone(), 0);
+        for (number, stage) in self.stages.iter().enumerate() {
+            let orders = if orders.len() == 1 { orders } else { &orders[first..first + stage.blocks.len()] };
+            first += stage.blocks.len();
+            tokens = self.stage(stage, tokens, grid, orders, between, train)?;
+            if let Some(downsample) = &stage.downsample {
+                (tokens, grid) = downsample.forward(&tokens, grid)?;
+            }
+            tap(number, &tokens, grid);
+        }
+        self.norm.forward(&tokens)
+    }
+
+    /// The blocks of a stage, their sum in f32.
+    fn stage(
+        &self,
+        stage: &Stage,
+        tokens: Tensor,
+        grid: [i64; 2],
+        orders: &[Orders],
+        between: Option<&dyn Between>,
+        train: bool,
+    ) -> Result<Tensor> {
         let run = |i: usize, hidden: &Tensor, residual: Option<&Tensor>| {
-            self.blocks[i].forward(hidden, residual, &orders[i.min(orders.len() - 1)], train)
+            stage.blocks[i].forward(hidden, residual, &orders[i.min(orders.len() - 1)], train)
         };
-        let (mut hidden, mut residual) = (tokens.shallow_clone(), None);
+        let (mut hidden, mut residual) = (tokens, None);
         let step = if self.pairs { 2 } else { 1 };
-        for i in (0..self.blocks.len() / step).map(|pair| pair * step) {
+        for i in (0..stage.blocks.len() / step).map(|pair| pair * step) {
             if let Some(between) = between {
                 hidden = between.hidden(hidden)?;
                 residual = residual.map(|stream| between.residual(stream)).transpose()?;
@@ -81,7 +145,11 @@ impl Backbone {
                 stream = stream.f_add(&other_stream)?;
             }
             (hidden, residual) = (branch, Some(stream));
+            if let Some(local) = stage.local.get(&(i + step - 1)) {
+                hidden = local.forward(&add(&hidden, residual.as_ref())?, grid, train)?;
+                residual = None;
+            }
         }
-        self.norm.forward(&add(&hidden, residual.as_ref())?)
+        add(&hidden, residual.as_ref())
     }
 }

@@ -4,8 +4,8 @@ use tch::{Tensor, nn};
 
 use crate::{
     Result,
-    init::Init,
-    layers::{DropPath, Mlp, Norm, NormKind},
+    init::{Init, Start},
+    layers::{DropPath, Mlp, MlpKind, Norm, NormKind},
     mixer::Mixer,
     ops::Orders,
 };
@@ -25,6 +25,10 @@ pub struct BlockConfig {
     pub layer_scale: Option<f64>,
     /// Channels inside the MLP; 0 for none.
     pub mlp: i64,
+    /// Which MLP.
+    pub mlp_kind: MlpKind,
+    /// Where the MLP's weights start from.
+    pub start: Start,
     /// Branches that add up in the whole model.
     pub residuals: i64,
 }
@@ -45,7 +49,10 @@ impl Block {
     /// A block around `mixer`, whose parameters are under `mixer` of the same path.
     pub fn new(vs: &nn::Path, config: &BlockConfig, mixer: Box<dyn Mixer>) -> Block {
         let norm = |name: &str| Norm::new(&(vs / name), config.norm, config.d_model, config.norm_eps);
-        let mlp = || (norm("norm2"), Mlp::new(&(vs / "mlp"), config.d_model, config.mlp, config.residuals));
+        let mlp = || {
+            let BlockConfig { d_model, mlp, mlp_kind, residuals, start, .. } = *config;
+            (norm("norm2"), Mlp::new(&(vs / "mlp"), mlp_kind, d_model, mlp, residuals, start))
+        };
         Block {
             norm: norm("norm"),
             mixer,

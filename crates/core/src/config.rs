@@ -8,6 +8,57 @@ use toml::{Table, Value};
 
 use crate::{Error, Result};
 
+/// A key of a table with what it means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyDoc {
+    /// The key, from the table on: `augment.flip`.
+    pub key: String,
+    /// Its default as TOML; none for a key that is absent by default.
+    pub default: Option<String>,
+    /// What it means.
+    pub meaning: String,
+}
+
+impl KeyDoc {
+    /// The keys of a table whose defaults are `defaults`, from their names and documentation (as
+    /// [`documented!`](crate::documented) collects them).
+    pub fn of<T: serde::Serialize>(defaults: &T, docs: &[(&str, &str)]) -> Vec<KeyDoc> {
+        let table = Table::try_from(defaults).unwrap_or_default();
+        let key = |(key, meaning): &(&str, &str)| KeyDoc {
+            key: (*key).to_owned(),
+            default: table.get(*key).map(ToString::to_string),
+            meaning: meaning.trim().to_owned(),
+        };
+        docs.iter().map(key).collect()
+    }
+
+    /// The same within the table `prefix`.
+    pub fn within(prefix: &str, keys: Vec<KeyDoc>) -> impl Iterator<Item = KeyDoc> {
+        keys.into_iter().map(move |key| KeyDoc { key: join(prefix, &key.key), ..key })
+    }
+}
+
+/// Passes a struct on as it is and collects the documentation of its fields, which must all have some, in `DOCS`: what
+/// the source says about a key is what `ophidian config keys` says.
+#[macro_export]
+macro_rules! documented {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident {
+            $( $(#[doc = $doc:literal])+ $(#[serde($($serde:tt)*)])* pub $field:ident: $type:ty, )+
+        }
+    ) => {
+        $(#[$meta])*
+        pub struct $name { $( $(#[doc = $doc])+ $(#[serde($($serde)*)])* pub $field: $type, )+ }
+
+        impl $name {
+            /// Every key with what it means.
+            pub const DOCS: &'static [(&'static str, &'static str)] =
+                &[ $( (stringify!($field), concat!($($doc),+)), )+ ];
+        }
+    };
+}
+
 /// Reads `table` as a `T`. `path` is where the table stands in the whole config (`"data"`, `""` for the root); errors
 /// name keys from the root.
 ///

@@ -1,7 +1,33 @@
 //! How parameters start: fresh values under libtorch's own generator (`tch::manual_seed`), and which of them
 //! weight decay must leave alone.
 
+use std::cell::Cell;
+
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, nn};
+
+thread_local! {
+    static WITHOUT_VALUES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `build` without filling the parameters that it makes: a model that is only counted costs neither time nor
+/// memory, whatever its size. Its values are whatever lay in memory.
+pub fn without_values<T>(build: impl FnOnce() -> T) -> T {
+    /// Puts the switch back, also if `build` panics.
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            WITHOUT_VALUES.set(self.0);
+        }
+    }
+    let _restore = Restore(WITHOUT_VALUES.replace(true));
+    build()
+}
+
+/// Whether parameters are being filled, which they are unless [`without_values`] runs.
+pub fn values_wanted() -> bool {
+    !WITHOUT_VALUES.get()
+}
 
 /// Probability that a standard normal falls within ±2.
 const WITHIN: f64 = 0.954_499_736_103_641_6;
@@ -27,10 +53,51 @@ pub enum Init {
     LecunNormal,
 }
 
+/// Where the weights of a model's linear layers start from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// Uniform in ±1/sqrt(inputs), the last weight of every residual branch divided by the root of their number
+    /// (Mamba, Vim).
+    #[default]
+    FanIn,
+    /// Normal with deviation 0.02 (VMamba, vision transformers).
+    Normal,
+    /// Normal with deviation 0.02 but for the last weight of every residual branch, which starts as with `FanIn`; step
+    /// sizes start from softplus(0), class tokens from 0 (VideoMamba).
+    NormalInputs,
+}
+
+impl Start {
+    /// Of a linear layer's weight.
+    pub fn linear(self) -> Init {
+        match self {
+            Start::FanIn | Start::NormalInputs => Init::Kaiming,
+            Start::Normal => Init::Normal(0.02),
+        }
+    }
+
+    /// What the last weight of each of `residuals` branches is multiplied by.
+    pub fn branch(self, residuals: i64) -> f64 {
+        match self {
+            Start::FanIn | Start::NormalInputs => (residuals.max(1) as f64).powf(-0.5),
+            Start::Normal => 1.0,
+        }
+    }
+}
+
 impl Init {
+    /// PyTorch's default for a convolution's weight and bias: uniform in ±1/sqrt(fan_in).
+    pub fn convolution(fan_in: i64) -> Init {
+        Init::Uniform((fan_in.max(1) as f64).powf(-0.5))
+    }
+
     /// A fresh tensor of `shape`.
     pub fn tensor(self, shape: &[i64], device: Device) -> Tensor {
         let empty = || Tensor::empty(shape, (Kind::Float, device));
+        if !values_wanted() {
+            return empty();
+        }
         match self {
             Init::Constant(value) => Tensor::full(shape, value, (Kind::Float, device)),
             Init::Uniform(bound) => empty().uniform_(-bound, bound),
@@ -76,7 +143,8 @@ pub fn step_size_bias(shape: &[i64], min: f64, max: f64, floor: f64) -> Tensor {
 pub fn no_weight_decay(name: &str) -> bool {
     let mut parts = name.rsplit('.');
     let (last, parent) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-    matches!(last, "A_log" | "D" | "bias" | "gamma" | "pos_embed")
+    matches!(last, "A_log" | "D" | "bias" | "gamma" | "pos_embed" | "running_mean" | "running_var")
         || last.starts_with("cls_token")
         || parent.starts_with("norm")
+        || parent.ends_with("norm")
 }

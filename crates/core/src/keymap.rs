@@ -17,12 +17,20 @@ pub struct Key {
     pub shape: Vec<i64>,
     /// Which row of our tensor it is, where we keep the directions of a mixer in one tensor.
     pub row: Option<i64>,
+    /// Theirs has (1, channels, …) where ours has (1, …, channels).
+    pub channels_first: bool,
 }
 
 impl Key {
     /// A tensor that we keep by another name or shape, as it is.
     pub fn new(theirs: impl Into<String>, ours: impl Into<String>, shape: &[i64]) -> Key {
-        Key { theirs: theirs.into(), ours: ours.into(), shape: shape.to_vec(), row: None }
+        Key {
+            theirs: theirs.into(),
+            ours: ours.into(),
+            shape: shape.to_vec(),
+            row: None,
+            channels_first: false,
+        }
     }
 
     /// A tensor that is row `row` of ours.
@@ -30,13 +38,23 @@ impl Key {
         Key { row: Some(row), ..Key::new(theirs, ours, shape) }
     }
 
-    /// The part of `tensor` (ours) that it stands for, shaped as the author's.
-    fn part(&self, tensor: &Tensor) -> Result<Tensor> {
+    /// A table of positions (1, L, channels) that is kept as a map (1, channels, h, w).
+    pub fn map(theirs: impl Into<String>, ours: impl Into<String>, shape: &[i64]) -> Key {
+        Key { channels_first: true, ..Key::new(theirs, ours, shape) }
+    }
+
+    /// The part of `tensor` (ours) that it stands for, axes in the author's order: a view.
+    fn view(&self, tensor: &Tensor) -> Result<Tensor> {
         let part = match self.row {
             Some(row) => tensor.f_select(0, row)?,
             None => tensor.shallow_clone(),
         };
-        Ok(part.f_reshape(&self.shape[..])?)
+        Ok(if self.channels_first { part.f_transpose(1, -1)? } else { part })
+    }
+
+    /// The same, shaped as the author's.
+    fn part(&self, tensor: &Tensor) -> Result<Tensor> {
+        Ok(self.view(tensor)?.f_reshape(&self.shape[..])?)
     }
 }
 
@@ -84,12 +102,9 @@ pub fn load(keys: &[Key], file: &Tensors, variables: &HashMap<String, Tensor>) -
             let (Some(found), Some(ours)) = (file.get(&key.theirs), variables.get(&key.ours)) else {
                 return Err(unmapped(key));
             };
-            let ours = match key.row {
-                Some(row) => ours.f_select(0, row)?,
-                None => ours.shallow_clone(),
-            };
+            let mut ours = key.view(ours)?;
             let values = found.to_kind(Kind::Float).f_reshape(ours.size())?;
-            ours.shallow_clone().f_copy_(&values)?;
+            ours.f_copy_(&values)?;
             Ok(())
         })
     })

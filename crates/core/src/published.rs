@@ -2,6 +2,8 @@
 //!
 //! A family of models is one file that turns an author's config into our own model and a key map.
 
+pub mod blocks;
+
 use std::path::Path;
 
 use tch::nn::VarStore;
@@ -25,6 +27,15 @@ pub trait Family: Sync {
     /// # Errors
     /// [`Error::Config`] naming the key that is unknown, wrong or not supported.
     fn build(&self, config: toml::Table) -> Result<Published>;
+
+    /// The tensors of a file as those that the model of `config` has: where the config asks for it, a related model's
+    /// become its own. Otherwise they are what they are.
+    ///
+    /// # Errors
+    /// A config that is wrong, or tensors that cannot be turned into the model's.
+    fn convert(&self, _config: &toml::Table, weights: Tensors) -> Result<Tensors> {
+        Ok(weights)
+    }
 }
 
 /// A model built from an author's config, before its weights are loaded.
@@ -91,12 +102,14 @@ pub fn open(family: &dyn Family, folder: &Path) -> Result<Published> {
         )));
     }
     let path = folder.join("config.json");
-    let published = family.build(read_config(&path)?).map_err(|error| match error {
+    let config = read_config(&path)?;
+    let published = family.build(config.clone()).map_err(|error| match error {
         Error::Config(text) => Error::Config(format!("{}: {text}", path.display())),
         other => other,
     })?;
     let path = folder.join("model.safetensors");
-    keymap::load(&published.keys, &tensors::read(&path)?, &published.variables.variables()).map_err(
+    let weights = family.convert(&config, tensors::read(&path)?)?;
+    keymap::load(&published.keys, &weights, &published.variables.variables()).map_err(
         |error| match error {
             Error::Invalid(text) => Error::file(&path, text),
             other => other,
@@ -108,12 +121,14 @@ pub fn open(family: &dyn Family, folder: &Path) -> Result<Published> {
 /// A JSON object as a table; a key that is null is as good as absent.
 fn read_config(path: &Path) -> Result<toml::Table> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
-    let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| Error::file(path, error))?;
+    // serde_json's message ends with the line and the column.
+    let json: serde_json::Value = serde_json::from_str(&text)
+        .map_err(|error| Error::Config(format!("{}: not JSON: {error}", path.display())))?;
     match json {
         serde_json::Value::Object(_) => {
             toml::Table::try_from(without_nulls(json)).map_err(|error| Error::file(path, error))
         }
-        _ => Err(Error::file(path, "expected a JSON object of config keys")),
+        _ => Err(Error::Config(format!("{}: expected a JSON object of config keys", path.display()))),
     }
 }
 

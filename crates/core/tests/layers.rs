@@ -4,7 +4,8 @@ use ophidian_core::{
     Result,
     backbone::{Backbone, Between},
     block::{Block, BlockConfig},
-    layers::{DropPath, Norm, NormKind},
+    init::Start,
+    layers::{DropPath, MlpKind, Norm, NormKind},
     mixer::Mixer,
     ops::Orders,
     torch::autocast,
@@ -80,6 +81,8 @@ fn config() -> BlockConfig {
         drop_path: 0.0,
         layer_scale: None,
         mlp: 0,
+        mlp_kind: MlpKind::Gelu,
+        start: Start::FanIn,
         residuals: 1,
     }
 }

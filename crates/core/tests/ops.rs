@@ -260,13 +260,16 @@ proptest! {
         let want = conv_reference(&case, &plan, &leaves, [bias, initial, silu], w);
         let cotangents = [randn(&want[0].size()), randn(&want[1].size())];
         let want_grads = gradients(&leaves, &want, &cotangents);
-        let leaves: Vec<Tensor> =
-            leaves.iter().map(|t| t.detach().to_kind(Kind::Float).set_requires_grad(true)).collect();
-        let got = run(&leaves);
-        close("y", &got[0], &want[0], 1e-5);
-        close("final_state", &got[1], &want[1], 1e-5);
-        for (got, want) in gradients(&leaves, &got, &cotangents).iter().zip(&want_grads) {
-            close("a gradient", got, want, 3e-5);
+        for (kind, out, grad) in [(Kind::Double, 1e-11, 1e-10), (Kind::Float, 1e-5, 3e-5)] {
+            let leaves: Vec<Tensor> =
+                leaves.iter().map(|t| t.detach().to_kind(kind).set_requires_grad(true)).collect();
+            let got = run(&leaves);
+            assert_eq!((got[0].kind(), got[1].kind()), (kind, kind));
+            close("y", &got[0], &want[0], out);
+            close("final_state", &got[1], &want[1], out);
+            for (got, want) in gradients(&leaves, &got, &cotangents).iter().zip(&want_grads) {
+                close("a gradient", got, want, grad);
+            }
         }
     }
 }

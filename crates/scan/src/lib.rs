@@ -9,19 +9,23 @@ mod files;
 mod geometry;
 mod graph;
 mod keys;
+mod merge;
 mod order;
 mod pattern;
 mod plan;
 mod points;
+mod stats;
 
 pub use error::{Error, Result, SyntaxError};
 pub use geometry::{Geometry, MAX_DIRECTIONS, MAX_STEPS};
 pub use graph::{Graph, GraphSummary};
 pub use keys::{hilbert_key, key_bits, morton_key};
+pub use merge::Merge;
 pub use order::{Blank, Order, Summary};
 pub use pattern::{
-    Args, Entry, Kind, Modifier, Param, Pattern, PointCompat, PointCurve, Real, Rule, Serialization, Value,
-    entries, register,
+    Args, Entry, Kind, Modifier, Param, Parameters, Pattern, PointCompat, PointCurve, Published, Real, Rule,
+    Schedule, Serialization, Shape, System, Value, entries, published, register,
 };
 pub use plan::Plan;
 pub use points::{Points, PointsSummary};
+pub use stats::{Spread, Stats, stats};

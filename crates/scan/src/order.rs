@@ -222,6 +222,33 @@ impl Order {
         Ok(self)
     }
 
+    /// What keeps the order from visiting every token once, in words: how many tokens are repeated or missing and the
+    /// first of each, and how many steps are blank. None for a permutation.
+    ///
+    /// All of it is legal for an order, but not what the author of a permutation meant.
+    pub fn faults(&self) -> Option<String> {
+        let visits = self.visits();
+        let tokens = |n: usize| if n == 1 { "1 token is".to_string() } else { format!("{n} tokens are") };
+        let mut faults = Vec::new();
+        let repeated = visits.iter().filter(|&&n| n > 1).count();
+        if let Some(token) = visits.iter().position(|&n| n > 1) {
+            let steps: Vec<usize> =
+                (0..self.len()).filter(|&t| self.index[t] == token as i32).take(2).collect();
+            let steps = steps.iter().map(usize::to_string).collect::<Vec<_>>().join(" and ");
+            faults.push(format!("{} repeated (first {token}, at steps {steps})", tokens(repeated)));
+        }
+        let missing = visits.iter().filter(|&&n| n == 0).count();
+        if let Some(token) = visits.iter().position(|&n| n == 0) {
+            faults.push(format!("{} missing (first {token})", tokens(missing)));
+        }
+        if let Some(step) = self.index.iter().position(|&i| i < 0) {
+            let blanks = self.blanks();
+            let steps = if blanks == 1 { "1 step is".to_string() } else { format!("{blanks} steps are") };
+            faults.push(format!("{steps} blank (first {step})"));
+        }
+        (!faults.is_empty()).then(|| faults.join(", "))
+    }
+
     /// What the order does, in numbers; its `Display` says it in words.
     pub fn summary(&self) -> Summary {
         let visits = self.visits();

@@ -53,6 +53,18 @@ impl Plan {
         self.orders.len()
     }
 
+    /// The same plan if every direction visits every token once.
+    ///
+    /// # Errors
+    /// A direction that does not is named, with what it does instead.
+    pub fn permutations(self) -> Result<Plan> {
+        let faults = |(k, order): (usize, &Order)| Some((k, order.faults()?));
+        match self.orders.iter().enumerate().find_map(faults) {
+            Some((k, faults)) => Err(Error::Plan(format!("order.{k} is no permutation: {faults}"))),
+            None => Ok(self),
+        }
+    }
+
     /// Every direction walked from its end to its start.
     pub fn reversed(&self) -> Plan {
         Plan { orders: self.orders.iter().map(Order::reversed).collect(), tokens: self.tokens }

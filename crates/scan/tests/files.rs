@@ -176,7 +176,7 @@ fn what_is_wrong_with_a_file_is_said() {
         ("p.json", br#"{"order.0": [0], "tokens": 9000000000000000000}"#.to_vec(), "too large"),
         ("p.npy", b"\x93NUMPX".to_vec(), "is not a npy file"),
         ("p.npy", npy(&descr("<f4", "(1, 1)"), &big), "its entries are `<f4`, expected int64"),
-        ("p.npy", npy(&descr("<i8", "(1, 2)"), &big), "its shape (1, 2) does not fit its 8 bytes"),
+        ("p.npy", npy(&descr("<i8", "(1, 2)"), &big), "its shape [1, 2] does not fit its 8 bytes"),
         ("p.npy", npy(&descr("<i8", "(1, 1, 1)"), &big), "expected (T,) or (K, T)"),
         ("p.npy", npy(&descr("<i8", "(99999999999, 99999999999)"), &big), "does not fit"),
         ("p.npy", npy(&descr("<i8", "(0, 5)"), &[]), "no entries"),

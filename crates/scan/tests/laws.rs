@@ -26,9 +26,56 @@ fn geometries() -> impl Strategy<Value = Geometry> {
     prop_oneof![grids(), (1..80usize).prop_map(|len| Geometry::Sequence { len })]
 }
 
-/// Names that need a grid, and names that also know sequences.
-const ON_GRIDS: &[&str] =
-    &["column", "serpentine", "transpose", "cross", "serpentine | cross", "row | transpose"];
+/// Boxes of all kinds.
+fn volumes() -> impl Strategy<Value = Geometry> {
+    let side = || prop_oneof![Just(1), Just(2), Just(5), 1..8usize];
+    (side(), side(), side()).prop_map(|(frames, height, width)| Geometry::Grid3 { frames, height, width })
+}
+
+/// Names that need a plane, names that need a grid, and names that also know sequences.
+const ON_PLANES: &[&str] = &[
+    "diagonal",
+    "diagonal(alternate=true)",
+    "spiral",
+    "spiral | reverse | cross",
+    "zigzag(5)",
+    "gilbert | rotate(3) | transpose",
+    "random | rotations | inverse",
+];
+const ON_GRIDS: &[&str] = &[
+    "column",
+    "serpentine",
+    "transpose",
+    "cross",
+    "serpentine | cross",
+    "row | transpose",
+    "hilbert",
+    "hilbert(bits=7)",
+    "morton",
+    "peano",
+    "gilbert",
+    "temporal",
+    "rotations",
+    "hilbert | rotate(-1)",
+    "gilbert | mirror(rows) | mirror(columns)",
+    "morton | tiles(2, 3) | blanks(drop)",
+    "hilbert | window(4, 3) | shift(2, -1) | blanks(drop)",
+    "row | repeat(3) | inverse",
+];
+const ON_VOLUMES: &[&str] = &[
+    "axes(wht)",
+    "hilbert | axes(htw) | cross",
+    "spiral | frames",
+    "zigzag(2) | frames(alternate=true, reset=true)",
+    "cross | montage(interleaved)",
+    "spiral | montage(beside)",
+    "diagonal | montage(below)",
+    "gilbert | mirror(frames)",
+    "row | shift(1, 2, frames=-3)",
+    "hilbert | window(2, 3, frames=2) | blanks(drop)",
+    "row | tiles(2, frames=3) | blanks(drop)",
+    "serpentine | atrous(2, joined=true) | blanks(drop)",
+];
 const ANYWHERE: &[&str] = &[
     "row",
     "random",
@@ -50,12 +97,20 @@ fn patterns() -> impl Strategy<Value = String> {
         Just("column".to_string()),
         Just("serpentine".to_string()),
         (0..5).prop_map(|seed| format!("random(seed={seed})")),
+        Just("hilbert".to_string()),
+        Just("gilbert".to_string()),
         Just("cross".to_string()),
     ];
     let modifier = prop_oneof![
         Just("reverse".to_string()),
         Just("transpose".to_string()),
         Just("bidirectional".to_string()),
+        Just("concat".to_string()),
+        Just("segment(column)".to_string()),
+        (1..9).prop_map(|steps| format!("chunk({steps})")),
+        (1..3).prop_map(|times| format!("repeat({times})")),
+        (0..4).prop_map(|quarters| format!("rotate({quarters})")),
+        (1..4, 1..4).prop_map(|(down, right)| format!("tiles({down}, {right})")),
         (1..5, 1..5, any::<bool>()).prop_map(|(h, w, reset)| format!("window({h}, {w}, reset={reset})")),
         (1..4, any::<bool>(), any::<bool>()).prop_map(|(step, joined, alternate)| format!(
             "atrous({step}, joined={joined}, alternate={alternate})"
@@ -89,10 +144,30 @@ proptest! {
     }
 
     #[test]
+    fn permutations_of_planes_are_permutations(geometry in grids(), at in 0..ON_PLANES.len()) {
+        for order in plan(ON_PLANES[at], &geometry).orders() {
+            prop_assert!(order.is_permutation(), "{} over {geometry}: {}", ON_PLANES[at], order.summary());
+        }
+    }
+
+    #[test]
+    fn permutations_of_volumes_are_permutations(
+        geometry in volumes(), at in 0..ON_VOLUMES.len(), on_grids in 0..ON_GRIDS.len(),
+    ) {
+        for text in [ON_VOLUMES[at], ON_GRIDS[on_grids]] {
+            for order in plan(text, &geometry).orders() {
+                prop_assert!(order.is_permutation(), "{text} over {geometry}: {}", order.summary());
+            }
+        }
+    }
+
+    #[test]
     fn inverse_of_the_inverse_is_the_order(geometry in grids(), pattern in patterns()) {
         let Ok(plan) = pattern.parse::<Pattern>().unwrap().plan(&geometry) else { return Ok(()) };
         for order in plan.orders() {
-            let inverse = order.inverse().unwrap();
+            let twice = order.visits().iter().any(|&n| n > 1);
+            prop_assert_eq!(order.inverse().is_err(), twice);
+            let Ok(inverse) = order.inverse() else { continue };
             for (step, &token) in order.index().iter().enumerate().filter(|(_, token)| **token >= 0) {
                 prop_assert_eq!(inverse.index()[token as usize], step as i32);
             }
@@ -139,6 +214,49 @@ proptest! {
             ("shift(0)", "row"),
         ] {
             prop_assert_eq!(plan(left, &geometry), plan(right, &geometry), "{} = {}", left, right);
+        }
+    }
+
+    #[test]
+    fn segments_begin_where_a_line_is_entered(geometry in prop_oneof![grids(), volumes()], pattern in patterns()) {
+        let Ok(walk) = pattern.parse::<Pattern>().unwrap().plan(&geometry) else { return Ok(()) };
+        let (_, _, width) = geometry.sizes();
+        for (order, parted) in walk.orders().iter().zip(plan(&format!("({pattern}) | segment(row)"), &geometry).orders()) {
+            prop_assert_eq!(order.index(), parted.index());
+            let mut last = None;
+            for t in 0..order.len() {
+                let Ok(token) = usize::try_from(order.index()[t]) else {
+                    prop_assert_eq!(parted.resets()[t], order.resets()[t]);
+                    continue;
+                };
+                let entered = last.is_some_and(|last| last != token / width);
+                prop_assert_eq!(parted.resets()[t], entered || order.resets()[t]);
+                last = Some(token / width);
+            }
+        }
+    }
+
+    #[test]
+    fn concat_chains_and_repeat_copies(geometry in grids(), pattern in patterns(), times in 1..4usize) {
+        let Ok(once) = pattern.parse::<Pattern>().unwrap().plan(&geometry) else { return Ok(()) };
+        let Ok(repeated) = format!("({pattern}) | repeat({times})").parse::<Pattern>().unwrap().plan(&geometry) else {
+            return Ok(());
+        };
+        prop_assert_eq!(repeated.directions(), times * once.directions());
+        for (k, order) in repeated.orders().iter().enumerate() {
+            prop_assert_eq!(order, &once.orders()[k % once.directions()]);
+        }
+        // Directions whose blanks mean different things cannot be one.
+        let Ok(chain) = format!("({pattern}) | concat(reset=true)").parse::<Pattern>().unwrap().plan(&geometry) else {
+            return Ok(());
+        };
+        let index: Vec<i32> = once.orders().iter().flat_map(|order| order.index().to_vec()).collect();
+        prop_assert_eq!((chain.directions(), chain.orders()[0].index()), (1, &index[..]));
+        let mut start = 0;
+        for order in once.orders() {
+            prop_assert_eq!(chain.orders()[0].resets()[start], start > 0 || order.resets()[0]);
+            prop_assert_eq!(&chain.orders()[0].resets()[start + 1..start + order.len()], &order.resets()[1..]);
+            start += order.len();
         }
     }
 
@@ -225,10 +343,14 @@ proptest! {
 
     #[test]
     fn large_numbers_are_refused_and_not_allocated(
-        name in prop_oneof![Just("window"), Just("atrous"), Just("shift")], a in any::<i64>(), b in any::<i64>(),
+        name in prop_oneof![
+            Just("window"), Just("tiles"), Just("atrous"), Just("shift"), Just("repeat"), Just("chunk"), Just("rotate"),
+        ],
+        a in any::<i64>(), b in any::<i64>(),
     ) {
-        for text in [format!("{name}({a})"), format!("{name}({a}, {b})")] {
+        for text in [format!("{name}({a})"), format!("{name}({a}, {b})"), format!("{name}({a}, {b}, frames={a})"), format!("{name}({a}, pad={b})")] {
             if let Ok(pattern) = text.parse::<Pattern>() {
+                let _ = pattern.plan(&Geometry::Grid3 { frames: 2, height: 3, width: 5 });
                 let _ = pattern.plan(&grid(3, 5));
                 let _ = pattern.plan(&Geometry::Sequence { len: 11 });
             }
@@ -244,6 +366,7 @@ fn orders_by_hand() {
     assert_eq!(index("window(2)", &Geometry::Sequence { len: 3 }), [0, 1, 2, -1]);
     // Joined, there may be more classes than a plan may have directions.
     assert_eq!(plan("atrous(70, joined=true) | blanks(drop)", &grid(3, 5)).orders()[0].len(), 15);
+    assert_eq!(plan("atrous(3, compat=four-classes)", &grid(6, 6)).directions(), 4);
     assert_eq!(index("shift(1, 2)", &grid(2, 3)), [5, 3, 4, 2, 0, 1]);
     assert_eq!(index("shift(-1)", &Geometry::Sequence { len: 4 }), [3, 0, 1, 2]);
     assert_eq!(index("row | atrous(2, joined=true)", &Geometry::Sequence { len: 5 }), [0, 2, 4, 1, 3, -1]);
@@ -309,6 +432,12 @@ fn what_is_too_large_is_refused_at_once() {
         (format!("[{}] | bidirectional | bidirectional", row(1200)), "9"),
         (format!("[{}]", row(30)), "2000x2000"),
         ("row | window(9000)".to_string(), "8000x8000"),
+        ("repeat(3000000000)".to_string(), "3x5"),
+        ("repeat(40)".to_string(), "2000x2000"),
+        ("row".to_string() + &" | repeat(2) | concat".repeat(26), "9"),
+        ("row".to_string() + &" | rotations".repeat(12), "3x5"),
+        ("spiral | window(70) | frames".to_string(), "60000x2x2"),
+        ("row | window(3000000000, frames=3000000000)".to_string(), "2x3x5"),
     ] {
         let plan = text.parse::<Pattern>().unwrap().plan(&shape.parse().unwrap());
         let error = plan.map(|plan| plan.directions()).unwrap_err();

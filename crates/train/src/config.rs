@@ -1,6 +1,9 @@
 //! The config of a run: what is trained, on what, and how.
 
-use ophidian_core::{adapter::Adapter, config};
+use ophidian_core::{
+    adapter::Adapter,
+    config::{self, KeyDoc},
+};
 use toml::Table;
 
 use crate::{Error, Result};
@@ -159,6 +162,7 @@ impl Config {
         let adapter = find(adapters, &config.adapter)?;
         config.data = adapter.resolve_data(config.data)?;
         config.model = adapter.resolve_model(config.model)?;
+        adapter.check(&config.data, &config.model)?;
         Ok((config, adapter))
     }
 
@@ -181,19 +185,30 @@ impl Config {
         toml::to_string(self).unwrap_or_default()
     }
 
-    /// The config as TOML, with the meaning of each known key above it.
-    pub fn to_documented_toml(&self) -> String {
-        let mut text = String::new();
-        let mut keys = Self::KEYS;
+    /// Every key of a config for `adapter`, with its default and what it means.
+    pub fn keys(adapter: &dyn Adapter) -> Vec<KeyDoc> {
+        let root = Self::KEYS.iter().map(|(key, meaning)| KeyDoc {
+            key: (*key).to_owned(),
+            default: None,
+            meaning: meaning.trim().to_owned(),
+        });
+        root.chain(KeyDoc::within("train", KeyDoc::of(&TrainConfig::default(), TrainConfig::KEYS)))
+            .chain(KeyDoc::within("data", adapter.data_keys()))
+            .chain(KeyDoc::within("model", adapter.model_keys()))
+            .collect()
+    }
+
+    /// The config as TOML, with the meaning of each key above it.
+    pub fn to_documented_toml(&self, adapter: &dyn Adapter) -> String {
+        let keys = Self::keys(adapter);
+        let (mut text, mut table) = (String::new(), String::new());
         for line in self.to_toml().lines() {
-            match line {
-                "[train]" => keys = TrainConfig::KEYS,
-                _ if line.starts_with('[') => keys = &[],
-                _ => {}
+            if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+                table = format!("{name}.");
             }
-            let key = line.split(" = ").next().unwrap_or_default();
-            if let Some((_, meaning)) = keys.iter().find(|(name, _)| *name == key) {
-                text.push_str(&format!("#{meaning}\n"));
+            let key = format!("{table}{}", line.split(" = ").next().unwrap_or_default());
+            if let Some(found) = keys.iter().find(|known| known.key == key) {
+                text.push_str(&format!("# {}\n", found.meaning));
             }
             text.push_str(line);
             text.push('\n');

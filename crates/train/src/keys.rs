@@ -11,3 +11,5 @@ pub const MIX: u64 = 3;
 pub const TORCH: u64 = 4;
 /// Initial weights: (seed, INIT).
 pub const INIT: u64 = 5;
+/// Scan plans of one example: (seed, PLAN, epoch, index); in evaluation (0, PLAN, 0, index).
+pub const PLAN: u64 = 6;

@@ -11,7 +11,9 @@ use std::{
 };
 
 use ophidian_core::{
-    data::Dataset,
+    adapter::Planner,
+    data::{Dataset, Sample},
+    ops::Orders,
     rng::{self, Rng},
 };
 use rand::seq::SliceRandom;
@@ -23,6 +25,8 @@ use crate::{Error, Result, config::OnCorrupt, keys};
 pub struct Batch {
     /// Inputs (batch, …input shape), f32.
     pub input: Tensor,
+    /// Orders of the model's [`Planner`], one for each plan that it makes of an example; none without one.
+    pub orders: Vec<Orders>,
     /// Classes.
     pub labels: Vec<i64>,
     /// Where the examples stand in the data set.
@@ -73,6 +77,8 @@ pub struct Plan {
     pub on_corrupt: OnCorrupt,
     /// Number of classes, or none if labels mean nothing (prediction).
     pub classes: Option<i64>,
+    /// Makes the scan plans of each example, if they differ.
+    pub planner: Option<Arc<dyn Planner>>,
 }
 
 impl Plan {
@@ -214,8 +220,15 @@ impl Shared {
         let shape = plan.dataset.input_shape();
         let size = shape.iter().product::<i64>() as usize;
         let mut values = Vec::with_capacity(size * chosen.len());
-        let mut batch =
-            Batch { input: Tensor::new(), labels: Vec::new(), indices: Vec::new(), skipped: Vec::new() };
+        let mut batch = Batch {
+            input: Tensor::new(),
+            orders: Vec::new(),
+            labels: Vec::new(),
+            indices: Vec::new(),
+            skipped: Vec::new(),
+        };
+        // By plan, then by example.
+        let mut plans: Vec<Vec<ophidian_scan::Plan>> = Vec::new();
         let order = match plan.sampling {
             Sampling::Sequential => None,
             Sampling::Shuffled { seed } => Some((seed, self.order(seed, epoch))),
@@ -228,28 +241,33 @@ impl Shared {
                     (index, Some(rng::stream(&[*seed, keys::AUGMENT, epoch, index as u64])))
                 }
             };
-            match self.sample(index, size, stream.as_mut()) {
-                Ok((input, label)) => {
-                    values.extend_from_slice(&input);
-                    batch.labels.push(label);
+            let seed = order.as_ref().map_or(0, |(seed, _)| *seed);
+            let key = [seed, keys::PLAN, if order.is_some() { epoch } else { 0 }, index as u64];
+            let read = self.sample(index, size, stream.as_mut()).and_then(|sample| {
+                let plans = self.plan.planner.as_ref().map(|p| p.plans(&sample, &mut rng::stream(&key)));
+                Ok((sample, plans.transpose()?.unwrap_or_default()))
+            });
+            match read {
+                Ok((sample, made)) => {
+                    values.extend_from_slice(&sample.input);
+                    batch.labels.push(sample.label);
                     batch.indices.push(index);
+                    plans.resize_with(made.len(), Vec::new);
+                    plans.iter_mut().zip(made).for_each(|(all, one)| all.push(one));
                 }
                 Err(error) if plan.on_corrupt == OnCorrupt::Fail => return Err(error.into()),
                 Err(error) => batch.skipped.push(error.to_string()),
             }
         }
         let full: Vec<i64> = [batch.len() as i64].into_iter().chain(shape).collect();
+        batch.orders =
+            plans.iter().map(|all| Orders::per_sample(all)).collect::<ophidian_core::Result<_>>()?;
         batch.input = Tensor::f_from_slice(&values)?.f_view(full.as_slice())?;
         Ok(batch)
     }
 
     /// Reads one example and holds it to what the data set promised.
-    fn sample(
-        &self,
-        index: usize,
-        size: usize,
-        augment: Option<&mut Rng>,
-    ) -> ophidian_core::Result<(Vec<f32>, i64)> {
+    fn sample(&self, index: usize, size: usize, augment: Option<&mut Rng>) -> ophidian_core::Result<Sample> {
         let dataset = &self.plan.dataset;
         let sample = dataset.sample(index, augment)?;
         let wrong =
@@ -264,7 +282,7 @@ impl Shared {
                 classes - 1
             )));
         }
-        Ok((sample.input, sample.label))
+        Ok(sample)
     }
 
     /// The order of `epoch`. Workers may stand on both sides of an epoch's end, so two orders are kept.

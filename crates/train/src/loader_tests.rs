@@ -54,6 +54,19 @@ fn plan(dataset: Arc<Numbers>, workers: usize, batches: std::ops::Range<u64>) ->
         prefetch: 3,
         on_corrupt: OnCorrupt::Fail,
         classes: Some(3),
+        planner: None,
+    }
+}
+
+/// Two plans of each example: one drawn, one from its values.
+struct Draws;
+
+impl Planner for Draws {
+    fn plans(&self, sample: &Sample, random: &mut Rng) -> ophidian_core::Result<Vec<ophidian_scan::Plan>> {
+        let drawn = ophidian_scan::Order::new(vec![random.random_range(0..1000)], 1000)?;
+        let read = ophidian_scan::Order::new(vec![sample.input[0] as i32], 1000)?;
+        let plan = |order| ophidian_scan::Plan::new(vec![order]);
+        Ok(vec![plan(drawn)?, plan(read)?])
     }
 }
 
@@ -76,6 +89,42 @@ fn batches_do_not_depend_on_workers_or_on_where_it_starts() {
     for start in [1, 4, 5, 9] {
         assert_eq!(read(plan(numbers(18, None), 3, start..15)), all[start as usize..]);
     }
+}
+
+/// What the planner drew for each example (by epoch), and whether the other plan is the example's.
+fn planned(workers: usize, batches: std::ops::Range<u64>, sampling: Sampling) -> Vec<Vec<(usize, i32)>> {
+    let plan =
+        Plan { planner: Some(Arc::new(Draws)), sampling, ..plan(numbers(18, Some(4)), workers, batches) };
+    let plan = Plan { on_corrupt: OnCorrupt::Skip, ..plan };
+    let batch = |batch: Result<Batch>| {
+        let batch = batch.unwrap();
+        assert_eq!(batch.orders.len(), 2);
+        let [drawn, read] = [0, 1].map(|at| batch.orders[at].visited(0));
+        assert_eq!(read, batch.indices.iter().map(|index| *index as i32).collect::<Vec<_>>());
+        batch.indices.into_iter().zip(drawn).collect::<Vec<_>>()
+    };
+    Loader::start(plan).unwrap().map(batch).collect()
+}
+
+#[test]
+fn plans_are_drawn_by_epoch_and_example_alone() {
+    let shuffled = Sampling::Shuffled { seed: 3 };
+    let all = planned(1, 0..15, shuffled);
+    assert_eq!(planned(5, 0..15, shuffled), all);
+    for start in [1, 5, 9] {
+        assert_eq!(planned(3, start..15, shuffled), all[start as usize..], "from {start}");
+    }
+    let epoch = |batches: &[Vec<(usize, i32)>]| {
+        let mut examples: Vec<_> = batches.iter().flatten().copied().collect();
+        examples.sort_unstable();
+        examples
+    };
+    assert_ne!(epoch(&all[..5]), epoch(&all[5..10]), "fresh in every epoch");
+    let drawn: std::collections::BTreeSet<i32> = all[..5].iter().flatten().map(|(_, drawn)| *drawn).collect();
+    assert!(drawn.len() > 12, "{drawn:?}");
+    // Evaluation draws the same whenever it is done.
+    let once = planned(2, 0..5, Sampling::Sequential);
+    assert_eq!(epoch(&once), epoch(&planned(1, 5..10, Sampling::Sequential)));
 }
 
 #[test]

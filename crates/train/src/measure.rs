@@ -9,7 +9,7 @@ use crate::{
     Error, Result,
     config::{OnCorrupt, Precision, TrainConfig},
     interrupt,
-    loader::{Loader, Plan, Sampling},
+    loader::{Batch, Loader, Plan, Sampling},
 };
 
 /// Mistakes that a [`Measurement`] keeps for the picture.
@@ -74,11 +74,16 @@ impl Reading {
         }
     }
 
-    /// Reads all of `dataset` once, in order.
+    /// Reads all of `dataset` once, in order, for `model`.
     ///
     /// # Errors
     /// No thread can be started.
-    pub(crate) fn loader(&self, dataset: Arc<dyn Dataset>, classes: Option<i64>) -> Result<Loader> {
+    pub(crate) fn loader(
+        &self,
+        model: &dyn Model,
+        dataset: Arc<dyn Dataset>,
+        classes: Option<i64>,
+    ) -> Result<Loader> {
         let mut plan = Plan {
             dataset,
             sampling: Sampling::Sequential,
@@ -88,6 +93,7 @@ impl Reading {
             prefetch: self.prefetch,
             on_corrupt: self.on_corrupt,
             classes,
+            planner: model.planner(),
         };
         plan.batches = 0..plan.batches_per_epoch();
         Loader::start(plan)
@@ -116,7 +122,7 @@ pub fn measure(
         skipped: Vec::new(),
     };
     let mut among_five = 0u64;
-    for batch in reading.loader(dataset.clone(), Some(classes as i64))? {
+    for batch in reading.loader(model, dataset.clone(), Some(classes as i64))? {
         if interrupt::asked() {
             return Ok(None);
         }
@@ -125,7 +131,7 @@ pub fn measure(
         if batch.is_empty() {
             continue;
         }
-        let rows = log_probabilities(model, &batch.input, classes, reading.precision)?;
+        let rows = log_probabilities(model, &batch, classes, reading.precision)?;
         for ((row, label), index) in rows.chunks_exact(classes).zip(&batch.labels).zip(&batch.indices) {
             let label = *label as usize;
             let predicted = likeliest(row);
@@ -165,13 +171,15 @@ pub fn measure(
 /// The model fails, gives another shape than (batch, classes), or values that are not finite.
 pub fn log_probabilities(
     model: &dyn Model,
-    input: &Tensor,
+    batch: &Batch,
     classes: usize,
     precision: Precision,
 ) -> Result<Vec<f32>> {
     let rows = tch::no_grad(|| -> Result<Tensor> {
-        let logits = autocast(precision == Precision::Bf16, || model.forward(input, false))?;
-        check_logits(&logits, input.size().first().copied().unwrap_or(0), classes)?;
+        let logits = autocast(precision == Precision::Bf16, || {
+            model.forward_along(&batch.input, &batch.orders, false)
+        })?;
+        check_logits(&logits, batch.len() as i64, classes)?;
         Ok(logits.f_to_kind(Kind::Float)?.f_log_softmax(-1, Kind::Float)?)
     })?;
     let rows: Vec<f32> = Vec::try_from(rows.f_contiguous()?.f_view([-1])?)?;

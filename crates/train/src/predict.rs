@@ -41,13 +41,13 @@ pub fn predict(
     mut progress: impl FnMut(u64),
 ) -> Result<Predictions> {
     let mut predictions = Predictions::default();
-    for batch in reading.loader(inputs.clone(), None)? {
+    for batch in reading.loader(model, inputs.clone(), None)? {
         let batch = batch?;
         predictions.skipped.extend(batch.skipped.iter().cloned());
         if batch.is_empty() {
             continue;
         }
-        let rows = log_probabilities(model, &batch.input, classes, reading.precision)?;
+        let rows = log_probabilities(model, &batch, classes, reading.precision)?;
         for (row, index) in rows.chunks_exact(classes).zip(&batch.indices) {
             predictions.found.push(Prediction {
                 input: inputs.name_of(*index),

@@ -106,8 +106,9 @@ impl Trainer<'_> {
         let mut random = stream(&[config.seed, keys::MIX, number]);
         let (input, target) =
             self.adapter.mix(&config.data, batch.input.shallow_clone(), target, &mut random)?;
-        let logits =
-            autocast(config.train.precision == Precision::Bf16, || self.model.forward(&input, true))?;
+        let logits = autocast(config.train.precision == Precision::Bf16, || {
+            self.model.forward_along(&input, &batch.orders, true)
+        })?;
         check_logits(&logits, batch.len() as i64, classes)?;
         let scores = logits.f_to_kind(Kind::Float)?.f_log_softmax(-1, Kind::Float)?; // (batch, classes)
         let summed = (target * scores).f_sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)?; // (batch)

@@ -359,6 +359,7 @@ impl Trainer<'_> {
             prefetch: config.train.prefetch,
             on_corrupt: config.train.on_corrupt,
             classes: Some(self.about.classes.len() as i64),
+            planner: self.model.planner(),
         })
     }
 

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use ophidian_core::{
     Error, Result,
     adapter::{Adapter, Model, Splits},
+    config::KeyDoc,
     data::Dataset,
     rng::Rng,
 };
@@ -17,9 +18,13 @@ use crate::{
     models,
     open::{self, Opened},
     source::{Labelled, Source, inputs},
+    video::clips,
 };
 
-/// Images.
+/// Most frames of a clip in a picture.
+const STRIP: usize = 8;
+
+/// Images and clips of frames.
 pub struct Vision;
 
 impl Adapter for Vision {
@@ -35,6 +40,24 @@ impl Adapter for Vision {
         models::resolve(model)
     }
 
+    fn check(&self, data: &toml::Table, model: &toml::Table) -> Result<()> {
+        let (data, model) = (Data::read(data.clone())?, models::ModelConfig::read(model.clone())?);
+        let (height, width) = data.input_size()?;
+        model.tile([height as i64, width as i64])?;
+        match &data.video {
+            Some(video) if data.format.is_video() => model.tile_frames(video.frames as i64),
+            _ => Ok(()),
+        }
+    }
+
+    fn data_keys(&self) -> Vec<KeyDoc> {
+        Data::keys()
+    }
+
+    fn model_keys(&self) -> Vec<KeyDoc> {
+        models::keys()
+    }
+
     fn open(&self, data: &toml::Table) -> Result<Splits> {
         let data = Data::read(data.clone())?;
         let Opened { train, eval, .. } = open::open(&data)?;
@@ -44,10 +67,10 @@ impl Adapter for Vision {
         Ok(Splits { train: set(train)?, eval: set(eval)? })
     }
 
-    /// Images carry the label 0, which means nothing.
+    /// Examples carry the label 0, which means nothing.
     fn open_inputs(&self, data: &toml::Table, inputs: &[&Path]) -> Result<Arc<dyn Dataset>> {
         let data = Data::read(data.clone())?;
-        let source = inputs::open(inputs)?;
+        let source = if data.format.is_video() { clips::inputs(inputs)? } else { inputs::open(inputs)? };
         let len = u32::try_from(source.len())
             .map_err(|_| Error::invalid(format!("{} images are more than can be numbered", source.len())))?;
         let items = (0..len).map(|index| (index, 0)).collect();
@@ -77,23 +100,32 @@ impl Adapter for Vision {
 
     fn picture(&self, data: &toml::Table, input: &[f32], shape: &[i64]) -> Option<(u32, u32, Vec<u8>)> {
         let data = Data::read(data.clone()).ok()?;
-        let [channels, height, width] = shape else { return None };
-        let (channels, area) = (usize::try_from(*channels).ok()?, usize::try_from(height * width).ok()?);
-        if !matches!(channels, 1 | 3) || input.len() != channels * area {
+        let (channels, frames, height, width) = match *shape {
+            [channels, height, width] => (channels, 1, height, width),
+            [channels, frames, height, width] => (channels, frames, height, width),
+            _ => return None,
+        };
+        let [channels, frames, height, width] =
+            [channels, frames, height, width].map(|side| usize::try_from(side).unwrap_or(0));
+        if !matches!(channels, 1 | 3) || input.len() != channels * frames * height * width {
             return None;
         }
+        // A clip is a strip of frames side by side, at most so many of them.
+        let shown = frames.min(STRIP);
         let byte = |channel: usize, value: f32| {
             let mean = data.mean.get(channel).copied().unwrap_or(0.0);
             let std = data.std.get(channel).copied().unwrap_or(1.0);
             ((f64::from(value) * std + mean) * 255.0).round().clamp(0.0, 255.0) as u8
         };
-        let rgb = |at: usize| {
+        let rgb = |frame: usize, y: usize, x: usize| {
             std::array::from_fn::<u8, 3, _>(|channel| {
                 let channel = channel.min(channels - 1);
-                byte(channel, input[channel * area + at])
+                byte(channel, input[((channel * frames + frame) * height + y) * width + x])
             })
         };
-        let pixels = (0..area).flat_map(rgb).collect();
-        Some((u32::try_from(*height).ok()?, u32::try_from(*width).ok()?, pixels))
+        let at = |(y, x): (usize, usize)| rgb(x / width * frames / shown, y, x % width);
+        let columns = shown * width;
+        let pixels = (0..height).flat_map(|y| (0..columns).map(move |x| (y, x))).flat_map(at).collect();
+        Some((u32::try_from(height).ok()?, u32::try_from(columns).ok()?, pixels))
     }
 }

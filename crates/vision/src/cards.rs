@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Format;
 
-const TEXTS: [&str; 5] = [
+const TEXTS: [&str; 6] = [
     include_str!("../../../datasets/mnist.toml"),
     include_str!("../../../datasets/fashion-mnist.toml"),
     include_str!("../../../datasets/cifar10.toml"),
     include_str!("../../../datasets/cifar100.toml"),
     include_str!("../../../datasets/shapes.toml"),
+    include_str!("../../../datasets/motions.toml"),
 ];
 
 /// A data set.
@@ -36,7 +37,7 @@ pub struct Card {
     pub homepage: String,
     /// Prefixes of the files' addresses, tried in order. None for a generator.
     pub sources: Vec<String>,
-    /// Number of images in each split.
+    /// Number of images or clips in each split.
     pub splits: BTreeMap<String, usize>,
     /// Class names in the order of their labels; none if they are too many to list.
     pub classes: Vec<String>,

@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
-use ophidian_core::{Error, Result, config};
+use ophidian_core::{Error, Result, config, config::KeyDoc, documented};
 use serde::{Deserialize, Serialize};
 
-use crate::{augment::Augment, pixels::Fit};
+use crate::{augment::Augment, pixels::Fit, video::Video};
 
 /// The largest `image_size`.
 const MAX_IMAGE_SIZE: usize = 4096;
+
+/// The most values of a clip, as the model sees it.
+const MAX_CLIP: usize = 1 << 27;
 
 /// What the files of a data set are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -27,8 +30,13 @@ pub enum Format {
     Folder,
     /// The same inside one or several .tar, .tar.gz or .tgz files.
     Tar,
+    /// Clips: folders of frames or animations, `class/clip/frame` or `split/class/clip/frame`, in a folder or in .tar,
+    /// .tar.gz or .tgz files.
+    Video,
     /// The built-in generator of ten figures; needs no files.
     Shapes,
+    /// The built-in generator of clips of moving figures; needs no files.
+    Motions,
 }
 
 impl Format {
@@ -41,8 +49,20 @@ impl Format {
             Format::Cifar100 => "cifar100",
             Format::Folder => "folder",
             Format::Tar => "tar",
+            Format::Video => "video",
             Format::Shapes => "shapes",
+            Format::Motions => "motions",
         }
+    }
+
+    /// Whether its examples are clips.
+    pub fn is_video(self) -> bool {
+        matches!(self, Format::Video | Format::Motions)
+    }
+
+    /// Whether its examples are made up as they are asked for.
+    pub fn is_generated(self) -> bool {
+        matches!(self, Format::Shapes | Format::Motions)
     }
 }
 
@@ -71,13 +91,15 @@ impl Size {
     }
 }
 
+documented! {
 /// The table `[data]` of the vision adapter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Data {
-    /// What the files are: "auto", "idx", "cifar10", "cifar100", "folder", "tar" or "shapes". "auto" looks at `path`.
+    /// What the files are: "auto", "idx", "cifar10", "cifar100", "folder", "tar", "video", "shapes" or "motions". "auto"
+    /// looks at `path` and knows all that are images.
     pub format: Format,
-    /// The folder or archive of the data set. Relative paths start at the working folder. Not for "shapes".
+    /// The folder or archive of the data set. Relative paths start at the working folder. Not for generators.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// A folder or archive to evaluate on instead of what `path` holds for it, of any format.
@@ -86,23 +108,23 @@ pub struct Data {
     /// Share of each class that is held out for evaluation where neither a split nor `eval_path` tells. The same images
     /// every time: chosen by their names.
     pub val_fraction: f64,
-    /// "shapes": number of training images.
+    /// Generators: number of training examples.
     pub train: usize,
-    /// "shapes": number of images to evaluate on.
+    /// Generators: number of examples to evaluate on.
     pub eval: usize,
-    /// "shapes": seed of the generator.
+    /// Generators: the seed.
     pub seed: u64,
     /// Use this many training images at most, the same ones every time (0 = all).
     pub limit_train: usize,
     /// Evaluate on this many images at most, the same ones every time (0 = all).
     pub limit_eval: usize,
     /// Height and width of the model's input: a number or [height, width]. By default as stored for "idx" and CIFAR, 28
-    /// for "shapes" and 64 for images of many sizes.
+    /// for "shapes", 32 for "motions" and 64 for images of many sizes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_size: Option<Size>,
     /// How images of other proportions are brought to `image_size`: "crop" (the middle), "stretch" or "pad".
     pub fit: Fit,
-    /// 1 (grey) or 3 (RGB). By default 1 for "idx" and "shapes", else 3.
+    /// 1 (grey) or 3 (RGB). By default 1 for "idx" and generators, else 3.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
     /// Mean of each channel between 0 and 1 (or one for all), subtracted from the values.
@@ -114,8 +136,12 @@ pub struct Data {
     pub class_names: Vec<String>,
     /// "cifar100": use the 20 superclasses.
     pub coarse: bool,
-    /// Random changes of training images.
+    /// Random changes of training images. All frames of a clip are changed alike.
     pub augment: Augment,
+    /// Which frames of a clip the model sees. For "video" and "motions" alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub video: Option<Video>,
+}
 }
 
 impl Default for Data {
@@ -138,6 +164,7 @@ impl Default for Data {
             class_names: Vec::new(),
             coarse: false,
             augment: Augment::default(),
+            video: None,
         }
     }
 }
@@ -161,6 +188,15 @@ impl Data {
         toml::Table::try_from(self).map_err(|error| Error::Config(format!("`data`: {error}")))
     }
 
+    /// Every key with its default and what it means.
+    pub fn keys() -> Vec<KeyDoc> {
+        let mut keys = KeyDoc::of(&Data::default(), Data::DOCS);
+        keys.retain(|key| key.key != "augment" && key.key != "video");
+        keys.extend(KeyDoc::within("augment", KeyDoc::of(&Augment::default(), Augment::DOCS)));
+        keys.extend(KeyDoc::within("video", KeyDoc::of(&Video::default(), Video::DOCS)));
+        keys
+    }
+
     /// (height, width) of the model's input.
     ///
     /// # Errors
@@ -177,6 +213,33 @@ impl Data {
     /// [`Error::Config`] if the table was not resolved.
     pub fn input_channels(&self) -> Result<usize> {
         self.channels.ok_or_else(|| Error::Config("missing key `data.channels`".to_owned()))
+    }
+
+    fn validate_video(&self, video: &Video) -> Result<()> {
+        let fail = |reason: String| Err(Error::Config(reason));
+        if !self.format.is_video() {
+            return fail(format!(
+                "`data.video` is for clips, but `data.format` is \"{}\"; expected \"video\" or \"motions\"",
+                self.format.name()
+            ));
+        }
+        if self.format == Format::Motions && video.train_list.is_some() {
+            return fail("`data.video.train_list`: format \"motions\" reads no files".to_owned());
+        }
+        if self.eval_path.is_some() && video.train_list.is_some() {
+            return fail("`data.eval_path` and `data.video.train_list` are both set; name the clips to evaluate on in \
+                         `data.video.eval_list`".to_owned());
+        }
+        let (height, width) = self.image_size.map_or((1, 1), Size::sides);
+        let values = video.frames * height * width * self.channels.unwrap_or(1);
+        if values > MAX_CLIP {
+            return fail(format!(
+                "`data.video.frames` is {}: a clip of that many frames of {height}x{width} pixels has {values} values, \
+                 expected at most {MAX_CLIP}",
+                video.frames
+            ));
+        }
+        video.validate()
     }
 
     fn validate(&self) -> Result<()> {
@@ -218,19 +281,20 @@ impl Data {
         if let Some(value) = self.std.iter().find(|value| **value < 1e-6) {
             return fail(format!("`data.std` has {value}, expected values above 0 (of 1)"));
         }
-        if self.format == Format::Shapes {
+        if self.format.is_generated() {
             for (key, count) in [("train", self.train), ("eval", self.eval)] {
                 if count == 0 || u32::try_from(count).is_err() {
                     return fail(format!(
-                        "`data.{key}` is {count}, expected a number of images from 1 to {}",
+                        "`data.{key}` is {count}, expected a number of examples from 1 to {}",
                         u32::MAX
                     ));
                 }
             }
             if let Some(path) = &self.path {
                 return fail(format!(
-                    "`data.path` is {}, but format \"shapes\" reads no files",
-                    path.display()
+                    "`data.path` is {}, but format \"{}\" reads no files",
+                    path.display(),
+                    self.format.name()
                 ));
             }
         } else if self.path.is_none() {
@@ -238,6 +302,9 @@ impl Data {
                 "missing key `data.path`: the folder or archive of the data set (or set format = \"shapes\")"
                     .to_owned(),
             );
+        }
+        if let Some(video) = &self.video {
+            self.validate_video(video)?;
         }
         let mut names: Vec<&String> = self.class_names.iter().collect();
         names.sort();

@@ -1,19 +1,21 @@
-//! Images as the model sees them: of one size, normalised, channel by channel.
+//! Images and clips as the model sees them: of one size, normalised, channel by channel.
 
 use ophidian_core::{
     Result,
     data::{Dataset, Sample},
-    rng::Rng,
+    rng::{self, Rng},
 };
+use rand::Rng as _;
 
 use crate::{
     augment::Augment,
     config::Data,
     pixels::{Fit, Pixels},
-    source::{Labelled, no_image},
+    source::{Labelled, Source, no_image},
+    video::Video,
 };
 
-/// A labelled data set of images.
+/// A labelled data set of images or clips.
 pub struct ImageSet {
     images: Labelled,
     classes: Vec<String>,
@@ -29,6 +31,8 @@ pub struct Prepare {
     /// The normalised value of each byte, by channel.
     tables: Vec<[f32; 256]>,
     augment: Augment,
+    /// Which frames are seen, if the examples are clips.
+    video: Option<Video>,
 }
 
 impl Prepare {
@@ -45,12 +49,24 @@ impl Prepare {
             std::array::from_fn(|value| ((value as f64 / 255.0 - mean) / std) as f32)
         };
         let tables = (0..channels).map(table).collect();
-        Ok(Prepare { height, width, channels, fit: data.fit, tables, augment: data.augment.clone() })
+        Ok(Prepare {
+            height,
+            width,
+            channels,
+            fit: data.fit,
+            tables,
+            augment: data.augment.clone(),
+            video: data.video.clone(),
+        })
     }
 
-    /// (channels, height, width)
-    pub fn shape(&self) -> [usize; 3] {
-        [self.channels, self.height, self.width]
+    /// (channels, height, width), of clips (channels, frames, height, width).
+    pub fn shape(&self) -> Vec<usize> {
+        let mut shape = vec![self.channels, self.height, self.width];
+        if let Some(video) = &self.video {
+            shape.insert(1, video.frames);
+        }
+        shape
     }
 
     /// The image at its final size, with random changes if a stream is given.
@@ -81,6 +97,39 @@ impl Prepare {
     }
 }
 
+impl Prepare {
+    /// The normalised clip `at` of `source`, (channels, frames, height, width) in row-major order. Which frames are seen
+    /// is random if a stream is given; the random changes are the same for all of them.
+    fn clip(
+        &self,
+        source: &dyn Source,
+        at: usize,
+        video: &Video,
+        augment: Option<&mut Rng>,
+    ) -> Result<Vec<f32>> {
+        let (area, frames) = (self.height * self.width, video.frames);
+        let mut input = vec![0.0; self.channels * frames * area];
+        let mut picks = None;
+        let same = augment.map(|random| {
+            picks = Some(rng::stream(&[random.next_u64()]));
+            random.clone()
+        });
+        let mut frame = 0;
+        source.clip(at, &mut |len| video.choose(len, picks.as_mut()), &mut |pixels| {
+            let values = self.input(pixels, same.clone().as_mut());
+            for (channel, values) in values.chunks_exact(area).enumerate() {
+                let from = (channel * frames + frame) * area;
+                if let Some(place) = input.get_mut(from..from + area) {
+                    place.copy_from_slice(values);
+                }
+            }
+            frame += 1;
+            Ok(())
+        })?;
+        Ok(input)
+    }
+}
+
 impl ImageSet {
     /// `images` prepared by `prepare`; their labels index into `classes`.
     pub fn new(images: Labelled, classes: Vec<String>, prepare: Prepare) -> Self {
@@ -94,7 +143,7 @@ impl Dataset for ImageSet {
     }
 
     fn input_shape(&self) -> Vec<i64> {
-        self.prepare.shape().map(|side| side as i64).to_vec()
+        self.prepare.shape().into_iter().map(|side| side as i64).collect()
     }
 
     fn classes(&self) -> &[String] {
@@ -103,8 +152,12 @@ impl Dataset for ImageSet {
 
     fn sample(&self, index: usize, augment: Option<&mut Rng>) -> Result<Sample> {
         let (at, label) = self.images.items.get(index).ok_or_else(|| no_image(index, self.len()))?;
-        let image = self.images.source.pixels(*at as usize)?;
-        Ok(Sample { input: self.prepare.input(image, augment), label: i64::from(*label) })
+        let (source, at) = (&*self.images.source, *at as usize);
+        let input = match &self.prepare.video {
+            Some(video) => self.prepare.clip(source, at, video, augment)?,
+            None => self.prepare.input(source.pixels(at)?, augment),
+        };
+        Ok(Sample { input, label: i64::from(*label) })
     }
 
     fn name_of(&self, index: usize) -> String {

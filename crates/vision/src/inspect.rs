@@ -2,10 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use ophidian_core::Result;
@@ -52,7 +49,8 @@ pub struct Split {
     pub per_class: Vec<usize>,
     /// Number of images that were read.
     pub read: usize,
-    /// Sizes of those, as "height x width x channels", with their number; the most frequent first.
+    /// Sizes of those, as "height x width x channels" and for clips "N frames of" that, with their number; the most frequent
+    /// first.
     pub sizes: Vec<(String, usize)>,
     /// Images that cannot be read, with the reason.
     pub problems: Vec<String>,
@@ -79,8 +77,8 @@ pub fn inspect(data: Data, check: bool, progress: &(dyn Fn(usize, usize) + Sync)
     let done = AtomicUsize::new(0);
     let tick = || progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
     let channels = data.input_channels()?;
-    let (train, sums) = split("train", &train, &picked[0], &data, channels, &tick);
-    let (eval, _) = split("eval", &eval, &picked[1], &data, channels, &tick);
+    let (train, sums) = split("train", &train, &picked[0], &data, channels, check, &tick);
+    let (eval, _) = split("eval", &eval, &picked[1], &data, channels, check, &tick);
     let mean: Vec<f64> = sums.iter().map(|s| s.sum / s.count.max(1.0)).collect();
     let std =
         sums.iter().zip(&mean).map(|(s, mean)| (s.squares / s.count.max(1.0) - mean * mean).max(0.0).sqrt());
@@ -109,6 +107,7 @@ fn split(
     picked: &[u32],
     data: &Data,
     channels: usize,
+    check: bool,
     tick: &(dyn Fn() + Sync),
 ) -> (Split, Vec<Sums>) {
     let mut per_class = vec![0; data.class_names.len()];
@@ -116,12 +115,9 @@ fn split(
         per_class[*class as usize] += 1;
     }
     let read = |at: &u32| {
-        let image = look(&set.source, *at as usize);
+        let seen = look(&*set.source, *at as usize, data.format.is_video(), check, channels);
         tick();
-        image.map(|image| {
-            let size = format!("{}x{}x{}", image.height, image.width, image.channels);
-            (size, sums(&image.with_channels(channels)))
-        })
+        seen.map_err(|error| error.to_string())
     };
     let seen: Vec<std::result::Result<(String, Vec<Sums>), String>> = picked.par_iter().map(read).collect();
     let (mut sizes, mut problems, mut total) =
@@ -130,11 +126,7 @@ fn split(
         match image {
             Ok((size, sums)) => {
                 *sizes.entry(size).or_default() += 1;
-                for (total, sums) in total.iter_mut().zip(sums) {
-                    total.count += sums.count;
-                    total.sum += sums.sum;
-                    total.squares += sums.squares;
-                }
+                add(&mut total, &sums);
             }
             Err(problem) => problems.push(problem),
         }
@@ -145,8 +137,35 @@ fn split(
     (split, total)
 }
 
-fn look(source: &Arc<dyn Source>, at: usize) -> std::result::Result<Pixels, String> {
-    source.pixels(at).map_err(|error| error.to_string())
+/// The size of an example and the sums of its channels. Of a clip one frame is read, or all with `check`.
+fn look(
+    source: &dyn Source,
+    at: usize,
+    clip: bool,
+    check: bool,
+    channels: usize,
+) -> Result<(String, Vec<Sums>)> {
+    let (mut count, mut size, mut total) = (0, String::new(), vec![Sums::default(); channels]);
+    let mut choose = |len: usize| {
+        count = len;
+        Ok(if check { (0..len).collect() } else { vec![len / 2] })
+    };
+    source.clip(at, &mut choose, &mut |image| {
+        if size.is_empty() {
+            size = format!("{}x{}x{}", image.height, image.width, image.channels);
+        }
+        add(&mut total, &sums(&image.with_channels(channels)));
+        Ok(())
+    })?;
+    Ok((if clip { format!("{count} frames of {size}") } else { size }, total))
+}
+
+fn add(total: &mut [Sums], more: &[Sums]) {
+    for (total, more) in total.iter_mut().zip(more) {
+        total.count += more.count;
+        total.sum += more.sum;
+        total.squares += more.squares;
+    }
 }
 
 fn sums(image: &Pixels) -> Vec<Sums> {

@@ -1,7 +1,7 @@
-//! Images: readers, augmentation, data sets and models.
+//! Images and video: readers, augmentation, data sets and models.
 //!
 //! [`Vision`] is the adapter that the trainer sees. Below it lie, from files to tensors: [`source`] (files of many
-//! formats as bytes), [`shapes`] (a generator), [`mod@open`] (which data set, which split), [`augment`], [`dataset`]
+//! formats as bytes), [`video`] (clips of frames), [`shapes`] (a generator), [`mod@open`] (which data set, which split), [`augment`], [`dataset`]
 //! (normalised inputs), [`models`].
 
 pub mod adapter;
@@ -16,5 +16,6 @@ pub mod open;
 pub mod pixels;
 pub mod shapes;
 pub mod source;
+pub mod video;
 
 pub use adapter::Vision;

@@ -7,7 +7,11 @@ use ophidian_core::{Error, Result, rng};
 use crate::{
     config::{Data, Format, Size},
     shapes::{self, Shapes, Stream},
-    source::{Found, Labelled, archive, cifar, folder, idx},
+    source::{Found, Labelled, Source, archive, cifar, folder, idx},
+    video::{
+        clips,
+        motions::{self, Motions},
+    },
 };
 
 /// Looks at what lies at `path`.
@@ -69,20 +73,24 @@ pub fn resolve(mut data: Data) -> Result<Data> {
     if data.format == Format::Auto {
         data.format = detect(&path(&data)?)?;
     }
-    let kind = cifar_kind(&data);
     if data.coarse && data.format != Format::Cifar100 {
         return Err(Error::Config("`data.coarse` is for format \"cifar100\" only".to_owned()));
+    }
+    if data.format.is_video() {
+        data.video.get_or_insert_default();
     }
     if data.image_size.is_none() {
         let (height, width) = match data.format {
             Format::Idx => idx::size(&path(&data)?)?,
             Format::Cifar10 | Format::Cifar100 => (32, 32),
             Format::Shapes => (28, 28),
-            Format::Auto | Format::Folder | Format::Tar => (64, 64),
+            Format::Motions => (32, 32),
+            Format::Auto | Format::Folder | Format::Tar | Format::Video => (64, 64),
         };
         data.image_size = Some(Size::of(height, width));
     }
-    let default_channels = if matches!(data.format, Format::Idx | Format::Shapes) { 1 } else { 3 };
+    let grey = data.format == Format::Idx || data.format.is_generated();
+    let default_channels = if grey { 1 } else { 3 };
     let channels = *data.channels.get_or_insert(default_channels);
     let (mean, std) = mean_std(data.format, channels);
     for (values, default) in [(&mut data.mean, mean), (&mut data.std, std)] {
@@ -95,18 +103,31 @@ pub fn resolve(mut data: Data) -> Result<Data> {
     if data.class_names.is_empty() {
         data.class_names = match data.format {
             Format::Idx => idx::classes(&path(&data)?)?,
-            Format::Cifar10 | Format::Cifar100 => kind.classes(),
-            Format::Folder | Format::Tar => read(data.format, &path(&data)?, kind, &[])?.classes,
+            Format::Cifar10 | Format::Cifar100 => cifar_kind(&data).classes(),
+            Format::Folder | Format::Tar | Format::Video => read(&data, &path(&data)?)?.classes,
+            Format::Motions => motions::classes(),
             Format::Shapes | Format::Auto => shapes::classes(),
         };
-    } else if data.format == Format::Shapes && data.class_names != shapes::classes() {
+    } else if let Some(own) = own_classes(data.format)
+        && data.class_names != own
+    {
         return Err(Error::Config(format!(
-            "`data.class_names`: format \"shapes\" has its own names ({}); leave the key out",
-            shapes::classes().join(", ")
+            "`data.class_names`: format \"{}\" has its own names ({}); leave the key out",
+            data.format.name(),
+            own.join(", ")
         )));
     }
     // The lengths of mean and std can only be judged now that the channels are known.
     Data::read(data.to_table()?)
+}
+
+/// The classes of a generator.
+fn own_classes(format: Format) -> Option<Vec<String>> {
+    match format {
+        Format::Shapes => Some(shapes::classes()),
+        Format::Motions => Some(motions::classes()),
+        _ => None,
+    }
 }
 
 /// The splits of a data set, before any preparation.
@@ -126,11 +147,11 @@ pub struct Opened {
 /// # Errors
 /// A file is missing, malformed or holds classes that are not in `class_names`; a split is empty.
 pub fn open(data: &Data) -> Result<Opened> {
-    let (train, eval, eval_from, set_aside) = if data.format == Format::Shapes {
+    let (train, eval, eval_from, set_aside) = if data.format.is_generated() {
         (generated(data, Stream::Train)?, generated(data, Stream::Eval)?, "the generator", 0)
     } else {
         let path = path(data)?;
-        let found = read(data.format, &path, cifar_kind(data), &data.class_names)?;
+        let found = read(data, &path)?;
         match (&data.eval_path, found.train, found.eval) {
             // Without a training split (a test folder given for both) all of it may be trained on.
             (Some(eval_path), Some(train), _) | (Some(eval_path), None, Some(train)) => {
@@ -152,24 +173,28 @@ pub fn open(data: &Data) -> Result<Opened> {
     Ok(Opened { train, eval, eval_from, set_aside })
 }
 
-/// What lies at `path`, which must be of `format`.
+/// What lies at `path`, which must be of the format of `data`. Its `class_names` are the classes unless there are none.
 ///
 /// # Errors
 /// As [`open`].
-pub fn read(format: Format, path: &Path, kind: cifar::Kind, names: &[String]) -> Result<Found> {
+pub fn read(data: &Data, path: &Path) -> Result<Found> {
     if !path.exists() {
         return Err(Error::file(
             path,
             "does not exist (`data.path`); expected the folder or archive of a data set",
         ));
     }
-    match format {
+    let names = &data.class_names;
+    match data.format {
         Format::Idx => idx::open(path, names),
-        Format::Cifar10 | Format::Cifar100 => cifar::open(path, kind, names),
+        Format::Cifar10 | Format::Cifar100 => cifar::open(path, cifar_kind(data), names),
         Format::Folder => folder::open(path, names),
         Format::Tar => archive::open(path, names),
-        Format::Auto => read(detect(path)?, path, kind, names),
-        Format::Shapes => Err(Error::Config("format \"shapes\" reads no files".to_owned())),
+        Format::Video => clips::open(path, &data.video.clone().unwrap_or_default(), names),
+        Format::Auto => read(&Data { format: detect(path)?, ..data.clone() }, path),
+        Format::Shapes | Format::Motions => {
+            Err(Error::Config(format!("format \"{}\" reads no files", data.format.name())))
+        }
     }
 }
 
@@ -186,9 +211,9 @@ fn evaluation(data: &Data, path: &Path) -> Result<Labelled> {
     if !path.exists() {
         return Err(Error::file(path, "does not exist (`data.eval_path`)"));
     }
-    let format = detect(path)?;
-    let kind = cifar_kind(&Data { format, ..data.clone() });
-    let found = read(format, path, kind, &data.class_names)?;
+    // Clips are never evaluated on images.
+    let format = if data.format.is_video() { data.format } else { detect(path)? };
+    let found = read(&Data { format, ..data.clone() }, path)?;
     found.eval.or(found.train).ok_or_else(|| Error::file(path, "holds no images"))
 }
 
@@ -196,9 +221,17 @@ fn generated(data: &Data, stream: Stream) -> Result<Labelled> {
     let (height, width) = data.input_size()?;
     let channels = data.input_channels()?;
     let len = if stream == Stream::Train { data.train } else { data.eval };
-    let source = Shapes { len, height, width, channels, seed: data.seed, stream };
-    let items = (0..len).map(|index| (index as u32, shapes::label(index))).collect();
-    Ok(Labelled { source: Arc::new(source), items })
+    let seed = data.seed;
+    let (source, label): (Arc<dyn Source>, fn(usize) -> u32) = match &data.video {
+        Some(video) => {
+            // Long enough for what is looked at, and no longer.
+            let frames = video.span();
+            (Arc::new(Motions { len, frames, height, width, channels, seed, stream }), motions::label)
+        }
+        None => (Arc::new(Shapes { len, height, width, channels, seed, stream }), shapes::label),
+    };
+    let items = (0..len).map(|index| (index as u32, label(index))).collect();
+    Ok(Labelled { source, items })
 }
 
 /// Holds out `fraction` of each class, at least one image, chosen by the hash of their names: adding images to a data
@@ -262,9 +295,11 @@ fn mean_std(format: Format, channels: usize) -> (Vec<f64>, Vec<f64>) {
         (Format::Cifar10, _) => (vec![0.481], vec![0.239]),
         (Format::Cifar100, 3) => (vec![0.5071, 0.4865, 0.4409], vec![0.2673, 0.2564, 0.2762]),
         (Format::Cifar100, _) => (vec![0.488], vec![0.251]),
-        (Format::Folder | Format::Tar, 3) => (vec![0.485, 0.456, 0.406], vec![0.229, 0.224, 0.225]),
-        (Format::Folder | Format::Tar, _) => (vec![0.449], vec![0.226]),
-        (Format::Shapes, channels) => {
+        (Format::Folder | Format::Tar | Format::Video, 3) => {
+            (vec![0.485, 0.456, 0.406], vec![0.229, 0.224, 0.225])
+        }
+        (Format::Folder | Format::Tar | Format::Video, _) => (vec![0.449], vec![0.226]),
+        (Format::Shapes | Format::Motions, channels) => {
             (vec![shapes::MEAN_STD.0; channels], vec![shapes::MEAN_STD.1; channels])
         }
         (Format::Auto | Format::Idx, channels) => (vec![0.5; channels], vec![0.5; channels]),

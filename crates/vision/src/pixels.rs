@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use image::{
-    DynamicImage, ImageBuffer, ImageDecoder, ImageReader, Limits, Luma, Pixel, Rgb, Rgba,
+    DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits, Luma, Pixel, Rgb, Rgba,
     imageops::{self, FilterType},
     metadata::Orientation,
 };
@@ -19,7 +19,7 @@ pub const MAX_DECODED: u64 = 256 << 20;
 pub const MAX_ENCODED: u64 = 256 << 20;
 
 /// Extensions of the image files that are read, in lower case.
-pub const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "bmp", "gif", "webp", "tif", "tiff"];
+pub const EXTENSIONS: [&str; 9] = ["png", "jpg", "jpeg", "bmp", "gif", "webp", "tif", "tiff", "apng"];
 
 /// An image of u8 values in (height, width, channels) order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,12 +82,27 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels, String> {
         return Err("is no image of a known kind (PNG, JPEG, BMP, GIF, WebP or TIFF)".to_owned());
     };
     let broken = |error: image::ImageError| format!("broken {format:?} image: {error}");
+    reader.limits(limits());
+    let mut decoder = reader.into_decoder().map_err(broken)?;
+    check_size(format, &decoder)?;
+    decoder.set_limits(limits()).map_err(broken)?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    image.apply_orientation(orientation);
+    Ok(Pixels::from_image(image))
+}
+
+/// What a decoder is allowed.
+pub(crate) fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_DECODED);
-    reader.limits(limits.clone());
-    let mut decoder = reader.into_decoder().map_err(broken)?;
+    limits
+}
+
+/// Refuses what `decoder` would decode if there is nothing in it or too much.
+pub(crate) fn check_size(format: ImageFormat, decoder: &impl ImageDecoder) -> Result<(), String> {
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
         return Err(format!("{format:?} image of {width}x{height} pixels has nothing in it"));
@@ -99,11 +114,7 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels, String> {
             decoder.total_bytes()
         ));
     }
-    decoder.set_limits(limits).map_err(broken)?;
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    image.apply_orientation(orientation);
-    Ok(Pixels::from_image(image))
+    Ok(())
 }
 
 impl Pixels {
@@ -112,7 +123,7 @@ impl Pixels {
         Pixels { height, width, channels, data: vec![value; height * width * channels] }
     }
 
-    fn from_image(image: DynamicImage) -> Self {
+    pub(crate) fn from_image(image: DynamicImage) -> Self {
         let (width, height) = (image.width() as usize, image.height() as usize);
         let colour = image.color();
         let (channels, data) = match (colour.has_color(), colour.has_alpha()) {

@@ -1,8 +1,8 @@
 //! `ophidian bench`: timings of the ops.
 
 use anyhow::Result;
-use ophidian_core::bench::{Case, Effort, Op, Shape, measure};
-use ophidian_scan::Pattern;
+use ophidian_core::bench::{Case, Effort, Op, Shape, compare, measure, random_geometries};
+use ophidian_scan::{Geometry, Pattern, published};
 use tch::Kind;
 
 use crate::{exit::Usage, printer::Printer};
@@ -17,6 +17,41 @@ pub struct Args {
 enum What {
     /// Time an op, forward and with its backward: one JSON line each.
     Op(OpArgs),
+    /// Time the selective scan along each pattern beside as many left-to-right scans: what the order itself costs.
+    ///
+    /// A table of: directions, steps per token and direction, seconds and their ratio to left-to-right scans, forward
+    /// and with the backward, and the memory that the order takes beyond theirs (in activations).
+    Scans(ScansArgs),
+}
+
+#[derive(clap::Args)]
+struct ScansArgs {
+    /// Patterns [default: every published scan that is an order].
+    patterns: Vec<String>,
+    /// Samples of a batch.
+    #[arg(long, default_value_t = 8)]
+    batch: i64,
+    /// Channels (d_inner).
+    #[arg(long, default_value_t = 192)]
+    channels: i64,
+    /// States per channel (d_state).
+    #[arg(long, default_value_t = 16)]
+    states: i64,
+    /// Shapes, the first that suits a pattern is taken: a length, rows x columns or frames x rows x columns.
+    #[arg(long, default_values = ["56x56", "8x20x20", "3136", "2x40x40"])]
+    shape: Vec<String>,
+    /// How many random points, and nodes of a random graph, where a pattern needs them.
+    #[arg(long, default_value_t = 3136)]
+    points: usize,
+    /// Threads [default: as libtorch chooses].
+    #[arg(long)]
+    threads: Option<u16>,
+    /// Runs that are measured.
+    #[arg(long, default_value_t = 7)]
+    runs: usize,
+    /// JSON lines instead of a table.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(clap::Args)]
@@ -44,18 +79,93 @@ struct OpArgs {
 }
 
 pub fn run(args: Args, printer: &Printer) -> Result<()> {
-    let What::Op(args) = args.what;
+    match args.what {
+        What::Op(args) => time_op(args, printer),
+        What::Scans(args) => time_scans(args, printer),
+    }
+}
+
+fn use_threads(threads: Option<u16>) -> Result<()> {
+    match threads {
+        Some(0) => return Err(Usage("--threads 0: at least 1 is needed".into()).into()),
+        Some(threads) => tch::set_num_threads(i32::from(threads)),
+        None => {}
+    }
+    Ok(())
+}
+
+/// The shapes that were asked for, then random points and a random graph.
+fn geometries(args: &ScansArgs) -> Result<Vec<Geometry>> {
+    let n = args.points;
+    if !(2..=1 << 20).contains(&n) {
+        return Err(Usage(format!("--points {n}: expected 2 to {}", 1 << 20)).into());
+    }
+    let shapes = args.shape.iter().map(|text| text.parse()).collect::<Result<Vec<Geometry>, _>>()?;
+    Ok(shapes.into_iter().chain(random_geometries(n)?).collect())
+}
+
+fn time_scans(args: ScansArgs, printer: &Printer) -> Result<()> {
+    use_threads(args.threads)?;
+    let named = args.patterns.iter().map(|text| text.parse::<Pattern>()).collect::<Result<Vec<_>, _>>()?;
+    let all = || {
+        let orders = published().iter().filter(|scan| scan.needs().is_none());
+        orders.map(|scan| scan.example().parse::<Pattern>()).collect::<Result<Vec<_>, _>>()
+    };
+    let patterns = if named.is_empty() { all()? } else { named };
+    let geometries = geometries(&args)?;
+    // Every pattern meets its shape before anything is timed.
+    let fits = |pattern: &Pattern| geometries.iter().find(|geometry| pattern.plan(geometry).is_ok());
+    let mut cases = Vec::new();
+    for pattern in patterns {
+        match fits(&pattern) {
+            Some(geometry) => cases.push((pattern, geometry.clone())),
+            None if args.patterns.is_empty() => {
+                printer.note(format_args!("{pattern} fits none of the shapes: left out"));
+            }
+            None => {
+                pattern.plan(&geometries[0])?;
+            }
+        }
+    }
+    if !args.json {
+        printer.line(
+            "| scan | geometry | K | steps | forward | ratio | with backward | ratio | more memory |",
+        )?;
+        printer.line("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")?;
+    }
+    for (pattern, geometry) in cases {
+        let (batch, channels, states) = (args.batch, args.channels, args.states);
+        let shape = Shape { batch, channels, geometry, states, taps: 4 }.checked()?;
+        let case = Case { op: Op::SelectiveScan, shape, pattern, kind: Kind::Float };
+        let row = compare(&case, Effort { warmup: 1, runs: args.runs })?;
+        if args.json {
+            printer.json(&row)?;
+            continue;
+        }
+        let memory = row.more_activations.map_or("?".into(), |more| format!("{more:+.2}"));
+        printer.line(format_args!(
+            "| {} | {} | {} | {:.2} | {:.4} s | {:.2} | {:.4} s | {:.2} | {memory} |",
+            row.pattern.replace('|', "\\|"),
+            row.geometry,
+            row.directions,
+            row.steps,
+            row.forward_s,
+            row.forward_ratio,
+            row.both_s,
+            row.both_ratio
+        ))?;
+    }
+    Ok(())
+}
+
+fn time_op(args: OpArgs, printer: &Printer) -> Result<()> {
     let op: Op = args.name.parse()?;
     let kind = match args.dtype.as_str() {
         "f32" => Kind::Float,
         "bf16" => Kind::BFloat16,
         other => return Err(Usage(format!("--dtype {other}: expected f32 or bf16")).into()),
     };
-    match args.threads {
-        Some(0) => return Err(Usage("--threads 0: at least 1 is needed".into()).into()),
-        Some(threads) => tch::set_num_threads(i32::from(threads)),
-        None => {}
-    }
+    use_threads(args.threads)?;
     // Every shape and pattern is read before anything is timed.
     let shapes = args.shape.iter().map(|text| text.parse()).collect::<Result<Vec<Shape>, _>>()?;
     let patterns = args.pattern.iter().map(|text| text.parse()).collect::<Result<Vec<Pattern>, _>>()?;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Subcommand;
-use ophidian_train::{Config, config::TrainConfig};
+use ophidian_core::config::KeyDoc;
+use ophidian_train::{Config, config::find};
 
 use super::setup;
 use crate::printer::Printer;
@@ -24,31 +25,31 @@ enum Command {
         /// Override a key, for example `train.epochs=5`. May be repeated.
         #[arg(long = "set", value_name = "KEY=VALUE")]
         set: Vec<String>,
-        /// Put what a key means above it, where this is known.
+        /// Put what a key means above it.
         #[arg(long)]
         explain: bool,
     },
-    /// List the keys of the root and of `[train]` with their defaults and meanings.
-    Keys,
+    /// List every key with its default and its meaning.
+    Keys {
+        /// The adapter whose `[data]` and `[model]` are meant.
+        #[arg(long, default_value = "vision")]
+        adapter: String,
+    },
 }
 
 pub fn run(args: Args, printer: &Printer) -> Result<()> {
     match args.command {
         Command::Show { config, set, explain } => {
-            let (config, _) = Config::resolve(setup::table(&config, &set)?, &setup::ADAPTERS)?;
-            let text = if explain { config.to_documented_toml() } else { config.to_toml() };
+            let (config, adapter) = Config::resolve(setup::table(&config, &set)?, &setup::ADAPTERS)?;
+            let text = if explain { config.to_documented_toml(adapter) } else { config.to_toml() };
             printer.line(text.trim_end())?;
         }
-        Command::Keys => {
-            let defaults = toml::Table::try_from(TrainConfig::default())?;
-            for (key, meaning) in Config::KEYS {
-                printer.line(format_args!("{key}\n   {meaning}"))?;
+        Command::Keys { adapter } => {
+            let keys = Config::keys(find(&setup::ADAPTERS, &adapter)?);
+            for KeyDoc { key, default, meaning } in keys {
+                let default = default.map_or(String::new(), |value| format!(" = {value}"));
+                printer.line(format_args!("{key}{default}\n    {meaning}"))?;
             }
-            for (key, meaning) in TrainConfig::KEYS {
-                let default = defaults.get(*key).map(ToString::to_string).unwrap_or_default();
-                printer.line(format_args!("train.{key} = {default}\n   {meaning}"))?;
-            }
-            printer.line("data.* and model.*\n    The adapter's; `ophidian config show` prints them with their defaults.")?;
         }
     }
     Ok(())

@@ -137,7 +137,8 @@ fn table(what: &Path, set: &[String]) -> Result<toml::Table> {
     let mut root = if what.extension().is_some_and(|ending| ending == "toml") {
         config::read(what)?
     } else {
-        let key = if what.as_os_str() == "shapes" && !what.exists() { "format" } else { "path" };
+        let generator = ["shapes", "motions"].iter().any(|name| what.as_os_str() == *name) && !what.exists();
+        let key = if generator { "format" } else { "path" };
         let value = toml::Value::String(what.display().to_string());
         let data = toml::Table::from_iter([(key.to_owned(), value)]);
         toml::Table::from_iter([("data".to_owned(), toml::Value::Table(data))])
@@ -153,9 +154,10 @@ fn table(what: &Path, set: &[String]) -> Result<toml::Table> {
 
 fn show(report: &Report, check: bool, printer: &Printer) -> Result<()> {
     printer.line(format_args!("format      {}", report.format.name()))?;
+    let unit = if report.format.is_video() { "clips" } else { "images" };
     for split in &report.splits {
         let from = if split.name == "eval" { format!(" ({})", report.eval_from) } else { String::new() };
-        printer.line(format_args!("{:<11} {} images{from}", split.name, split.images))?;
+        printer.line(format_args!("{:<11} {} {unit}{from}", split.name, split.images))?;
         for (size, count) in split.sizes.iter().take(4) {
             printer.line(format_args!("{:12}{size} (height x width x channels): {count}", ""))?;
         }
@@ -168,7 +170,7 @@ fn show(report: &Report, check: bool, printer: &Printer) -> Result<()> {
     }
     if report.set_aside > 0 {
         printer.line(format_args!(
-            "set aside   {} images of a test split beside the validation split",
+            "set aside   {} {unit} of a test split beside the validation split",
             report.set_aside
         ))?;
     }

@@ -6,6 +6,7 @@ mod data;
 mod doctor;
 mod eval;
 mod forward;
+mod models;
 mod op;
 mod predict;
 mod scan;
@@ -38,6 +39,8 @@ enum Command {
     Op(op::Args),
     /// Run a published model (their folder, their parameter names) on tensors from a file, with gradients.
     Forward(forward::Args),
+    /// List published models; print one's config, sizes and costs.
+    Models(models::Args),
     /// List, draw and export scan patterns.
     Scan(scan::Args),
     /// List, inspect and fetch data sets.
@@ -58,6 +61,7 @@ impl Cli {
             Command::Config(args) => config::run(args, printer)?,
             Command::Op(args) => op::run(args, printer)?,
             Command::Forward(args) => forward::run(args, printer)?,
+            Command::Models(args) => models::run(args, printer)?,
             Command::Scan(args) => scan::run(args, printer)?,
             Command::Data(args) => data::run(args, printer)?,
             Command::Bench(args) => bench::run(args, printer)?,

@@ -2,7 +2,10 @@
 
 use tch::{Tensor, nn};
 
-use crate::{Result, init::Init};
+use crate::{
+    Result,
+    init::{Init, values_wanted},
+};
 
 /// A linear layer: `weight` (out, in) and, if it has one, `bias` (out).
 #[derive(Debug)]
@@ -28,6 +31,15 @@ impl Linear {
         Ok(x.f_linear(&self.weight, self.bias.as_ref())?)
     }
 
+    /// The output channels from number `first` on, `count` of them: (…, in) to (…, count).
+    ///
+    /// # Errors
+    /// As [`forward`](Linear::forward), or channels that it does not have.
+    pub fn forward_part(&self, x: &Tensor, first: i64, count: i64) -> Result<Tensor> {
+        let part = |t: &Tensor| t.f_narrow(0, first, count);
+        Ok(x.f_linear(&part(&self.weight)?, self.bias.as_ref().map(part).transpose()?.as_ref())?)
+    }
+
     /// As [`forward`](Linear::forward) of `scale * x`, with the small weight scaled in place of the
     /// activation.
     ///
@@ -39,6 +51,9 @@ impl Linear {
 
     /// Multiplies the weight by `factor`, for initialisation.
     pub fn rescale(&self, factor: f64) {
+        if factor == 1.0 || !values_wanted() {
+            return;
+        }
         tch::no_grad(|| {
             let _ = self.weight.shallow_clone().g_mul_scalar_(factor);
         });

@@ -1,11 +1,15 @@
-//! Layers that act token by token.
+//! Layers that act token by token, or on the map that tokens lie on.
 
+mod batch_norm;
+mod grid;
 mod linear;
 mod mlp;
 mod norm;
 mod path;
 
+pub use batch_norm::BatchNorm;
+pub use grid::{Conv2d, Downsample, DownsampleKind, Kernel, LocalConv, to_map, to_tokens};
 pub use linear::Linear;
-pub use mlp::Mlp;
+pub use mlp::{Mlp, MlpKind};
 pub use norm::{Norm, NormKind};
 pub use path::DropPath;

@@ -32,13 +32,32 @@ impl Norm {
         Norm { kind, weight: Init::Constant(1.0).parameter(vs, "weight", &[channels]), bias, eps }
     }
 
-    /// (…, channels), f32 out.
+    /// Over `channels` channels each of `groups` groups: weight and bias (groups, channels).
+    pub fn grouped(vs: &nn::Path, kind: NormKind, groups: i64, channels: i64, eps: f64) -> Norm {
+        let shape = [groups, channels];
+        let bias = (kind == NormKind::Layer).then(|| Init::Constant(0.0).parameter(vs, "bias", &shape));
+        Norm { kind, weight: Init::Constant(1.0).parameter(vs, "weight", &shape), bias, eps }
+    }
+
+    /// (…, channels), or (…, groups, channels), f32 out.
     ///
     /// # Errors
     /// `x` has another number of channels.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = x.to_kind(Kind::Float);
         let shape = self.weight.size();
+        if let [_, channels] = shape[..] {
+            let (none, eps) = (None::<Tensor>, self.eps);
+            let x = match self.kind {
+                NormKind::Rms => x.f_rms_norm([channels], none, eps)?,
+                NormKind::Layer => x.f_layer_norm([channels], none, None::<Tensor>, eps, false)?,
+            };
+            let x = x.f_mul(&self.weight)?;
+            return Ok(match &self.bias {
+                Some(bias) => x.f_add(bias)?,
+                None => x,
+            });
+        }
         Ok(match self.kind {
             NormKind::Rms => x.f_rms_norm(shape, Some(&self.weight), self.eps)?,
             NormKind::Layer => {

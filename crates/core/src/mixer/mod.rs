@@ -1,6 +1,7 @@
 //! Mixers: what moves information between tokens. A mixer runs a recurrence along the orders it is given; it
 //! knows nothing of where the tokens lie.
 
+mod affinity;
 mod mamba1;
 mod merge;
 
@@ -8,8 +9,11 @@ use tch::Tensor;
 
 use crate::{Result, ops::Orders};
 
-pub use mamba1::{DtInit, DtRank, Mamba1, Mamba1Config, Parameters, StepSizes};
-pub use merge::Merge;
+pub use affinity::ChannelAffinity;
+pub use mamba1::{
+    Channels, Coarse, Compat, ConvPlace, DtInit, DtRank, Mamba1, Mamba1Config, Parameters, StepSizes,
+};
+pub use merge::{Merge, Merger};
 
 /// A token-mixing layer.
 pub trait Mixer {

@@ -19,7 +19,7 @@ const NAME: &str = "causal_conv1d";
 /// Inputs of [`causal_conv1d`]. (B batch, L tokens, K directions, D channels, W taps.)
 #[derive(Clone, Copy)]
 pub struct ConvInput<'a> {
-    /// (B, L, D), shared by all directions, or (B, L, K, D). f32 or bf16; f16 and f64 are computed as f32.
+    /// (B, L, D), shared by all directions, or (B, L, K, D). f32, bf16 or f64 (plainly); f16 is computed as f32.
     pub x: &'a Tensor,
     /// (K, D, W), or (D, W) if K = 1; tap W - 1 multiplies the current step.
     pub weight: &'a Tensor,
@@ -39,7 +39,7 @@ pub struct ConvOutput {
     /// (B, L, K, D) in token order, dtype of x. Its memory is direction by direction, so that a direction's rows lie
     /// side by side for the matrix products that follow.
     pub y: Tensor,
-    /// (B, K, D, W - 1): the last inputs of each order, f32.
+    /// (B, K, D, W - 1): the last inputs of each order, f32 (f64 if x is).
     pub final_state: Tensor,
 }
 
@@ -91,8 +91,9 @@ pub fn causal_conv1d(input: &ConvInput) -> Result<ConvOutput> {
     expect_shape(NAME, "x", &x, &[b, l, if shared { 1 } else { k }, d])?;
 
     let kind = x.kind();
-    let x = if kind == Kind::BFloat16 { rows(&x) } else { rows(&x.to_kind(Kind::Float)) };
-    let exact = |t: &Tensor| t.to_kind(Kind::Float).contiguous();
+    let inner = if kind == Kind::Double { Kind::Double } else { Kind::Float };
+    let x = if kind == Kind::BFloat16 { rows(&x) } else { rows(&x.to_kind(inner)) };
+    let exact = |t: &Tensor| t.to_kind(inner).contiguous();
     let mut list = vec![x, exact(&weight)];
     list.extend(bias.as_ref().map(exact));
     list.extend(input.initial_state.map(exact));
@@ -101,6 +102,7 @@ pub fn causal_conv1d(input: &ConvInput) -> Result<ConvOutput> {
         has: [bias.is_some(), input.initial_state.is_some()],
         silu: input.silu,
         orders: input.orders.clone(),
+        inner,
     };
     let [y, final_state] = outputs(apply(op, &list.iter().collect::<Vec<_>>())?)?;
     Ok(ConvOutput { y: y.to_kind(kind), final_state })
@@ -113,6 +115,8 @@ struct ConvOp {
     has: [bool; 2],
     silu: bool,
     orders: Orders,
+    /// f32, or f64 for f64 inputs.
+    inner: Kind,
 }
 
 impl ConvOp {
@@ -121,7 +125,7 @@ impl ConvOp {
         self.has.map(|has| if has { rest.next() } else { None })
     }
 
-    fn kernel<'a>(&'a self, list: &'a [Tensor]) -> Conv<'a> {
+    fn kernel<'a, T>(&'a self, list: &'a [Tensor]) -> Conv<'a, T> {
         let [b, l, k, d, w] = self.sizes.map(|n| n as usize);
         let [bias, initial_state] = self.optional(list);
         Conv {
@@ -144,36 +148,65 @@ impl CustomOp for ConvOp {
     fn forward(&self, list: &[Tensor], _: bool) -> Result<Outcome> {
         let [b, l, k, d, w] = self.sizes;
         let mut y =
-            Tensor::empty_strided([b, l, k, d], [l * d, d, b * l * d, 1], (Kind::Float, tch::Device::Cpu));
-        let mut state = empty(&[b, k, d, w - 1], Kind::Float);
+            Tensor::empty_strided([b, l, k, d], [l * d, d, b * l * d, 1], (self.inner, tch::Device::Cpu));
+        let mut state = empty(&[b, k, d, w - 1], self.inner);
         let out = &view_mut(&mut y, Axes::Channels);
-        kernel::forward(&self.kernel(list), out, Some(slice_mut(&mut state)), Isa::detect(), &TorchPool)
-            .map_err(kernel_error(NAME))?;
+        if self.inner == Kind::Double {
+            kernel::wide::forward(&self.kernel(list), out, Some(slice_mut(&mut state)), &TorchPool)
+        } else {
+            kernel::forward(&self.kernel(list), out, Some(slice_mut(&mut state)), Isa::detect(), &TorchPool)
+        }
+        .map_err(kernel_error(NAME))?;
         Ok(Outcome { outputs: vec![y, state], saved: vec![] })
     }
 
     fn backward(&self, saved: &[Tensor], grads: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
         let [b, l, k, d, _] = self.sizes;
         let dy = match &grads[0] {
-            Some(dy) => rows(dy).to_kind(Kind::Float),
-            None => Tensor::zeros([b, l, k, d], (Kind::Float, tch::Device::Cpu)),
+            Some(dy) => rows(dy).to_kind(self.inner),
+            None => Tensor::zeros([b, l, k, d], (self.inner, tch::Device::Cpu)),
         };
-        let dfinal = grads[1].as_ref().map(|state| state.to_kind(Kind::Float).contiguous());
-        let like = |t: &Tensor| empty(&t.size(), Kind::Float);
-        let (mut dx, mut dweight) = (like(&saved[0]), like(&saved[1]));
-        let [mut dbias, mut dinitial] = self.optional(saved).map(|t| t.map(like));
-        let out = Backward {
-            dy: view(&dy, Axes::Channels),
-            dfinal: dfinal.as_ref().map(slice),
-            dx: view_mut(&mut dx, Axes::Channels),
-            dweight: slice_mut(&mut dweight),
+        let dfinal = grads[1].as_ref().map(|state| state.to_kind(self.inner).contiguous());
+        let like = |t: &Tensor| empty(&t.size(), self.inner);
+        let mut grads = Gradients {
+            dx: like(&saved[0]),
+            dweight: like(&saved[1]),
+            optional: self.optional(saved).map(|t| t.map(like)),
+        };
+        if self.inner == Kind::Double {
+            let out = grads.out(&dy, dfinal.as_ref());
+            kernel::wide::backward(&self.kernel(saved), out, &TorchPool)
+        } else {
+            let out = grads.out(&dy, dfinal.as_ref());
+            kernel::backward(&self.kernel(saved), out, Isa::detect(), &TorchPool)
+        }
+        .map_err(kernel_error(NAME))?;
+        let Gradients { dx, dweight, optional } = grads;
+        let dx = dx.to_kind(saved[0].kind());
+        let optional = optional.into_iter().filter(Option::is_some);
+        Ok([Some(dx), Some(dweight)].into_iter().chain(optional).collect())
+    }
+}
+
+/// Gradients of the inputs, still to be computed.
+struct Gradients {
+    dx: Tensor,
+    dweight: Tensor,
+    /// Of the bias and the initial state.
+    optional: [Option<Tensor>; 2],
+}
+
+impl Gradients {
+    fn out<'a, T>(&'a mut self, dy: &'a Tensor, dfinal: Option<&'a Tensor>) -> Backward<'a, T> {
+        let [dbias, dinitial] = &mut self.optional;
+        Backward {
+            dy: view(dy, Axes::Channels),
+            dfinal: dfinal.map(slice),
+            dx: view_mut(&mut self.dx, Axes::Channels),
+            dweight: slice_mut(&mut self.dweight),
             dbias: dbias.as_mut().map(slice_mut),
             dinitial: dinitial.as_mut().map(slice_mut),
-        };
-        kernel::backward(&self.kernel(saved), out, Isa::detect(), &TorchPool).map_err(kernel_error(NAME))?;
-        let dx = dx.to_kind(saved[0].kind());
-        let optional = [dbias, dinitial].into_iter().filter(Option::is_some);
-        Ok([Some(dx), Some(dweight)].into_iter().chain(optional).collect())
+        }
     }
 }
 

@@ -5,11 +5,19 @@ use std::sync::Arc;
 use ophidian_kernels::orders::{BLANK, SKIP, identity};
 use ophidian_scan::{Blank, Order, Plan};
 
+use tch::Tensor;
+
 use crate::{Error, Result};
 
-/// K visiting orders over L tokens, static or one set per sample. Cheap to clone.
+/// K visiting orders over L tokens, static or one set per sample, and what a mixer may need to know beside them. Cheap
+/// to clone.
 #[derive(Debug, Clone)]
-pub struct Orders(Arc<Table>);
+pub struct Orders {
+    table: Arc<Table>,
+    grid: Option<Arc<[i64]>>,
+    coarse: Option<Arc<Orders>>,
+    written: Option<Arc<Table>>,
+}
 
 #[derive(Debug)]
 struct Table {
@@ -18,6 +26,8 @@ struct Table {
     steps: usize,
     directions: usize,
     tokens: usize,
+    /// How many of the tokens, the last ones, are blank steps of their own.
+    blanks: usize,
     /// Samples, if every sample has its own orders.
     samples: Option<usize>,
 }
@@ -51,7 +61,7 @@ impl Orders {
     pub fn identity(tokens: i64, directions: i64) -> Orders {
         let (tokens, directions) = (tokens.max(0) as usize, directions.max(0) as usize);
         let table = identity(tokens, directions);
-        Orders(Arc::new(Table { table, resets: None, steps: tokens, directions, tokens, samples: None }))
+        Table { table, resets: None, steps: tokens, directions, tokens, blanks: 0, samples: None }.into()
     }
 
     /// Left-to-right orders over packed sequences: `ids` (B, L) names the sequence of each token. The state starts
@@ -64,7 +74,7 @@ impl Orders {
         let resets =
             ids.iter().enumerate().map(|(i, id)| u8::from(i % tokens > 0 && ids[i - 1] != *id)).collect();
         let samples = Some(batch);
-        Orders(Arc::new(Table { table, resets: Some(resets), steps: tokens, directions: 1, tokens, samples }))
+        Table { table, resets: Some(resets), steps: tokens, directions: 1, tokens, blanks: 0, samples }.into()
     }
 
     fn build(plans: &[&Plan], samples: Option<usize>) -> Orders {
@@ -81,42 +91,261 @@ impl Orders {
         }
         let resets = resets.contains(&1).then_some(resets);
         let (tokens, directions) = plans.first().map_or((0, 0), |plan| (plan.tokens(), plan.orders().len()));
-        Orders(Arc::new(Table { table, resets, steps, directions, tokens, samples }))
+        Table { table, resets, steps, directions, tokens, blanks: 0, samples }.into()
+    }
+
+    /// The same orders, told that the tokens lie on a grid, row by row: `[rows, columns]`, or `[frames, rows, columns]`
+    /// frame by frame.
+    pub fn on_grid<const N: usize>(mut self, sizes: [i64; N]) -> Orders {
+        self.grid = Some(Arc::from(sizes.as_slice()));
+        self
+    }
+
+    /// The same orders, with those of a coarser map of the same tokens for the mixers that read two.
+    pub fn with_coarse(mut self, coarse: Orders) -> Orders {
+        self.coarse = Some(Arc::new(coarse));
+        self
+    }
+
+    /// The same orders, but what a step makes goes to the token that `other` visits at that step, not to the one it
+    /// was read from: some released code puts the tokens back by another rule than the one it took them by.
+    ///
+    /// # Errors
+    /// Orders or samples of their own that do not visit every token once, or of different numbers.
+    pub fn written_as(mut self, other: &Orders) -> Result<Orders> {
+        let (ours, theirs) = (&*self.table, &*other.table);
+        let shape = |table: &Table| (table.tokens, table.directions, table.steps);
+        if shape(ours) != shape(theirs) || ours.samples.or(theirs.samples).is_some() {
+            return Err(Error::invalid(format!(
+                "orders of (tokens, directions, steps) = {:?} cannot be written as orders of {:?}, or one per sample",
+                shape(ours),
+                shape(theirs)
+            )));
+        }
+        if !(ours.permutes() && theirs.permutes()) {
+            return Err(Error::invalid("orders are written as others only if each visits every token once"));
+        }
+        self.written = Some(Arc::clone(&other.table));
+        Ok(self)
+    }
+
+    /// Sizes of the grid, if they were told.
+    pub fn grid(&self) -> Option<&[i64]> {
+        self.grid.as_deref()
+    }
+
+    /// The orders of the coarser map, if they were told.
+    pub fn coarse(&self) -> Option<&Orders> {
+        self.coarse.as_deref()
     }
 
     /// K.
     pub fn directions(&self) -> i64 {
-        self.0.directions as i64
+        self.table.directions as i64
     }
 
     /// The first direction alone.
     pub fn first(&self) -> Orders {
-        fn heads<T: Copy>(values: &[T], sample: usize, steps: usize) -> Vec<T> {
-            values.chunks(sample.max(1)).flat_map(|directions| &directions[..steps]).copied().collect()
+        self.part(0, 1)
+    }
+
+    /// `count` directions from number `first` on, as many of them as there are.
+    pub fn part(&self, first: i64, count: i64) -> Orders {
+        let (first, count) = (first.max(0) as usize, count.max(0) as usize);
+        Orders {
+            table: Arc::new(self.table.part(first, count)),
+            grid: self.grid.clone(),
+            coarse: self.coarse.clone(),
+            written: self.written.as_ref().map(|table| Arc::new(table.part(first, count))),
         }
-        let Table { ref table, ref resets, steps, directions, tokens, samples } = *self.0;
-        let sample = steps * directions;
-        let table = heads(table, sample, steps);
-        let resets = resets.as_ref().map(|resets| heads(resets, sample, steps));
-        Orders(Arc::new(Table { table, resets, steps, directions: directions.min(1), tokens, samples }))
+    }
+
+    /// Orders in which every blank step that decays visits a token of its own behind the others; none without blanks.
+    pub(crate) fn with_blanks_as_tokens(&self) -> Option<Orders> {
+        let table = &*self.table;
+        let count = |order: &[i32]| order.iter().filter(|token| **token == BLANK).count();
+        let blanks = table.table.chunks(table.steps.max(1)).map(count).max().filter(|n| *n > 0)?;
+        let mut filled = table.table.clone();
+        for order in filled.chunks_mut(table.steps) {
+            let blank = order.iter_mut().filter(|token| **token == BLANK);
+            blank.zip(table.tokens as i32..).for_each(|(token, own)| *token = own);
+        }
+        let tokens = table.tokens + blanks;
+        let table = Table { table: filled, resets: table.resets.clone(), tokens, blanks, ..*table };
+        Some(Orders { table: Arc::new(table), ..self.clone() })
+    }
+
+    /// How many of the tokens, the last ones, are such blank steps.
+    pub(crate) fn blank_tokens(&self) -> i64 {
+        self.table.blanks as i64
+    }
+
+    /// Which way in the plane each step goes: 0 start, 1 right, 2 left, 3 up, 4 down, the longer way first if it goes
+    /// aslant. By token, (K, L), or (B, K, L) for orders per sample; 0 for a token that is not visited or a blank step.
+    ///
+    /// # Errors
+    /// No grid of L tokens, or a token that an order visits twice.
+    pub(crate) fn ways(&self) -> Result<Tensor> {
+        let table = &*self.table;
+        let columns = *self.plane()?.last().unwrap_or(&1);
+        let mut ways = vec![0i64; table.rows() * table.tokens];
+        let mut seen = vec![false; ways.len()];
+        for (k, order) in table.table.chunks(table.steps.max(1)).enumerate() {
+            let (mut last, mut starts) = (None, false);
+            for (t, token) in order.iter().enumerate() {
+                starts |= table.resets.as_ref().is_some_and(|resets| resets[k * table.steps + t] > 0);
+                let Some(token) = usize::try_from(*token).ok().filter(|t| *t < table.tokens - table.blanks)
+                else {
+                    continue;
+                };
+                let at = k * table.tokens + token;
+                if std::mem::replace(&mut seen[at], true) {
+                    return Err(Error::invalid(format!(
+                        "direction {} visits token {token} twice; a step embedding needs orders that do not",
+                        k % table.directions.max(1)
+                    )));
+                }
+                let last = last.replace(token as i64).filter(|_| !starts);
+                starts = false;
+                ways[at] = last.map_or(0, |last| way(last, token as i64, columns));
+            }
+        }
+        let shape = match table.samples {
+            Some(samples) => vec![samples as i64, table.directions as i64, table.tokens as i64],
+            None => vec![table.directions as i64, table.tokens as i64],
+        };
+        Ok(Tensor::from_slice(&ways).f_view(&shape[..])?)
+    }
+
+    /// Orders that visit the tokens from the first to the last, starting afresh at the same steps as these.
+    pub(crate) fn in_place(&self) -> Orders {
+        let table = &*self.table;
+        let steps = identity(table.tokens, table.rows());
+        Orders {
+            table: Arc::new(Table { table: steps, resets: table.resets.clone(), ..*table }),
+            ..self.clone()
+        }
+    }
+
+    /// The token that each step of direction `k` visits, (L) int64, of orders that visit every token once.
+    ///
+    /// # Errors
+    /// Orders per sample, or an order that is no permutation.
+    pub(crate) fn index(&self, k: usize) -> Result<Tensor> {
+        self.table.index(k)
+    }
+
+    /// Whether they are [`written_as`](Orders::written_as) others.
+    pub(crate) fn is_written_elsewhere(&self) -> bool {
+        self.written.is_some()
+    }
+
+    /// For direction `k` of orders that are [`written_as`](Orders::written_as) others: which token's result each token
+    /// gets, (L) int64.
+    ///
+    /// # Errors
+    /// As [`index`](Orders::index).
+    pub(crate) fn source(&self, k: usize) -> Result<Option<Tensor>> {
+        let Some(written) = &self.written else { return Ok(None) };
+        Ok(Some(self.table.index(k)?.f_index_select(0, &written.index(k)?.f_argsort(0, false)?)?))
+    }
+
+    /// [frames …, rows, columns] of the grid, checked against the tokens.
+    ///
+    /// # Errors
+    /// There is none, or it holds another number of tokens.
+    pub(crate) fn plane(&self) -> Result<&[i64]> {
+        let Some(grid) = self.grid() else {
+            return Err(Error::invalid(
+                "the mixer needs to know the grid that the tokens lie on, but the orders carry none",
+            ));
+        };
+        let tokens = self.tokens() - self.table.blanks as i64;
+        if grid.len() < 2 || grid.iter().product::<i64>() != tokens {
+            return Err(Error::invalid(format!("a grid of {grid:?} does not hold {tokens} tokens")));
+        }
+        Ok(grid)
+    }
+
+    /// The tokens visited at step `step` of all samples and directions, in this order; negative for none.
+    pub fn visited(&self, step: usize) -> Vec<i32> {
+        self.table.table.iter().skip(step).step_by(self.table.steps.max(1)).copied().collect()
     }
 
     /// L.
     pub fn tokens(&self) -> i64 {
-        self.0.tokens as i64
+        self.table.tokens as i64
     }
 
     /// How many samples it is for, if every sample has its own orders.
     pub fn samples(&self) -> Option<i64> {
-        self.0.samples.map(|n| n as i64)
+        self.table.samples.map(|n| n as i64)
     }
 
     pub(crate) fn kernel(&self) -> ophidian_kernels::Orders<'_> {
         ophidian_kernels::Orders {
-            table: &self.0.table,
-            resets: self.0.resets.as_deref(),
-            steps: self.0.steps,
-            per_sample: self.0.samples.is_some(),
+            table: &self.table.table,
+            resets: self.table.resets.as_deref(),
+            steps: self.table.steps,
+            per_sample: self.table.samples.is_some(),
         }
+    }
+}
+
+impl From<Table> for Orders {
+    fn from(table: Table) -> Orders {
+        Orders { table: Arc::new(table), grid: None, coarse: None, written: None }
+    }
+}
+
+impl Table {
+    /// Orders of all samples.
+    fn rows(&self) -> usize {
+        self.directions * self.samples.unwrap_or(1)
+    }
+
+    fn part(&self, first: usize, count: usize) -> Table {
+        let Table { ref table, ref resets, steps, directions, tokens, blanks, samples } = *self;
+        let first = first.min(directions);
+        let count = count.min(directions - first);
+        let (sample, range) = ((steps * directions).max(1), first * steps..(first + count) * steps);
+        let table = table.chunks(sample).flat_map(|all| &all[range.clone()]).copied().collect();
+        let resets =
+            resets.as_ref().map(|r| r.chunks(sample).flat_map(|all| &all[range.clone()]).copied().collect());
+        Table { table, resets, steps, directions: count, tokens, blanks, samples }
+    }
+
+    /// Whether every order visits every token once and does nothing else.
+    fn permutes(&self) -> bool {
+        self.steps == self.tokens
+            && self.table.chunks(self.steps.max(1)).all(|order| {
+                let mut seen = vec![false; self.tokens];
+                order.iter().all(|token| {
+                    usize::try_from(*token).is_ok_and(|token| !std::mem::replace(&mut seen[token], true))
+                })
+            })
+    }
+
+    fn index(&self, k: usize) -> Result<Tensor> {
+        let order = self.table.chunks(self.steps.max(1)).nth(k);
+        match order {
+            Some(order) if self.samples.is_none() && self.permutes() => {
+                Ok(Tensor::from_slice(order).to_kind(tch::Kind::Int64))
+            }
+            _ => Err(Error::invalid("expected orders that visit every token once, the same for all samples")),
+        }
+    }
+}
+
+/// 1 right, 2 left, 3 up, 4 down (0: nowhere).
+fn way(from: i64, to: i64, columns: i64) -> i64 {
+    let columns = columns.max(1);
+    let (right, down) = (to % columns - from % columns, to / columns - from / columns);
+    match (right.abs() >= down.abs(), right.signum(), down.signum()) {
+        (_, 0, 0) => 0,
+        (true, 1, _) => 1,
+        (true, _, _) => 2,
+        (false, _, -1) => 3,
+        (false, _, _) => 4,
     }
 }

@@ -19,20 +19,38 @@ use crate::{
     simd::{Simd, dispatch, math},
 };
 
-/// Cotangents in, gradients out (f32, overwritten).
-pub struct Backward<'a> {
-    /// (B, L, K, D): gradient of y, f32 or bf16.
+/// Cotangents in, gradients out (of `T`, overwritten).
+pub struct Backward<'a, T = f32> {
+    /// (B, L, K, D): gradient of y, f32 or bf16 (f64 for [`super::wide`]).
     pub dy: View<'a>,
     /// (B, K, D, W - 1): gradient of the final state.
-    pub dfinal: Option<&'a [f32]>,
+    pub dfinal: Option<&'a [T]>,
     /// (B, L, K, D); a shared direction stride sums over the directions.
     pub dx: ViewMut<'a>,
     /// (K, D, W).
-    pub dweight: &'a mut [f32],
+    pub dweight: &'a mut [T],
     /// (K, D), present exactly if the bias is.
-    pub dbias: Option<&'a mut [f32]>,
+    pub dbias: Option<&'a mut [T]>,
     /// (B, K, D, W - 1).
-    pub dinitial: Option<&'a mut [f32]>,
+    pub dinitial: Option<&'a mut [T]>,
+}
+
+impl<T> Backward<'_, T> {
+    pub(super) fn check(&self, conv: &Conv<T>, dtype: Dtype) -> Result<Paths> {
+        let paths = conv.check()?;
+        self.dy.check("dy", conv.extent())?;
+        self.dx.check("dx", conv.extent(), dtype)?;
+        let per_channel = conv.directions * conv.channels;
+        length("dweight", self.dweight, per_channel * conv.taps)?;
+        if self.dbias.is_some() != conv.bias.is_some() {
+            return Err(Error::Shape("`dbias` must be given exactly if the bias is".into()));
+        }
+        self.dbias.as_deref().map_or(Ok(()), |dbias| length("dbias", dbias, per_channel))?;
+        for (name, state) in [("dfinal", self.dfinal), ("dinitial", self.dinitial.as_deref())] {
+            state.map_or(Ok(()), |state| length(name, state, conv.state_len()))?;
+        }
+        Ok(paths)
+    }
 }
 
 /// Computes every gradient.
@@ -40,18 +58,8 @@ pub struct Backward<'a> {
 /// # Errors
 /// Shapes that do not fit; nothing is written then.
 pub fn backward(conv: &Conv, mut out: Backward, isa: Isa, pool: &dyn Pool) -> Result<()> {
-    let paths = conv.check()?;
-    out.dy.check("dy", conv.extent())?;
-    out.dx.check("dx", conv.extent(), Dtype::F32)?;
+    let paths = out.check(conv, Dtype::F32)?;
     let per_channel = conv.directions * conv.channels;
-    length("dweight", out.dweight, per_channel * conv.taps)?;
-    if out.dbias.is_some() != conv.bias.is_some() {
-        return Err(Error::Shape("`dbias` must be given exactly if the bias is".into()));
-    }
-    out.dbias.as_deref().map_or(Ok(()), |dbias| length("dbias", dbias, per_channel))?;
-    for (name, state) in [("dfinal", out.dfinal), ("dinitial", out.dinitial.as_deref())] {
-        state.map_or(Ok(()), |state| length(name, state, conv.state_len()))?;
-    }
     let sums = conv.taps + 1;
     let mut parameters = vec![0f32; conv.batch * per_channel * sums];
     let job = Job {

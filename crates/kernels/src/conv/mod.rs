@@ -11,15 +11,17 @@
 
 mod backward;
 mod forward;
+pub mod wide;
 
 pub use backward::{Backward, backward};
 pub use forward::forward;
 
-use crate::{Error, Orders, Result, View, orders::Paths, scan::length};
+use crate::{Dtype, Error, Orders, Result, View, orders::Paths, scan::length};
 
-/// A convolution: shapes and inputs. (B batch, L tokens, K directions, D channels, W taps.)
+/// A convolution: shapes and inputs. (B batch, L tokens, K directions, D channels, W taps.) Parameters are `T`: f32,
+/// or f64 for [`wide`].
 #[derive(Clone, Copy)]
-pub struct Conv<'a> {
+pub struct Conv<'a, T = f32> {
     /// B.
     pub batch: usize,
     /// L.
@@ -32,19 +34,19 @@ pub struct Conv<'a> {
     pub taps: usize,
     /// K orders over the L tokens.
     pub orders: Orders<'a>,
-    /// (B, L, K, D), f32 or bf16.
+    /// (B, L, K, D), f32 or bf16 (f64 for [`wide`]).
     pub x: View<'a>,
     /// (K, D, W); tap W - 1 multiplies the current step.
-    pub weight: &'a [f32],
+    pub weight: &'a [T],
     /// (K, D).
-    pub bias: Option<&'a [f32]>,
+    pub bias: Option<&'a [T]>,
     /// SiLU behind the convolution.
     pub silu: bool,
     /// (B, K, D, W - 1): the inputs before the first step, oldest first.
-    pub initial_state: Option<&'a [f32]>,
+    pub initial_state: Option<&'a [T]>,
 }
 
-impl Conv<'_> {
+impl<T> Conv<'_, T> {
     /// Values of the initial and the final state: B K D (W - 1).
     pub fn state_len(&self) -> usize {
         self.batch * self.directions * self.channels * self.taps.saturating_sub(1)
@@ -59,8 +61,10 @@ impl Conv<'_> {
             return Err(Error::Shape("a convolution needs at least one tap".into()));
         }
         self.x.check("x", self.extent())?;
-        if self.x.dtype() == crate::Dtype::F64 {
-            return Err(Error::Dtype { name: "x", found: self.x.dtype(), expected: crate::Dtype::F32 });
+        let wide = size_of::<T>() == 8;
+        if wide != (self.x.dtype() == Dtype::F64) {
+            let expected = if wide { Dtype::F64 } else { Dtype::F32 };
+            return Err(Error::Dtype { name: "x", found: self.x.dtype(), expected });
         }
         let per_channel = self.directions * self.channels;
         length("weight", self.weight, per_channel * self.taps)?;
@@ -73,7 +77,9 @@ impl Conv<'_> {
     fn state_at(&self, b: usize, k: usize, channel: usize, i: usize) -> usize {
         ((b * self.directions + k) * self.channels + channel) * (self.taps - 1) + i
     }
+}
 
+impl Conv<'_> {
     /// (K, D, W) to (K, W, D): a tap's weights side by side.
     fn taps_outer(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.weight.len()];

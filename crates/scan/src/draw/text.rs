@@ -2,19 +2,23 @@
 
 use std::fmt::Write;
 
-use super::{Layout, Leg, Visit, visits};
-use crate::{Geometry, Order, Plan, Result};
+use super::layout::Cells;
+use super::{Layout, Leg, View, Visit, visits};
+use crate::{Geometry, Graph, Order, Plan, Points, Result};
 
 /// Widest line that is filled, in characters.
 const WIDTH: usize = 110;
-/// Largest side of a grid that is drawn.
+/// Largest side of a grid that is drawn, and most tokens of a 3-D one.
 const MAX_SIDE: usize = 64;
+const MAX_CELLS: usize = MAX_SIDE * MAX_SIDE;
 /// Most tokens that are numbered.
 const MAX_NUMBERED: usize = 512;
 /// Most directions that are drawn.
 const MAX_DRAWN: usize = 16;
 /// Most steps that a list of them names.
 const MAX_LISTED: usize = 8;
+/// Most steps of a walk over points or nodes that are written out.
+const MAX_WRITTEN: usize = 12;
 
 const UP: u8 = 1;
 const RIGHT: u8 = 2;
@@ -29,15 +33,22 @@ const GLYPHS: [char; 16] = ['•', '╵', '╶', '└', '╷', '│', '┌', '�
 /// `○` is the first token and `●` the last. Lines join tokens that are visited one after the other; an arrowhead says
 /// that the walk goes on elsewhere, a half line that it came from elsewhere, `•` both, and `·` marks tokens that are
 /// never visited. Beside it stand the steps at which small grids are visited, with `+` where a token is visited again.
+/// The frames of a 3-D grid stand side by side. Of points and nodes, the first steps are listed.
 ///
 /// # Errors
 /// The plan is over another number of tokens than the geometry.
 pub fn text(plan: &Plan, geometry: &Geometry) -> Result<String> {
-    let layout = Layout::of(plan, geometry)?;
+    // A token takes two characters, and so does the gap between frames.
+    let layout = Layout::of(plan, geometry, View::Slices, |_, _, width| WIDTH / 2 / (width + 1))?;
     let mut out = String::new();
     for (k, order) in plan.orders().iter().enumerate().take(MAX_DRAWN) {
         let _ = writeln!(out, "{}order.{k}  {}", if k == 0 { "" } else { "\n" }, order.summary());
-        direction(&mut out, order, &layout);
+        match (&layout, geometry) {
+            (Layout::Cells(cells), _) => direction(&mut out, order, &layout, cells),
+            (_, Geometry::Points(points)) => point_list(&mut out, order, points),
+            (_, Geometry::Graph(graph)) => node_list(&mut out, order, graph),
+            _ => {}
+        }
     }
     if plan.directions() > MAX_DRAWN {
         let _ = writeln!(out, "\n… and {} more directions", plan.directions() - MAX_DRAWN);
@@ -45,36 +56,103 @@ pub fn text(plan: &Plan, geometry: &Geometry) -> Result<String> {
     Ok(out)
 }
 
-fn direction(out: &mut String, order: &Order, layout: &Layout) {
+fn direction(out: &mut String, order: &Order, layout: &Layout, cells: &Cells) {
     let visits = visits(order, layout);
-    if layout.rows > MAX_SIDE || layout.columns > MAX_SIDE {
-        let _ = writeln!(out, "  a {}x{} grid is too large to draw as text", layout.rows, layout.columns);
+    let flat = cells.frames == 1;
+    if cells.height > MAX_SIDE || cells.width > MAX_SIDE || !flat && cells.tokens > MAX_CELLS {
+        let frames = if flat { String::new() } else { format!("{}x", cells.frames) };
+        let _ =
+            writeln!(out, "  a {frames}{}x{} grid is too large to draw as text", cells.height, cells.width);
     } else {
-        let path = path(&visits, order.tokens(), layout);
-        let numbers = numbers(order, layout);
+        let path = path(&visits, cells);
+        let numbers = numbers(order, cells);
         let width = |lines: &[String]| lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
         let beside = 2 + width(&path) + 4 + width(&numbers) <= WIDTH;
         for (i, line) in path.iter().enumerate() {
             match numbers.get(i).filter(|_| beside) {
                 Some(numbers) => {
                     let gap = " ".repeat(width(&path) - line.chars().count() + 4);
-                    let _ = writeln!(out, "  {}", format!("{line}{gap}{numbers}").trim_end());
+                    let _ = writeln!(out, "{}", format!("  {line}{gap}{numbers}").trim_end());
                 }
                 None => {
-                    let _ = writeln!(out, "  {}", line.trim_end());
+                    let _ = writeln!(out, "{}", format!("  {line}").trim_end());
                 }
             }
         }
         if !beside {
             for line in numbers {
-                let _ = writeln!(out, "  {}", line.trim_end());
+                let _ = writeln!(out, "{}", format!("  {line}").trim_end());
             }
         }
     }
     let jumps = visits.iter().filter(|visit| matches!(visit.from, Some((_, Leg::Jump))));
     list(out, "jumps to steps", jumps.map(|visit| visit.step));
+    steps(out, order);
+}
+
+/// The steps that are blank, and those at which the state starts afresh.
+fn steps(out: &mut String, order: &Order) {
     list(out, "blank at steps", (0..order.len()).filter(|&t| order.index()[t] < 0));
     list(out, "state afresh at steps", (0..order.len()).filter(|&t| order.resets()[t]));
+}
+
+/// The first steps of a walk over points: which, where, and how far from the one before.
+fn point_list(out: &mut String, order: &Order, points: &Points) {
+    let _ = writeln!(
+        out,
+        "  {:>6}  {:>8}  {:>10} {:>10} {:>10}  {:>10}",
+        "step", "point", "x", "y", "z", "distance"
+    );
+    let mut last: Option<[f32; 3]> = None;
+    for (step, &token) in order.index().iter().enumerate().take(MAX_WRITTEN) {
+        let point = usize::try_from(token).ok().and_then(|token| points.xyz().get(token));
+        let Some(&[x, y, z]) = point else {
+            let _ = writeln!(out, "  {step:>6}  {:>8}", "blank");
+            continue;
+        };
+        let apart = last.filter(|_| !order.resets()[step]).map_or(String::new(), |from| {
+            let square = from.iter().zip([x, y, z]).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
+            format!("{:.4}", square.sqrt())
+        });
+        let line = format!("  {step:>6}  {token:>8}  {x:>10.4} {y:>10.4} {z:>10.4}  {apart:>10}");
+        let _ = writeln!(out, "{}", line.trim_end());
+        last = Some([x, y, z]);
+    }
+    more(out, order.len());
+    steps(out, order);
+}
+
+/// The first nodes of a walk over a graph, with how many edges each has, joined by `─` where an edge joins them.
+fn node_list(out: &mut String, order: &Order, graph: &Graph) {
+    let mut degrees = vec![0usize; graph.nodes()];
+    let mut edges: Vec<[u32; 2]> = Vec::with_capacity(2 * graph.edges().len());
+    for &[from, to] in graph.edges() {
+        degrees[from as usize] += 1;
+        edges.extend([[from, to], [to, from]]);
+    }
+    edges.sort_unstable();
+    let mut last: Option<u32> = None;
+    for (step, &token) in order.index().iter().enumerate().take(MAX_WRITTEN) {
+        let Ok(node) = u32::try_from(token) else {
+            let _ = writeln!(out, "  {step:>6}  blank");
+            continue;
+        };
+        let joined =
+            last.is_some_and(|last| !order.resets()[step] && edges.binary_search(&[last, node]).is_ok());
+        let way = if joined { "along an edge" } else { "" };
+        let degree = degrees.get(node as usize).copied().unwrap_or(0);
+        let line = format!("  {step:>6}  node {node:<7} of degree {degree:<5} {way}");
+        let _ = writeln!(out, "{}", line.trim_end());
+        last = Some(node);
+    }
+    more(out, order.len());
+    steps(out, order);
+}
+
+fn more(out: &mut String, steps: usize) {
+    if steps > MAX_WRITTEN {
+        let _ = writeln!(out, "  … and {} more steps", steps - MAX_WRITTEN);
+    }
 }
 
 /// `what` with its steps as ranges, cut short if they are many; nothing if there are none.
@@ -99,15 +177,25 @@ fn list(out: &mut String, what: &str, steps: impl Iterator<Item = usize>) {
     let _ = writeln!(out, "  {what} {}{more}", shown.collect::<Vec<_>>().join(", "));
 }
 
+/// The token in each cell of the picture, row by row; none in the gaps between frames.
+fn tokens(cells: &Cells) -> Vec<Option<usize>> {
+    let mut tokens = vec![None; cells.rows() * cells.columns()];
+    for token in 0..cells.tokens {
+        let (row, column) = cells.place(token);
+        tokens[row * cells.columns() + column] = Some(token);
+    }
+    tokens
+}
+
 /// The walk, one line of text per row, one character per token and one between.
-fn path(visits: &[Visit], tokens: usize, layout: &Layout) -> Vec<String> {
-    let mut arms = vec![0u8; layout.rows * layout.columns];
+fn path(visits: &[Visit], cells: &Cells) -> Vec<String> {
+    let mut arms = vec![0u8; cells.tokens];
     let mut arrow = vec![None; arms.len()];
     let mut seen = vec![0u32; arms.len()];
     for (i, visit) in visits.iter().enumerate() {
         seen[visit.token] += 1;
         let heading = match visit.from {
-            Some((from, Leg::Line)) => Some(line(&mut arms, from, visit.token, layout)),
+            Some((from, Leg::Line)) => Some(line(&mut arms, from, visit.token, cells)),
             _ => None,
         };
         if visits.get(i + 1).is_some_and(|next| !matches!(next.from, Some((_, Leg::Line)))) {
@@ -116,7 +204,6 @@ fn path(visits: &[Visit], tokens: usize, layout: &Layout) -> Vec<String> {
     }
     let mut glyphs: Vec<char> = (0..arms.len())
         .map(|token| match (seen[token], arms[token]) {
-            _ if token >= tokens => ' ',
             (0, 0) => '·',
             (1, _) => arrow[token].unwrap_or(GLYPHS[arms[token] as usize]),
             (_, arms) => GLYPHS[arms as usize],
@@ -126,23 +213,23 @@ fn path(visits: &[Visit], tokens: usize, layout: &Layout) -> Vec<String> {
         glyphs[first.token] = '○';
         glyphs[last.token] = if first.token == last.token { '◉' } else { '●' };
     }
-    let row = |r: usize| {
-        let cells = (r * layout.columns..(r + 1) * layout.columns).flat_map(|token| {
-            let joined = arms[token] & RIGHT != 0;
-            [glyphs[token], if joined { '─' } else { ' ' }]
+    let row = |tokens: &[Option<usize>]| {
+        let cells = tokens.iter().flat_map(|token| match *token {
+            Some(token) => [glyphs[token], if arms[token] & RIGHT != 0 { '─' } else { ' ' }],
+            None => [' ', ' '],
         });
         let mut row: String = cells.collect();
         row.pop();
         row
     };
-    (0..layout.rows).map(row).collect()
+    tokens(cells).chunks(cells.columns()).map(row).collect()
 }
 
 /// Draws the arms of a straight line and returns the arrowhead of its direction.
-fn line(arms: &mut [u8], from: usize, to: usize, layout: &Layout) -> char {
+fn line(arms: &mut [u8], from: usize, to: usize, cells: &Cells) -> char {
     let (low, high) = (from.min(to), from.max(to));
-    let across = layout.place(from).0 == layout.place(to).0;
-    let (stride, ahead, back) = if across { (1, RIGHT, LEFT) } else { (layout.columns, DOWN, UP) };
+    let across = cells.place(from).0 == cells.place(to).0;
+    let (stride, ahead, back) = if across { (1, RIGHT, LEFT) } else { (cells.width, DOWN, UP) };
     for token in (low..high).step_by(stride) {
         arms[token] |= ahead;
         arms[token + stride] |= back;
@@ -156,7 +243,7 @@ fn line(arms: &mut [u8], from: usize, to: usize, layout: &Layout) -> char {
 }
 
 /// The step at which each token is first visited, one line of text per row; empty if the grid is too large.
-fn numbers(order: &Order, layout: &Layout) -> Vec<String> {
+fn numbers(order: &Order, cells: &Cells) -> Vec<String> {
     if order.tokens() > MAX_NUMBERED {
         return Vec::new();
     }
@@ -167,17 +254,17 @@ fn numbers(order: &Order, layout: &Layout) -> Vec<String> {
             first[token] = Some(step);
         }
     }
-    let text = |token: usize| match first.get(token) {
+    let text = |token: &Option<usize>| match token.map(|token| (first[token], seen[token])) {
         None => String::new(),
-        Some(None) => "·".to_string(),
-        Some(Some(step)) => format!("{step}{}", if seen[token] > 1 { "+" } else { "" }),
+        Some((None, _)) => "·".to_string(),
+        Some((Some(step), seen)) => format!("{step}{}", if seen > 1 { "+" } else { "" }),
     };
-    let cells: Vec<String> = (0..layout.rows * layout.columns).map(text).collect();
-    let width = cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0);
-    if layout.columns * (width + 1) > WIDTH {
+    let numbers: Vec<String> = tokens(cells).iter().map(text).collect();
+    let width = numbers.iter().map(|number| number.chars().count()).max().unwrap_or(0);
+    if cells.columns() * (width + 1) > WIDTH {
         return Vec::new();
     }
     let row =
-        |cells: &[String]| cells.iter().map(|cell| format!("{cell:>width$}")).collect::<Vec<_>>().join(" ");
-    cells.chunks(layout.columns).map(row).collect()
+        |row: &[String]| row.iter().map(|number| format!("{number:>width$}")).collect::<Vec<_>>().join(" ");
+    numbers.chunks(cells.columns()).map(row).collect()
 }

@@ -167,7 +167,12 @@ impl Raw {
             return Err(format!("it says something about direction {k}, but there is no order.{k}"));
         }
         let build = |(k, index): (usize, Vec<i64>)| {
-            let order = Order::from_i64(&index, tokens).map_err(|error| error.in_direction(k).to_string())?;
+            let order = Order::from_i64(&index, tokens).map_err(|error| {
+                let outside = index.iter().filter(|&&i| i < -1 || i >= tokens as i64).count();
+                let more =
+                    if outside > 1 { format!("; {outside} entries lie outside") } else { String::new() };
+                format!("{}{more}", error.in_direction(k))
+            })?;
             let order = order.with_blank(self.blanks.remove(&k).unwrap_or_default());
             let Some(steps) = self.resets.remove(&k) else { return Ok(order) };
             let mut resets = vec![false; order.len()];

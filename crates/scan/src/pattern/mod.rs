@@ -5,8 +5,10 @@ mod graphs;
 mod modifiers;
 mod parse;
 mod points;
+mod published;
 mod registry;
 mod samples;
+mod select;
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,6 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use points::{PointCompat, PointCurve, Serialization};
+pub use published::{Parameters, Published, Schedule, Shape, System, published};
 pub use registry::{Args, Entry, Kind, Param, Real, Value, entries, register};
 
 use crate::geometry::{MAX_DIRECTIONS, MAX_STEPS};
@@ -121,6 +124,11 @@ impl Pattern {
             found: geometry.describe(),
             help: format!("give a shape of {} tokens, or another pattern", plan.tokens()),
         })
+    }
+
+    /// True if this pattern is an index file: `file("…")` or a path.
+    pub fn is_file(&self) -> bool {
+        matches!(&*self.0, Node::Rule { call, .. } if call.name == "file")
     }
 
     fn is_row(&self) -> bool {

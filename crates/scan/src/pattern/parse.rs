@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::registry::{Accepts, Entry, Make, Real, entries, find};
-use super::{Args, Call, Kind, Node, Param, Pattern, Value};
+use super::{Args, Call, Kind, Node, Param, Pattern, Value, published};
 use crate::{SyntaxError, files::Format};
 
 /// Longest pattern string, in bytes.
@@ -226,7 +226,7 @@ impl<'a> Parser<'a> {
     }
 
     fn index_file(&self, path: &str, span: Range<usize>) -> Parsed<Pattern> {
-        self.built("file", vec![Some(Value::Text(path.to_string()))], span)
+        self.built("file", vec![Some(Value::Text(path.to_string())), None], span)
     }
 
     /// A built-in curve with these arguments.
@@ -259,7 +259,8 @@ impl<'a> Parser<'a> {
             let message = format!("`{name}` needs `{}`: {}", param.name, param.expected());
             self.error(span.clone(), message, Some(format!("usage: {}", entry.usage())))
         })?;
-        Ok((entry.clone(), Call { name: name.to_string(), kind: entry.kind(), args }, span))
+        let call = Call { name: entry.name().to_string(), kind: entry.kind(), args };
+        Ok((entry, call, span))
     }
 
     /// The arguments up to the closing bracket, each put in its parameter's place in `given`.
@@ -384,24 +385,55 @@ impl<'a> Parser<'a> {
     }
 
     fn unknown(&self, name: &str, span: Range<usize>) -> SyntaxError {
+        let lower = name.to_lowercase().replace('_', "-");
         let entries = entries();
-        let lower = name.to_lowercase();
-        let likely = |known: &str| {
-            (strsim::osa_distance(&lower, known), -(strsim::jaro_winkler(&lower, known) * 1e3) as i64)
-        };
-        let nearest = entries.iter().map(Entry::name).min_by_key(|known| likely(known));
         let synonym = ALSO_CALLED.iter().find(|(called, _)| *called == lower).map(|&(_, name)| name);
-        let close = nearest.filter(|known| strsim::osa_distance(&lower, known) <= 1 + known.len() / 3);
-        let mut help = synonym.or(close).map_or(String::new(), |known| format!("did you mean `{known}`? "));
-        let of_kind = |kind: Kind| -> String {
-            entries.iter().filter(|e| e.kind() == kind).map(Entry::name).collect::<Vec<_>>().join(", ")
-        };
-        help.push_str(&format!(
-            "known: {}; modifiers {}; sets {}",
-            of_kind(Kind::Curve),
-            of_kind(Kind::Modifier),
-            of_kind(Kind::Set)
-        ));
-        self.error(span, format!("there is no pattern named `{name}`"), Some(help))
+        let near = |far: usize, spelling: &str| far <= 1 + spelling.len() / 3;
+        let built_in = synonym
+            .or_else(|| nearest(&lower, entries.iter().map(|entry| (entry.name(), entry.name())), near));
+        // A published scan by its whole name, or by what stands after the slash.
+        let whole = lower.contains('/');
+        let names =
+            published::names().map(|name| (name, if whole { name } else { published::pattern_of(name) }));
+        let of_paper =
+            nearest(
+                &lower,
+                names,
+                |far, spelling| if whole { near(far, spelling) } else { far < 2 && lower.len() > 3 },
+            );
+        let likely: Vec<String> =
+            built_in.into_iter().chain(of_paper).map(|name| format!("`{name}`")).collect();
+        let mut help = Vec::new();
+        if !likely.is_empty() {
+            help.push(format!("did you mean {}?", likely.join(" or ")));
+        }
+        let system: Vec<&str> = published::names_of(lower.split('/').next().unwrap_or_default()).collect();
+        if !system.is_empty() {
+            help.push(format!("published: {}", system.join(", ")));
+        } else {
+            let of_kind = |kind: Kind| -> String {
+                entries.iter().filter(|e| e.kind() == kind).map(Entry::name).collect::<Vec<_>>().join(", ")
+            };
+            help.push(format!(
+                "known: {}; modifiers {}; sets {}; and published scans such as `vmamba/cross2d`",
+                of_kind(Kind::Curve),
+                of_kind(Kind::Modifier),
+                of_kind(Kind::Set)
+            ));
+        }
+        self.error(span, format!("there is no pattern named `{name}`"), Some(help.join(" ")))
     }
+}
+
+/// The name whose spelling is nearest to `text`, if `near` finds its distance small; `names` are pairs of a name and that
+/// spelling.
+fn nearest<'n>(
+    text: &str,
+    names: impl Iterator<Item = (&'n str, &'n str)>,
+    near: impl Fn(usize, &str) -> bool,
+) -> Option<&'n str> {
+    let far = |spelling: &str| strsim::osa_distance(text, &spelling.to_lowercase().replace('_', "-"));
+    let likely = |spelling: &str| (far(spelling), -(strsim::jaro_winkler(text, spelling) * 1e3) as i64);
+    let (name, spelling) = names.min_by_key(|(_, spelling)| likely(spelling))?;
+    near(far(spelling), spelling).then_some(name)
 }

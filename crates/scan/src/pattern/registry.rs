@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
-use super::{Modifier, Rule, curves, graphs, modifiers, parse, points};
+use super::{Modifier, Rule, curves, graphs, modifiers, parse, points, published, select};
 use crate::{Error, Result};
 
 /// What a name stands for.
@@ -15,6 +15,8 @@ pub enum Kind {
     Modifier,
     /// A modifier that makes several directions of each and is a usual scan by itself (over `row`).
     Set,
+    /// A scan of a paper, by its name `system/pattern`: stands where a curve stands.
+    Published,
 }
 
 impl fmt::Display for Kind {
@@ -23,6 +25,7 @@ impl fmt::Display for Kind {
             Kind::Curve => "curve",
             Kind::Modifier => "modifier",
             Kind::Set => "set",
+            Kind::Published => "published",
         })
     }
 }
@@ -130,6 +133,12 @@ impl Param {
     pub fn or_previous(mut self) -> Param {
         self.default = Fallback::Previous;
         self
+    }
+
+    /// True if it is written with its name.
+    fn named(&self) -> bool {
+        let optional_word = matches!((&self.accepts, &self.default), (Accepts::Word(_), Fallback::Value(_)));
+        self.accepts == Accepts::Flag || self.name == "seed" || optional_word
     }
 
     /// The same, but it is `value` if it is left out.
@@ -272,7 +281,7 @@ impl fmt::Display for Args {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (mut shown, mut by_position) = (Vec::new(), true);
         for (i, (param, value)) in self.params.iter().zip(&self.values).enumerate() {
-            by_position &= param.accepts != Accepts::Flag && param.name != "seed";
+            by_position &= !param.named();
             if param.default_after(&self.values[..i]).as_ref() == Some(value) {
                 by_position = false;
             } else if by_position {
@@ -321,7 +330,7 @@ pub(super) enum Make {
 #[derive(Clone)]
 pub struct Entry {
     name: String,
-    kind: Kind,
+    pub(super) kind: Kind,
     about: String,
     params: Arc<[Param]>,
     geometry: String,
@@ -438,16 +447,19 @@ impl fmt::Debug for Entry {
 }
 
 static ENTRIES: LazyLock<RwLock<Vec<Entry>>> = LazyLock::new(|| {
-    RwLock::new([curves::entries(), points::entries(), graphs::entries(), modifiers::entries()].concat())
+    let walks = [curves::entries(), points::entries(), graphs::entries()].concat();
+    RwLock::new([walks, modifiers::entries(), select::entries()].concat())
 });
 
-/// Every name that a pattern string may use: the built-in ones, then those registered.
+/// Every name that a pattern string may use, short of [`published`](crate::published) scans: the built-in ones, then those
+/// registered.
 pub fn entries() -> Vec<Entry> {
     ENTRIES.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 pub(super) fn find(name: &str) -> Option<Entry> {
-    ENTRIES.read().unwrap_or_else(PoisonError::into_inner).iter().find(|entry| entry.name == name).cloned()
+    let known = ENTRIES.read().unwrap_or_else(PoisonError::into_inner);
+    known.iter().find(|entry| entry.name == name).cloned().or_else(|| published::find(name))
 }
 
 /// Makes `entry`'s name usable in every pattern string that this process reads from now on.
@@ -463,7 +475,7 @@ pub fn register(entry: Entry) -> Result<()> {
         return Err(Error::Plan(message));
     }
     let mut entries = ENTRIES.write().unwrap_or_else(PoisonError::into_inner);
-    if entries.iter().any(|known| known.name == entry.name) {
+    if entries.iter().any(|known| known.name == entry.name) || published::find(&entry.name).is_some() {
         return Err(Error::Plan(format!("there is already a pattern named `{}`", entry.name)));
     }
     entries.push(entry);

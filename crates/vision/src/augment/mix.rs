@@ -7,7 +7,8 @@ use tch::Tensor;
 
 use super::Augment;
 
-/// Mixes a batch: images (batch, channels, height, width) and targets (batch, classes) in, the same out.
+/// Mixes a batch: images (batch, channels, height, width) or clips (batch, channels, frames, height, width) and targets
+/// (batch, classes) in, the same out. All frames of a clip are mixed alike.
 ///
 /// # Errors
 /// [`Error::Invalid`] if the shapes are others; libtorch's errors.
@@ -23,11 +24,13 @@ pub fn mix(augment: &Augment, input: Tensor, target: Tensor, rng: &mut Rng) -> R
             if mixup && (!cutmix || first) { Mix::Blend(augment.mixup) } else { Mix::Cut(augment.cutmix) }
         }
     };
-    let [batch, _, height, width] = input.size()[..] else {
-        return Err(Error::invalid(format!(
-            "mixup and cutmix take images (batch, channels, height, width), found {:?}",
-            input.size()
-        )));
+    let (batch, height, width) = match input.size()[..] {
+        [batch, _, height, width] | [batch, _, _, height, width] => (batch, height, width),
+        ref other => {
+            return Err(Error::invalid(format!(
+                "mixup and cutmix take images (batch, channels, height, width) or clips of them, found {other:?}"
+            )));
+        }
     };
     if target.size().len() != 2 || target.size()[0] != batch {
         return Err(Error::invalid(format!("targets are {:?}, expected ({batch}, classes)", target.size())));
@@ -48,7 +51,7 @@ pub fn mix(augment: &Augment, input: Tensor, target: Tensor, rng: &mut Rng) -> R
             let mut mixed = input.f_zeros_like()?;
             mixed.f_copy_(&input)?;
             if h > 0 && w > 0 {
-                let part = |image: &Tensor| image.f_narrow(2, top, h)?.f_narrow(3, left, w);
+                let part = |image: &Tensor| image.f_narrow(-2, top, h)?.f_narrow(-1, left, w);
                 part(&mixed)?.f_copy_(&part(&other)?)?;
             }
             (mixed, 1.0 - (h * w) as f64 / (height * width) as f64)

@@ -3,7 +3,7 @@
 pub mod mix;
 mod ops;
 
-use ophidian_core::{Error, Result, rng::Rng};
+use ophidian_core::{Error, Result, documented, rng::Rng};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,7 @@ use crate::pixels::{Pixels, Rect};
 
 pub use ops::Op;
 
+documented! {
 /// The table `[data.augment]`: how training images are changed at random. Everything is off by default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -35,6 +36,7 @@ pub struct Augment {
     pub cutmix: f64,
     /// Probability that a batch is mixed at all, where mixup or cutmix is on.
     pub mix_probability: f64,
+}
 }
 
 impl Default for Augment {

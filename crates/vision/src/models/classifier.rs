@@ -1,107 +1,249 @@
 //! The model that a [`ModelConfig`] describes.
 
+use std::sync::Arc;
+
 use ophidian_core::{
     Error, Result,
-    adapter::Model,
-    backbone::{Backbone, Between},
+    adapter::{Model, Planner},
+    backbone::{Backbone, Between, Stage},
     block::{Block, BlockConfig},
-    init::{Init, no_weight_decay},
-    layers::Linear,
+    init::{Init, Start, no_weight_decay, values_wanted},
+    layers::{Downsample, Kernel, Linear, LocalConv, Norm},
     mixer::Mamba1,
     ops::Orders,
 };
 use tch::{Kind, Tensor, nn};
 
 use super::{
-    ModelConfig,
-    embed::{Embedding, Pool, grid},
+    Input, ModelConfig,
+    config::plan,
+    drawn::Drawn,
+    embed::{Embedding, Pool},
+    input::geometry,
     rope::{Rope, Rotary},
 };
 
-/// Patches and class tokens, blocks, pooling, head.
+/// Patches and class tokens, blocks in stages, pooling, head.
 pub struct Classifier {
-    input: [i64; 3],
+    config: ModelConfig,
+    input: Input,
     embedding: Embedding,
     rotary: Option<Rotary>,
     backbone: Backbone,
-    /// One entry for each block.
-    orders: Vec<Orders>,
-    pool: Pool,
-    class_tokens: Vec<i64>,
+    layout: Layout,
+    /// Scans that are drawn anew for every sample.
+    drawn: Option<Arc<Drawn>>,
     /// None reads features out as they are.
     head: Option<Linear>,
 }
 
+/// Where the tokens of an image or a clip lie and how they are visited.
+struct Layout {
+    /// Of a clip.
+    times: Option<i64>,
+    grid: [i64; 2],
+    class_tokens: Vec<i64>,
+    /// One entry for each block.
+    orders: Vec<Orders>,
+}
+
+impl Layout {
+    /// For patches on `grid`, at each of `times`.
+    fn new(config: &ModelConfig, times: Option<i64>, grid: [i64; 2]) -> Result<Layout> {
+        let class_tokens = config.pool.class_tokens(times.unwrap_or(1) * grid[0] * grid[1]);
+        let (mut orders, mut at) = (Vec::new(), grid);
+        for (stage, depth) in config.depths().iter().enumerate() {
+            if stage > 0 {
+                at = config.downsample.grid(at);
+            }
+            if at[0] * at[1] < 1 {
+                return Err(Error::Config(format!(
+                    "a grid of {}x{} patches leaves no token for stage {stage}",
+                    grid[0], grid[1]
+                )));
+            }
+            let plans = config.scan.plans(&geometry(times, at), &class_tokens)?;
+            let coarse = coarse(config, times, at)?;
+            let written = config.written_as.iter().map(|text| plan(text, 0, &geometry(times, at), &[]));
+            let written = written.map(|plan| Ok(Orders::new(&plan?))).collect::<Result<Vec<_>>>()?;
+            let placed = |plan| {
+                let orders = placed(Orders::new(plan), times, at, &class_tokens);
+                let orders = written.iter().try_fold(orders, |orders, other| orders.written_as(other))?;
+                Ok(coarse.iter().fold(orders, |orders, coarse| orders.with_coarse(coarse.clone())))
+            };
+            let distinct = plans.iter().map(placed).collect::<Result<Vec<Orders>>>()?;
+            let first = orders.len();
+            orders.extend((first..first + *depth as usize).map(|i| distinct[i % distinct.len()].clone()));
+        }
+        Ok(Layout { times, grid, class_tokens, orders })
+    }
+
+    /// The tokens as rows and columns: the frames of a clip lie one below another.
+    fn plane(&self) -> [i64; 2] {
+        [self.times.unwrap_or(1) * self.grid[0], self.grid[1]]
+    }
+}
+
+/// The orders of the coarser map of a grid, if the mixers read one.
+fn coarse(config: &ModelConfig, times: Option<i64>, grid: [i64; 2]) -> Result<Option<Orders>> {
+    let (Some(coarse), Some(text)) = (config.coarse, &config.coarse_scan) else { return Ok(None) };
+    let low = Kernel::around(1, 1, coarse.taps, coarse.stride).output(grid);
+    let plan = plan(text, 0, &geometry(times, low), &[])?;
+    Ok(Some(placed(Orders::new(&plan), times, low, &[])))
+}
+
+/// Orders that know where their tokens lie, unless there are class tokens, which lie nowhere.
+pub(super) fn placed(orders: Orders, times: Option<i64>, grid: [i64; 2], class_tokens: &[i64]) -> Orders {
+    match times {
+        _ if !class_tokens.is_empty() => orders,
+        Some(times) => orders.on_grid([times, grid[0], grid[1]]),
+        None => orders.on_grid(grid),
+    }
+}
+
+/// A point of the way from images to features, at which the tokens can be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Point {
+    /// Patches, before class tokens and positions.
+    Patches,
+    /// Behind this stage, the step to the next included.
+    Stage(usize),
+    /// Behind the last norm.
+    Tokens,
+}
+
+/// Hears of the tokens (B, L, C) at each [`Point`] and the grid they lie on.
+pub(super) type Watch<'a> = dyn FnMut(Point, &Tensor, [i64; 2]) + 'a;
+
 impl Classifier {
-    /// The model for images of `input` = (channels, height, width) and `classes` classes, 0 for features
-    /// alone. Values come from libtorch's generator.
+    /// The model for images of `input` = (channels, height, width) or clips of (channels, frames, height, width), and
+    /// `classes` classes, 0 for features alone. Values come from libtorch's generator.
     ///
     /// # Errors
-    /// [`Error::Config`] if the config is wrong or does not fit the images.
-    pub fn new(vs: &nn::Path, config: &ModelConfig, input: [i64; 3], classes: i64) -> Result<Classifier> {
+    /// [`Error::Config`] if the config is wrong or does not fit the inputs.
+    pub fn new(
+        vs: &nn::Path,
+        config: &ModelConfig,
+        input: impl Into<Input>,
+        classes: i64,
+    ) -> Result<Classifier> {
+        let input = input.into();
         config.check()?;
-        let [channels, height, width] = input;
-        let (patch, stride) = (config.patch_size.sides(), config.stride);
-        let grid = grid([height, width], patch, stride);
-        let (patches, d_model) = (grid[0] * grid[1], config.d_model);
-        if patches < 1 || channels < 1 || classes < 0 {
+        config.check_frames(&input)?;
+        let (patch, times) = (config.patch_size.sides(), input.times(config.tubelet));
+        let grid = config.stem.grid(input.image, patch, config.stride);
+        let patches = times.unwrap_or(1) * grid[0] * grid[1];
+        if patches < 1 || input.channels < 1 || classes < 0 {
+            let depth = times.map_or(String::new(), |_| format!("{}x", config.tubelet));
             return Err(Error::Config(format!(
-                "images of {channels}x{height}x{width} hold no patch of {}x{} pixels",
-                patch[0], patch[1]
+                "{} of {input} hold no patch of {depth}{}x{} pixels",
+                input.unit(),
+                patch[0],
+                patch[1]
             )));
         }
-        let class_tokens = config.pool.class_tokens(patches);
-        let embedding =
-            Embedding::new(vs, channels, patch, stride, d_model, patches, config.pool, config.pos_embed);
+        let layout = Layout::new(config, times, grid)?;
+        let embedding = Embedding::new(vs, config, &input, grid);
         let rotary = (config.rope != Rope::None)
             .then(|| {
                 let residual = config.rope == Rope::Residual;
-                let rotary = Rotary::new(&(vs / "rope"), grid, config.rope_grid, d_model, residual)?;
-                rotary.check(patches + class_tokens.len() as i64)?;
+                let (rope, width) = (vs / "rope", config.widths()[0]);
+                let rotary = Rotary::new(&rope, grid, config.rope_grid, width, residual)?;
+                rotary.check(patches + layout.class_tokens.len() as i64)?;
                 Ok::<_, Error>(rotary)
             })
             .transpose()?;
-        let plans = config.scan.plans(grid, &class_tokens)?;
-        let distinct: Vec<Orders> = plans.iter().map(Orders::new).collect();
-        let orders: Vec<Orders> =
-            (0..config.depth as usize).map(|i| distinct[i % distinct.len()].clone()).collect();
-        let layers = vs / "layers";
-        let block = |(i, orders): (usize, &Orders)| {
-            let vs = &layers / i;
-            let mixer = Mamba1::new(&(&vs / "mixer"), &config.mixer(orders.directions()))?;
-            Ok(Block::new(&vs, &block_config(config, i as i64), Box::new(mixer)))
-        };
-        let blocks = orders.iter().enumerate().map(block).collect::<Result<Vec<_>>>()?;
+        let d_model = config.last_width();
+        let backbone = backbone(vs, config, &layout.orders)?;
+        if config.init == Start::NormalInputs && values_wanted() {
+            start_normal(vs, config.blocks());
+        }
         Ok(Classifier {
             input,
             embedding,
             rotary,
-            backbone: Backbone::new(vs, blocks, config.layer_pairs, config.norm, d_model, config.norm_eps),
-            orders,
-            pool: config.pool,
-            class_tokens,
+            backbone,
+            drawn: Drawn::new(config, times, grid, &layout.class_tokens).map(Arc::new),
+            layout,
             head: (classes > 0)
                 .then(|| Linear::new(&(vs / "head"), d_model, classes, true, Init::Normal(0.02))),
+            config: config.clone(),
         })
     }
 
     /// What the head reads: (batch, d_model), or (batch, tokens, d_model) where every token is read.
     ///
     /// # Errors
-    /// Images of another shape.
-    pub fn features(&self, images: &Tensor, train: bool) -> Result<Tensor> {
-        let shape = images.size();
-        if shape.len() != 4 || shape[1..] != self.input {
-            let [c, h, w] = self.input;
+    /// Inputs of another shape.
+    pub fn features(&self, inputs: &Tensor, train: bool) -> Result<Tensor> {
+        self.input.check(&inputs.size())?;
+        self.features_of_any_size(inputs, train, &mut |_, _, _| {})
+    }
+
+    /// As [`features`](Classifier::features), for images of any size that holds a patch: plans are made anew and a
+    /// position embedding is interpolated.
+    ///
+    /// # Errors
+    /// Images of other channels, or too small; clips of another shape.
+    pub(super) fn features_of_any_size(
+        &self,
+        inputs: &Tensor,
+        train: bool,
+        watch: &mut Watch<'_>,
+    ) -> Result<Tensor> {
+        let grid = self.grid_of(&inputs.size())?;
+        if grid == self.layout.grid {
+            return self.walk(inputs, &self.layout, &self.layout.orders, train, watch);
+        }
+        let layout = Layout::new(&self.config, None, grid)?;
+        self.walk(inputs, &layout, &layout.orders, train, watch)
+    }
+
+    /// The grid of patches of inputs of `shape`.
+    fn grid_of(&self, shape: &[i64]) -> Result<[i64; 2]> {
+        if self.input.frames.is_some() {
+            self.input.check(shape)?;
+            return Ok(self.layout.grid);
+        }
+        let patch = self.config.patch_size.sides();
+        let [_, channels, height, width] = *shape else {
             return Err(Error::invalid(format!(
-                "images have shape {shape:?}, expected (batch, {c}, {h}, {w})"
+                "images have shape {shape:?}, expected (batch, channels, height, width)"
+            )));
+        };
+        let grid = self.config.stem.grid([height, width], patch, self.config.stride);
+        if channels != self.input.channels || grid[0] * grid[1] < 1 {
+            return Err(Error::invalid(format!(
+                "images have shape {shape:?}, expected (batch, {}, height, width), of at least {}x{} pixels",
+                self.input.channels, patch[0], patch[1]
             )));
         }
-        let tokens = self.embedding.forward(images)?; // (B, L, d_model)
+        Ok(grid)
+    }
+
+    /// The features along `orders`, one for each block, of inputs that lie as `layout` says.
+    fn walk(
+        &self,
+        inputs: &Tensor,
+        layout: &Layout,
+        orders: &[Orders],
+        train: bool,
+        watch: &mut Watch<'_>,
+    ) -> Result<Tensor> {
+        let (images, grid) = (inputs, layout.plane());
+        let embedded = self.embedding.forward(images, train)?;
+        watch(Point::Patches, &embedded.patches, grid);
         let between = self.rotary.as_ref().map(|rotary| rotary as &dyn Between);
-        let tokens = self.backbone.forward(&tokens, &self.orders, between, train)?;
+        let mut last = grid;
+        let mut tap = |stage: usize, tokens: &Tensor, grid: [i64; 2]| {
+            last = grid;
+            watch(Point::Stage(stage), tokens, grid);
+        };
+        let tokens = &embedded.tokens;
+        let tokens = self.backbone.forward_on(tokens, grid, orders, between, train, &mut tap)?;
+        watch(Point::Tokens, &tokens, last);
         let at = |i: i64| tokens.f_select(1, i);
-        Ok(match (self.pool, &self.class_tokens[..]) {
+        Ok(match (self.config.pool, &layout.class_tokens[..]) {
             (_, [at_one]) => at(*at_one)?,
             (_, [first, second]) => (at(*first)? + at(*second)?) / 2.0,
             (Pool::Mean, _) => tokens.f_mean_dim(1, false, Kind::Float)?,
@@ -120,25 +262,97 @@ impl Classifier {
             Some(head) => head.forward(features)?.to_kind(Kind::Float),
             None => features.shallow_clone(),
         };
-        Ok(if self.pool == Pool::Max { logits.f_amax(1, false)? } else { logits })
+        Ok(if self.config.pool == Pool::Max { logits.f_amax(1, false)? } else { logits })
     }
 }
 
-fn block_config(config: &ModelConfig, i: i64) -> BlockConfig {
+/// The stages of `config`, blocks under `layers`, steps between stages under `downsample`.
+fn backbone(vs: &nn::Path, config: &ModelConfig, orders: &[Orders]) -> Result<Backbone> {
+    let (layers, widths) = (vs / "layers", config.widths());
+    let (mut stages, mut number) = (Vec::new(), 0);
+    for (s, (width, depth)) in widths.iter().zip(config.depths()).enumerate() {
+        let mut stage = Stage::default();
+        for i in 0..*depth as usize {
+            let vs = &layers / number;
+            let mixer = Mamba1::new(&(&vs / "mixer"), &config.mixer(*width, orders[number].directions()))?;
+            let block = block_config(config, *width, number);
+            stage.blocks.push(Block::new(&vs, &block, Box::new(mixer)));
+            if config.local_conv.contains(&(number as i64)) {
+                stage.local.insert(i, LocalConv::new(&(&vs / "local"), *width));
+            }
+            number += 1;
+        }
+        stage.downsample = widths.get(s + 1).map(|next| {
+            let (vs, eps) = (vs / "downsample" / s, config.norm_eps);
+            Downsample::new(&vs, config.downsample, *width, *next, config.norm, eps, config.init)
+        });
+        stages.push(stage);
+    }
+    let (kind, eps) =
+        (config.final_norm.unwrap_or(config.norm), config.final_norm_eps.unwrap_or(config.norm_eps));
+    let norm = Norm::new(&(vs / "norm_f"), kind, config.last_width(), eps);
+    Ok(Backbone::staged(stages, config.layer_pairs, norm))
+}
+
+/// Of block `i` of all stages.
+fn block_config(config: &ModelConfig, d_model: i64, i: usize) -> BlockConfig {
     BlockConfig {
-        d_model: config.d_model,
+        d_model,
         norm: config.norm,
         norm_eps: config.norm_eps,
-        drop_path: config.drop_path * i as f64 / (config.depth - 1).max(1) as f64,
+        drop_path: config.drop_path * i as f64 / (config.blocks() - 1).max(1) as f64,
         layer_scale: config.layer_scale,
-        mlp: (config.mlp_ratio * config.d_model as f64) as i64,
-        residuals: config.mixer(1).residuals,
+        mlp: (config.mlp_ratio * d_model as f64) as i64,
+        mlp_kind: config.mlp,
+        start: config.init,
+        residuals: config.residuals(),
     }
+}
+
+/// Starts the linear maps of the blocks, but for the mixers' last, as [`Start::NormalInputs`] says.
+fn start_normal(vs: &nn::Path, blocks: i64) {
+    let layers = vs / "layers";
+    tch::no_grad(|| {
+        for i in 0..blocks {
+            let block = &layers / i;
+            for (part, linear) in
+                [("mixer", "in_proj"), ("mixer", "x_proj"), ("mixer", "dt_proj"), ("mlp", "fc1")]
+            {
+                let linear = &block / part / linear;
+                if let Some(mut weight) = linear.get("weight") {
+                    let _ = weight.normal_(0.0, 0.02);
+                }
+                if let Some(mut bias) = linear.get("bias") {
+                    let _ = bias.zero_();
+                }
+            }
+        }
+    });
 }
 
 impl Model for Classifier {
     fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor> {
         self.logits(&self.features(input, train)?)
+    }
+
+    fn planner(&self) -> Option<Arc<dyn Planner>> {
+        self.drawn.clone().map(|drawn| drawn as Arc<dyn Planner>)
+    }
+
+    fn forward_along(&self, input: &Tensor, orders: &[Orders], train: bool) -> Result<Tensor> {
+        if orders.is_empty() {
+            return self.forward(input, train);
+        }
+        let count = self.drawn.as_ref().map_or(0, |drawn| drawn.len());
+        let Some(drawn) = self.drawn.as_ref().filter(|_| orders.len() == count) else {
+            return Err(Error::invalid(format!(
+                "{} plans were made for each sample, expected {count}",
+                orders.len()
+            )));
+        };
+        self.input.check(&input.size())?;
+        let orders = drawn.replace(&self.layout.orders, orders);
+        self.logits(&self.walk(input, &self.layout, &orders, train, &mut |_, _, _| {})?)
     }
 
     fn no_weight_decay(&self, name: &str) -> bool {

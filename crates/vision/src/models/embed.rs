@@ -1,8 +1,17 @@
 //! From pixels to tokens.
 
-use ophidian_core::{Error, Result, init::Init};
+use ophidian_core::{
+    Error, Result,
+    init::{Init, Start},
+};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, nn};
+
+use super::{
+    Input, ModelConfig,
+    clip::{self, Tubelets},
+    stem::Stem,
+};
 
 /// Where the class token stands, or how tokens are pooled without one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,67 +49,88 @@ impl Pool {
     }
 }
 
-/// Patches per column and row: the convolution is not padded, so pixels that no patch reaches are left out.
-pub fn grid(image: [i64; 2], patch: [i64; 2], stride: i64) -> [i64; 2] {
-    [0, 1].map(|axis| if image[axis] < patch[axis] { 0 } else { (image[axis] - patch[axis]) / stride + 1 })
+/// Patches, class tokens and position embedding.
+pub(super) struct Embedding {
+    patches: Patches,
+    pool: Pool,
+    /// One of (1, 1, d_model) for each class token.
+    class_tokens: Vec<Tensor>,
+    /// (1, L, d_model), and the grid it is for.
+    positions: Option<(Tensor, [i64; 2])>,
+    /// Those of clips.
+    clip: Option<clip::Positions>,
 }
 
-/// Patch, class token and position embedding.
-pub(super) struct Embedding {
-    weight: Tensor,
-    bias: Tensor,
-    stride: i64,
-    /// One of (1, 1, d_model) for each class token, and where it stands.
-    class_tokens: Vec<(i64, Tensor)>,
-    positions: Option<Tensor>,
+/// From pixels to patches.
+enum Patches {
+    Images(Stem),
+    /// On this grid.
+    Clips(Tubelets, [i64; 2]),
+}
+
+/// What an [`Embedding`] makes of images.
+pub(super) struct Embedded {
+    /// (B, L, d_model), class tokens and positions included.
+    pub tokens: Tensor,
+    /// (B, M, d_model), neither included.
+    pub patches: Tensor,
 }
 
 impl Embedding {
-    pub fn new(
-        vs: &nn::Path,
-        channels: i64,
-        patch: [i64; 2],
-        stride: i64,
-        d_model: i64,
-        patches: i64,
-        pool: Pool,
-        positions: bool,
-    ) -> Embedding {
-        let proj = vs / "patch_embed" / "proj";
-        let at = pool.class_tokens(patches);
+    /// For inputs that make patches on `grid`, at every time of a clip.
+    pub fn new(vs: &nn::Path, config: &ModelConfig, input: &Input, grid: [i64; 2]) -> Embedding {
+        let (pool, d_model, times) = (config.pool, config.widths()[0], input.times(config.tubelet));
+        let at = pool.class_tokens(times.unwrap_or(1) * grid[0] * grid[1]);
         let names: &[&str] =
             if at.len() == 2 { &["cls_token_head", "cls_token_tail"] } else { &["cls_token"] };
-        let token = |name: &str| Init::Normal(0.02).parameter(vs, name, &[1, 1, d_model]);
-        let tokens = patches + at.len() as i64;
+        let token = if config.init == Start::NormalInputs { 0.0 } else { 0.02 };
+        let token = |name: &&str| Init::Normal(token).parameter(vs, name, &[1, 1, d_model]);
+        let tokens = grid[0] * grid[1] + at.len() as i64;
         Embedding {
-            weight: Init::LecunNormal.parameter(&proj, "weight", &[d_model, channels, patch[0], patch[1]]),
-            bias: Init::Constant(0.0).parameter(&proj, "bias", &[d_model]),
-            stride,
-            class_tokens: at.into_iter().zip(names.iter().map(|name| token(name))).collect(),
-            positions: positions
-                .then(|| Init::Normal(0.02).parameter(vs, "pos_embed", &[1, tokens, d_model])),
+            patches: match times {
+                Some(_) => Patches::Clips(Tubelets::new(vs, config, input.channels), grid),
+                None => Patches::Images(Stem::new(vs, config, input.channels)),
+            },
+            pool,
+            class_tokens: names.iter().take(at.len()).map(token).collect(),
+            clip: clip::positions(vs, config, input, grid),
+            positions: (config.pos_embed && times.is_none())
+                .then(|| (Init::Normal(0.02).parameter(vs, "pos_embed", &[1, tokens, d_model]), grid)),
         }
     }
 
-    /// Images (B, channels, H, W) to tokens (B, L, d_model).
-    pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        let map = images.f_conv2d(&self.weight, Some(&self.bias), self.stride, 0, 1, 1)?; // (B, d_model, h, w)
-        let patches = map.flatten(2, 3).transpose(1, 2); // (B, M, d_model)
-        let (b, d) = (patches.size()[0], patches.size()[2]);
+    /// Images (B, channels, H, W) or clips (B, channels, T, H, W) to tokens. A position embedding for another grid is interpolated.
+    pub fn forward(&self, images: &Tensor, train: bool) -> Result<Embedded> {
+        let (patches, grid) = match &self.patches {
+            Patches::Images(stem) => stem.forward(images, train)?,
+            Patches::Clips(tubelets, grid) => (tubelets.forward(images)?, *grid),
+        }; // (B, M, d_model)
+        let [b, m, d] = patches.size()[..] else {
+            return Err(Error::invalid("internal error: patches have no three axes"));
+        };
+        let at = self.pool.class_tokens(m);
         let (mut pieces, mut from) = (Vec::new(), 0);
-        for (i, (at, token)) in self.class_tokens.iter().enumerate() {
+        for (i, (at, token)) in at.iter().zip(&self.class_tokens).enumerate() {
             let upto = at - i as i64;
             pieces.push(patches.f_narrow(1, from, upto - from)?);
             pieces.push(token.f_expand([b, 1, d], false)?.to_kind(patches.kind()));
             from = upto;
         }
-        pieces.push(patches.f_narrow(1, from, patches.size()[1] - from)?);
-        // One copy, which also makes a token's channels contiguous.
-        let tokens = if pieces.len() == 1 { patches.contiguous() } else { Tensor::f_cat(&pieces, 1)? };
-        Ok(match &self.positions {
-            Some(positions) => tokens.f_add(positions)?,
+        pieces.push(patches.f_narrow(1, from, m - from)?);
+        let tokens = if pieces.len() == 1 { patches.shallow_clone() } else { Tensor::f_cat(&pieces, 1)? };
+        let tokens = match &self.positions {
+            Some((positions, own)) if *own == grid => tokens.f_add(positions)?,
+            Some((positions, own)) => {
+                let old = self.pool.class_tokens(own[0] * own[1]);
+                tokens.f_add(&resize_positions(positions, *own, grid, (&old, &at))?)?
+            }
             None => tokens,
-        })
+        };
+        let tokens = match &self.clip {
+            Some(positions) => tokens.f_add(&positions.forward()?)?,
+            None => tokens,
+        };
+        Ok(Embedded { tokens, patches })
     }
 }
 

@@ -5,16 +5,45 @@ use ophidian_core::{
     keymap::Key,
     layers::NormKind,
     mixer::{DtInit, DtRank, Merge, Parameters, StepSizes},
-    published::{Family, Published, Run},
-    tensors::Tensors,
 };
 use serde::Deserialize;
-use tch::{Device, Kind, Tensor, nn::VarStore};
 
-use super::{Classifier, ModelConfig, Pool, Rope, Scans, Size, embed::grid};
+use super::{
+    ModelConfig, Pool, Rope, Scans, Size,
+    family::{Classifiers, Translated},
+    run::Report,
+    stem::StemKind,
+};
 
 /// The family.
-pub struct Vim;
+pub const VIM: Classifiers = Classifiers {
+    name: "vim",
+    about: "Vision Mamba (arXiv 2401.09417): in.x images (batch, channels, height, width), in.labels (batch)",
+    read: |table| {
+        let theirs: Config = config::from_table(table, "")?;
+        let ours = theirs.ours()?;
+        let [height, width] = theirs.img_size.sides();
+        // A config that is refused has no keys worth the room.
+        let keys = if ours.check().is_ok() { theirs.keys(&ours) } else { Vec::new() };
+        Ok(Translated {
+            input: [theirs.channels, height, width].into(),
+            classes: theirs.num_classes,
+            model: ours,
+            keys,
+            report: Report { features: true, ..Report::default() },
+        })
+    },
+    words: &[
+        ("d_model", "embed_dim"),
+        ("norm_eps", "norm_epsilon"),
+        ("drop_path", "drop_path_rate"),
+        ("layer_scale", "init_layer_scale"),
+        ("rope", "if_rope"),
+        ("rope_grid", "pt_hw_seq_len"),
+        ("dt_floor", "dt_init_floor"),
+    ],
+    adapt: |_, weights| Ok(weights),
+};
 
 /// The arguments of the authors' `VisionMamba`, with their defaults.
 #[derive(Debug, Deserialize)]
@@ -104,7 +133,9 @@ impl Default for Config {
 /// `ssm_cfg`: further arguments of the authors' `Mamba`.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct MixerConfig {
+pub(super) struct MixerConfig {
+    /// Not Vim's, which has it among the arguments of the model.
+    d_state: Option<i64>,
     d_conv: i64,
     expand: f64,
     dt_rank: DtRank,
@@ -118,9 +149,40 @@ struct MixerConfig {
     use_fast_path: bool,
 }
 
+impl MixerConfig {
+    /// `model` with a mixer as this says, of one direction or, as the authors' fast path alone is, of two.
+    ///
+    /// # Errors
+    /// Two directions without the fast path.
+    pub(super) fn apply(&self, bidirectional: bool, model: ModelConfig) -> Result<ModelConfig> {
+        if bidirectional && !self.use_fast_path {
+            return Err(Error::Config(
+                "`ssm_cfg.use_fast_path` is false, which makes the authors' code drop the backward direction \
+                 silently: not supported; leave it out, or switch the backward direction off"
+                    .into(),
+            ));
+        }
+        Ok(ModelConfig {
+            d_state: self.d_state.unwrap_or(model.d_state),
+            d_conv: self.d_conv,
+            expand: self.expand,
+            dt_rank: self.dt_rank,
+            dt_min: self.dt_min,
+            dt_max: self.dt_max,
+            dt_floor: self.dt_init_floor,
+            dt_init: self.dt_init,
+            dt_scale: self.dt_scale,
+            conv_bias: self.conv_bias,
+            bias: self.bias,
+            ..model
+        })
+    }
+}
+
 impl Default for MixerConfig {
     fn default() -> Self {
         MixerConfig {
+            d_state: None,
             d_conv: 4,
             expand: 2.0,
             dt_rank: DtRank::Auto,
@@ -180,12 +242,10 @@ impl Config {
                 self.flip_img_sequences_ratio
             )));
         }
-        if self.bimamba() != Bimamba::None && !self.ssm_cfg.use_fast_path {
-            return Err(Error::Config(
-                "`ssm_cfg.use_fast_path` is false, which makes the authors' code drop the backward direction \
-                 silently: not supported; leave it out, or set `bimamba_type` to \"none\""
-                    .into(),
-            ));
+        if let Some(states) = self.ssm_cfg.d_state {
+            return Err(Error::Config(format!(
+                "unknown key `ssm_cfg.d_state`; expected `d_state = {states}` beside `ssm_cfg`"
+            )));
         }
         let (directions, parameters) = match self.bimamba() {
             Bimamba::None => ("row", Parameters::Own),
@@ -198,24 +258,13 @@ impl Config {
             Scans::One(directions.into())
         };
         let mean = self.bimamba() == Bimamba::V2 && self.if_divide_out;
-        let mixer = &self.ssm_cfg;
-        Ok(ModelConfig {
+        let model = ModelConfig {
             patch_size: self.patch_size,
             stride: self.stride,
-            d_model: self.embed_dim,
-            depth: self.depth,
+            d_model: self.embed_dim.into(),
+            depth: self.depth.into(),
             d_state: self.d_state,
-            d_conv: mixer.d_conv,
-            expand: mixer.expand,
-            dt_rank: mixer.dt_rank,
-            dt_min: mixer.dt_min,
-            dt_max: mixer.dt_max,
-            dt_floor: mixer.dt_init_floor,
-            dt_init: mixer.dt_init,
-            dt_scale: mixer.dt_scale,
             step_sizes: StepSizes::FirstLogUniform,
-            conv_bias: mixer.conv_bias,
-            bias: mixer.bias,
             scan,
             parameters,
             merge: if mean { Merge::Mean } else { Merge::Sum },
@@ -233,14 +282,16 @@ impl Config {
                 (true, true) => Rope::Residual,
             },
             rope_grid: self.pt_hw_seq_len,
-        })
+            ..ModelConfig::default()
+        };
+        self.ssm_cfg.apply(self.bimamba() != Bimamba::None, model)
     }
 
     /// Which of their tensors is which of ours.
     fn keys(&self, ours: &ModelConfig) -> Vec<Key> {
         let d = self.embed_dim;
         let patch = self.patch_size.sides();
-        let grid = grid(self.img_size.sides(), patch, self.stride);
+        let grid = StemKind::Patch.grid(self.img_size.sides(), patch, self.stride);
         let patches = grid[0] * grid[1];
         let class_tokens = ours.pool.class_tokens(patches);
         let mut keys = Vec::new();
@@ -267,152 +318,61 @@ impl Config {
         for i in 0..self.depth {
             norms.iter().for_each(|part| same(format!("layers.{i}.norm.{part}"), &[d]));
         }
-        (0..self.depth).for_each(|i| self.mixer_keys(ours, &format!("layers.{i}"), &mut keys));
+        let directions = match self.bimamba() {
+            Bimamba::None => Directions::One,
+            Bimamba::V1 => Directions::Decays,
+            Bimamba::V2 => Directions::Two,
+        };
+        (0..self.depth).for_each(|i| mixer_keys(ours, directions, &format!("layers.{i}"), &mut keys));
         keys
     }
-
-    fn mixer_keys(&self, ours: &ModelConfig, layer: &str, keys: &mut Vec<Key>) {
-        let mixer = ours.mixer(1);
-        let (d, inner, n, w) = (self.embed_dim, mixer.d_inner(), self.d_state, mixer.d_conv);
-        let rank = mixer.dt_rank.of(d);
-        let name = |name: &str| format!("{layer}.mixer.{name}");
-        if self.init_layer_scale.is_some() {
-            keys.push(Key::new(name("gamma"), format!("{layer}.gamma"), &[d]));
-        }
-        for (projection, rows, columns) in [("in_proj", 2 * inner, d), ("out_proj", d, inner)] {
-            let (weight, bias) = (name(&format!("{projection}.weight")), name(&format!("{projection}.bias")));
-            keys.push(Key::new(weight.clone(), weight, &[rows, columns]));
-            if mixer.bias {
-                keys.push(Key::new(bias.clone(), bias, &[rows]));
-            }
-        }
-        // Their two directions are the rows of our tensors.
-        let decays: &[&str] =
-            if self.bimamba() == Bimamba::None { &["A_log"] } else { &["A_log", "A_b_log"] };
-        for (row, theirs) in decays.iter().enumerate() {
-            keys.push(Key::row(name(theirs), name("A_log"), row as i64, &[inner, n]));
-        }
-        let directions: &[&str] = if self.bimamba() == Bimamba::V2 { &["", "_b"] } else { &[""] };
-        for (row, suffix) in directions.iter().enumerate() {
-            let mut part = |layer: &str, part: &str, shape: &[i64]| {
-                let (theirs, ours) = (format!("{layer}{suffix}{part}"), format!("{layer}{part}"));
-                keys.push(Key::row(name(&theirs), name(&ours), row as i64, shape));
-            };
-            part("D", "", &[inner]);
-            part("conv1d", ".weight", &[inner, 1, w]);
-            if mixer.conv_bias {
-                part("conv1d", ".bias", &[inner]);
-            }
-            part("x_proj", ".weight", &[rank + 2 * n, inner]);
-            part("dt_proj", ".weight", &[inner, rank]);
-            part("dt_proj", ".bias", &[inner]);
-        }
-    }
 }
 
-/// An error about one of our keys names the author's.
-fn in_their_words(error: Error) -> Error {
-    let Error::Config(mut text) = error else { return error };
-    for (ours, theirs) in [
-        ("d_model", "embed_dim"),
-        ("norm_eps", "norm_epsilon"),
-        ("drop_path", "drop_path_rate"),
-        ("layer_scale", "init_layer_scale"),
-        ("rope", "if_rope"),
-        ("rope_grid", "pt_hw_seq_len"),
-        ("dt_floor", "dt_init_floor"),
-    ] {
-        text = text.replace(&format!("`{ours}`"), &format!("`{theirs}`"));
-    }
-    Error::Config(text)
+/// What the authors' mixer has for a backward direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Directions {
+    /// There is none.
+    One,
+    /// Decays.
+    Decays,
+    /// Everything.
+    Two,
 }
 
-impl Family for Vim {
-    fn name(&self) -> &'static str {
-        "vim"
+/// The tensors of a mixer of Vim and its descendants, whose two directions are the rows of our tensors.
+pub(super) fn mixer_keys(ours: &ModelConfig, directions: Directions, layer: &str, keys: &mut Vec<Key>) {
+    let d = ours.last_width();
+    let mixer = ours.mixer(d, 1);
+    let (inner, n, w) = (mixer.d_inner(), ours.d_state, mixer.d_conv);
+    let rank = mixer.dt_rank.of(d);
+    let name = |name: &str| format!("{layer}.mixer.{name}");
+    if ours.layer_scale.is_some() {
+        keys.push(Key::new(name("gamma"), format!("{layer}.gamma"), &[d]));
     }
-
-    fn about(&self) -> &'static str {
-        "Vision Mamba (arXiv 2401.09417): in.x images (batch, channels, height, width), in.labels (batch)"
+    for (projection, rows, columns) in [("in_proj", 2 * inner, d), ("out_proj", d, inner)] {
+        let (weight, bias) = (name(&format!("{projection}.weight")), name(&format!("{projection}.bias")));
+        keys.push(Key::new(weight.clone(), weight, &[rows, columns]));
+        if mixer.bias {
+            keys.push(Key::new(bias.clone(), bias, &[rows]));
+        }
     }
-
-    fn build(&self, table: toml::Table) -> Result<Published> {
-        let theirs: Config = config::from_table(table, "")?;
-        let ours = theirs.ours()?;
-        ours.check().map_err(in_their_words)?;
-        let [height, width] = theirs.img_size.sides();
-        if [height, width, theirs.channels].iter().any(|size| !(1..=1 << 16).contains(size)) {
-            return Err(Error::Config(format!(
-                "`img_size` is {height}x{width} and `channels` {}, expected 1 to {}",
-                theirs.channels,
-                1 << 16
-            )));
-        }
-        if !(0..=1 << 24).contains(&theirs.num_classes) {
-            return Err(Error::Config(format!(
-                "`num_classes` is {}, expected 0 to {}",
-                theirs.num_classes,
-                1 << 24
-            )));
-        }
-        let variables = VarStore::new(Device::Cpu);
-        let input = [theirs.channels, height, width];
-        let model =
-            Classifier::new(&variables.root(), &ours, input, theirs.num_classes).map_err(in_their_words)?;
-        Ok(Published { keys: theirs.keys(&ours), variables, model: Box::new(Images(model)) })
+    let decays: &[&str] = if directions == Directions::One { &["A_log"] } else { &["A_log", "A_b_log"] };
+    for (row, theirs) in decays.iter().enumerate() {
+        keys.push(Key::row(name(theirs), name("A_log"), row as i64, &[inner, n]));
     }
-}
-
-/// A classifier as a function of `x` and, if there are any, `labels`.
-struct Images(Classifier);
-
-impl Run for Images {
-    fn run(&self, inputs: &Tensors) -> Result<Tensors> {
-        if let Some(name) = inputs.keys().find(|name| !["x", "labels"].contains(&name.as_str())) {
-            return Err(Error::invalid(format!(
-                "`in.{name}` is no input; expected `in.x` and maybe `in.labels`"
-            )));
-        }
-        let Some(images) = inputs.get("x") else {
-            return Err(Error::invalid(
-                "`in.x` is missing, expected images (batch, channels, height, width)",
-            ));
+    let suffixes: &[&str] = if directions == Directions::Two { &["", "_b"] } else { &[""] };
+    for (row, suffix) in suffixes.iter().enumerate() {
+        let mut part = |layer: &str, part: &str, shape: &[i64]| {
+            let (theirs, ours) = (format!("{layer}{suffix}{part}"), format!("{layer}{part}"));
+            keys.push(Key::row(name(&theirs), name(&ours), row as i64, shape));
         };
-        let features = self.0.features(&images.to_kind(Kind::Float), false)?;
-        let logits = self.0.logits(&features)?;
-        let mut outputs = Tensors::new();
-        if let Some(labels) = inputs.get("labels") {
-            outputs.insert("loss".into(), loss(&logits, labels)?);
+        part("D", "", &[inner]);
+        part("conv1d", ".weight", &[inner, 1, w]);
+        if mixer.conv_bias {
+            part("conv1d", ".bias", &[inner]);
         }
-        outputs.insert("features".into(), features);
-        outputs.insert("logits".into(), logits);
-        Ok(outputs)
+        part("x_proj", ".weight", &[rank + 2 * n, inner]);
+        part("dt_proj", ".weight", &[inner, rank]);
+        part("dt_proj", ".bias", &[inner]);
     }
-}
-
-/// Mean cross-entropy, (1).
-fn loss(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
-    let [batch, classes] = logits.size()[..] else {
-        return Err(Error::invalid(format!(
-            "a loss needs one row of logits for each image, but there are {:?} logits (`final_pool_type` is \"all\")",
-            logits.size()
-        )));
-    };
-    if labels.size() != [batch] || labels.is_floating_point() {
-        return Err(Error::invalid(format!(
-            "`in.labels` has shape {:?} and dtype {:?}, expected {batch} integers",
-            labels.size(),
-            labels.kind()
-        )));
-    }
-    let labels = labels.to_kind(Kind::Int64);
-    if batch > 0 {
-        let (low, high) = (labels.min().int64_value(&[]), labels.max().int64_value(&[]));
-        if low < 0 || high >= classes {
-            let wrong = if low < 0 { low } else { high };
-            return Err(Error::invalid(format!("`in.labels` holds {wrong}, expected 0 to {}", classes - 1)));
-        }
-    }
-    let loss = logits.f_cross_entropy_loss(&labels, None::<Tensor>, tch::Reduction::Mean, -100, 0.0)?;
-    Ok(loss.unsqueeze(0))
 }

@@ -84,17 +84,18 @@ impl Source for Shapes {
 }
 
 /// A canvas of f32 values, painted over from back to front.
-struct Canvas {
+#[derive(Clone)]
+pub(crate) struct Canvas {
     height: usize,
     width: usize,
     channels: usize,
     data: Vec<f32>,
 }
 
-type Colour = [f32; 3];
+pub(crate) type Colour = [f32; 3];
 
 fn draw(figure: Figure, height: usize, width: usize, channels: usize, random: &mut rng::Rng) -> Pixels {
-    let mut canvas = Canvas { height, width, channels, data: vec![0.0; height * width * channels] };
+    let mut canvas = Canvas::new(height, width, channels);
     let side = height.min(width) as f32;
     let back = colour(random, channels);
     canvas.background(back, random);
@@ -139,8 +140,13 @@ fn draw(figure: Figure, height: usize, width: usize, channels: usize, random: &m
 }
 
 impl Canvas {
+    /// All black.
+    pub(crate) fn new(height: usize, width: usize, channels: usize) -> Canvas {
+        Canvas { height, width, channels, data: vec![0.0; height * width * channels] }
+    }
+
     /// A gradient from `colour`, 25 to either side at most.
-    fn background(&mut self, colour: Colour, random: &mut rng::Rng) {
+    pub(crate) fn background(&mut self, colour: Colour, random: &mut rng::Rng) {
         let (sin, cos) = random.random_range(0.0..TAU).sin_cos();
         let slope = random.random_range(0.0..50.0) / self.height.max(self.width) as f32;
         let (cx, cy) = (self.width as f32 / 2.0, self.height as f32 / 2.0);
@@ -156,7 +162,7 @@ impl Canvas {
     }
 
     /// Paints where `distance`, in pixels, is negative; the edge is one pixel soft.
-    fn paint(&mut self, distance: &dyn Fn(f32, f32) -> f32, colour: Colour, opacity: f32) {
+    pub(crate) fn paint(&mut self, distance: &dyn Fn(f32, f32) -> f32, colour: Colour, opacity: f32) {
         for y in 0..self.height {
             for x in 0..self.width {
                 let cover = (0.5 - distance(x as f32 + 0.5, y as f32 + 0.5)).clamp(0.0, 1.0) * opacity;
@@ -171,7 +177,7 @@ impl Canvas {
     }
 
     /// The finished image with noise of standard deviation `sigma`: a sum of four bytes is near enough to a bell.
-    fn noise(self, sigma: f32, random: &mut rng::Rng) -> Pixels {
+    pub(crate) fn noise(self, sigma: f32, random: &mut rng::Rng) -> Pixels {
         let scale = sigma / (4.0f32 * (256.0 * 256.0 - 1.0) / 12.0).sqrt();
         let value = |value: f32| {
             let sum: u32 = random.next_u32().to_le_bytes().iter().map(|byte| u32::from(*byte)).sum();
@@ -183,7 +189,7 @@ impl Canvas {
 }
 
 /// A straight stroke through a point.
-struct Stroke {
+pub(crate) struct Stroke {
     x: f32,
     y: f32,
     sin: f32,
@@ -193,7 +199,7 @@ struct Stroke {
 }
 
 impl Stroke {
-    fn random(height: usize, width: usize, half_width: f32, random: &mut rng::Rng) -> Self {
+    pub(crate) fn random(height: usize, width: usize, half_width: f32, random: &mut rng::Rng) -> Self {
         let (sin, cos) = random.random_range(0.0..TAU).sin_cos();
         Stroke {
             x: random.random_range(0.0..width as f32),
@@ -205,7 +211,7 @@ impl Stroke {
         }
     }
 
-    fn distance(&self, x: f32, y: f32) -> f32 {
+    pub(crate) fn distance(&self, x: f32, y: f32) -> f32 {
         let (dx, dy) = (x - self.x, y - self.y);
         let along = (self.cos * dx + self.sin * dy).abs() - self.half_length;
         let across = (self.cos * dy - self.sin * dx).abs() - self.half_width;
@@ -213,7 +219,7 @@ impl Stroke {
     }
 }
 
-fn colour(random: &mut rng::Rng, channels: usize) -> Colour {
+pub(crate) fn colour(random: &mut rng::Rng, channels: usize) -> Colour {
     let mut colour = [random.random_range(20.0..235.0); 3];
     if channels == 3 {
         colour = colour.map(|grey: f32| (grey + random.random_range(-60.0..60.0)).clamp(0.0, 255.0));
@@ -223,7 +229,7 @@ fn colour(random: &mut rng::Rng, channels: usize) -> Colour {
 
 /// A colour lighter or darker than `other` by at least [`CONTRAST`] in each channel, either as often as the other
 /// where both are possible.
-fn contrasting(other: Colour, random: &mut rng::Rng, channels: usize) -> Colour {
+pub(crate) fn contrasting(other: Colour, random: &mut rng::Rng, channels: usize) -> Colour {
     let (low, high) =
         other[..channels].iter().fold((255.0f32, 0.0f32), |(low, high), v| (low.min(*v), high.max(*v)));
     let (darker, lighter) = (low >= CONTRAST, high <= 255.0 - CONTRAST);

@@ -12,7 +12,7 @@ use std::{
 use flate2::read::MultiGzDecoder;
 use ophidian_core::{Error, Result};
 
-use super::{Found, Labelled, Role, Source, layout::layout, no_image};
+use super::{Encoded, Found, Labelled, Role, Source, layout::layout, no_image};
 use crate::pixels::{self, MAX_ENCODED, Pixels};
 
 /// A gzipped archive may unpack to this much whatever its size …
@@ -72,13 +72,9 @@ pub fn find(path: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// An archive is corrupt or hostile, holds no images, or an image lies in no class folder.
 pub fn open(path: &Path, names: &[String]) -> Result<Found> {
-    let files = find(path)?;
-    let roles: Vec<Option<Role>> =
-        files.iter().map(|file| Role::of_words(file.file_name()?.to_str()?.split(".t").next()?)).collect();
-    let archive = Archive::open(files)?;
-    let paths: Vec<(Option<Role>, &str)> =
-        archive.entries.iter().map(|entry| (roles[entry.file], entry.name.as_str())).collect();
-    let found = layout(&paths, names).map_err(|reason| Error::file(path, reason))?;
+    let archive = Archive::open(find(path)?)?;
+    let paths: Vec<(Option<Role>, &str)> = archive.paths().map(|(_, role, name)| (role, name)).collect();
+    let found = layout(&paths, names, "IMAGE").map_err(|reason| Error::file(path, reason))?;
     let source: Arc<dyn Source> = Arc::new(archive);
     let labelled = |items| Labelled { source: source.clone(), items };
     Ok(Found {
@@ -113,28 +109,41 @@ impl Archive {
     }
 }
 
+impl Archive {
+    /// Of each image, which archive it lies in, the split that the archive's name tells, and its path within.
+    pub fn paths(&self) -> impl Iterator<Item = (usize, Option<Role>, &str)> {
+        let role = |file: &PathBuf| Role::of_words(file.file_name()?.to_str()?.split(".t").next()?);
+        let roles: Vec<Option<Role>> = self.files.iter().map(role).collect();
+        self.entries.iter().map(move |entry| (entry.file, roles[entry.file], entry.name.as_str()))
+    }
+}
+
 impl Source for Archive {
     fn len(&self) -> usize {
         self.entries.len()
     }
 
     fn pixels(&self, index: usize) -> Result<Pixels> {
-        let entry = self.entries.get(index).ok_or_else(|| no_image(index, self.len()))?;
-        let path = &self.files[entry.file];
-        let decoded = match &entry.blob {
-            Blob::Bytes(bytes) => pixels::decode(bytes),
-            Blob::At { offset, len } => {
-                let bytes = read_at(path, *offset, *len).map_err(|error| Error::file(path, error))?;
-                pixels::decode(&bytes)
-            }
-        };
-        decoded.map_err(|reason| Error::file(self.name_of(index), reason))
+        pixels::decode(&self.bytes(index)?).map_err(|reason| Error::file(self.name_of(index), reason))
     }
 
     fn name_of(&self, index: usize) -> String {
         match self.entries.get(index) {
             Some(entry) => format!("{}/{}", self.files[entry.file].display(), entry.name),
             None => format!("#{index}"),
+        }
+    }
+}
+
+impl Encoded for Archive {
+    fn bytes(&self, index: usize) -> Result<Vec<u8>> {
+        let entry = self.entries.get(index).ok_or_else(|| no_image(index, self.len()))?;
+        let path = &self.files[entry.file];
+        match &entry.blob {
+            Blob::Bytes(bytes) => Ok(bytes.to_vec()),
+            Blob::At { offset, len } => {
+                read_at(path, *offset, *len).map_err(|error| Error::file(path, error))
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use ophidian_core::{Error, Result};
 
-use super::{Found, Labelled, Source, layout::layout, no_image};
+use super::{Encoded, Found, Labelled, Source, layout::layout, no_image};
 use crate::pixels::{self, MAX_ENCODED, Pixels};
 
 /// How many folders may lie within each other.
@@ -32,18 +32,23 @@ impl Source for Files {
     }
 
     fn pixels(&self, index: usize) -> Result<Pixels> {
+        pixels::decode(&self.bytes(index)?).map_err(|reason| Error::file(self.name_of(index), reason))
+    }
+
+    fn name_of(&self, index: usize) -> String {
+        self.paths.get(index).map_or_else(|| format!("#{index}"), |path| path.display().to_string())
+    }
+}
+
+impl Encoded for Files {
+    fn bytes(&self, index: usize) -> Result<Vec<u8>> {
         let path = self.paths.get(index).ok_or_else(|| no_image(index, self.len()))?;
         let size = fs::metadata(path).map_err(|error| Error::file(path, error))?.len();
         if size > MAX_ENCODED {
             let reason = format!("has {size} bytes; image files of at most {MAX_ENCODED} bytes are read");
             return Err(Error::file(path, reason));
         }
-        let bytes = fs::read(path).map_err(|error| Error::file(path, error))?;
-        pixels::decode(&bytes).map_err(|reason| Error::file(path, reason))
-    }
-
-    fn name_of(&self, index: usize) -> String {
-        self.paths.get(index).map_or_else(|| format!("#{index}"), |path| path.display().to_string())
+        fs::read(path).map_err(|error| Error::file(path, error))
     }
 }
 
@@ -54,7 +59,7 @@ impl Source for Files {
 pub fn open(root: &Path, names: &[String]) -> Result<Found> {
     let files = walk(root)?;
     let paths: Vec<_> = files.iter().map(|(name, _)| (None, name.as_str())).collect();
-    let found = layout(&paths, names).map_err(|reason| Error::file(root, reason))?;
+    let found = layout(&paths, names, "IMAGE").map_err(|reason| Error::file(root, reason))?;
     let source: Arc<dyn Source> = Arc::new(Files::new(files.into_iter().map(|(_, path)| path).collect()));
     let labelled = |items| Labelled { source: source.clone(), items };
     Ok(Found {

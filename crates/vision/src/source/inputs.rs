@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ophidian_core::{Error, Result};
 
-use super::{Source, archive, folder, idx, no_image};
+use super::{Choose, Source, Visit, archive, folder, idx, no_image};
 use crate::pixels::{self, Pixels};
 
 /// Several sources, one after the other.
@@ -15,7 +15,12 @@ pub struct Chain {
 }
 
 impl Chain {
-    fn push(&mut self, source: Box<dyn Source>) {
+    /// No sources yet.
+    pub(crate) fn new() -> Self {
+        Chain { parts: Vec::new(), len: 0 }
+    }
+
+    pub(crate) fn push(&mut self, source: Box<dyn Source>) {
         if !source.is_empty() {
             let first = self.len;
             self.len += source.len();
@@ -39,6 +44,11 @@ impl Source for Chain {
         source.pixels(index)
     }
 
+    fn clip(&self, index: usize, choose: &mut Choose<'_>, visit: &mut Visit<'_>) -> Result<()> {
+        let (index, source) = self.part(index).ok_or_else(|| no_image(index, self.len))?;
+        source.clip(index, choose, visit)
+    }
+
     fn name_of(&self, index: usize) -> String {
         self.part(index).map_or_else(|| format!("#{index}"), |(index, source)| source.name_of(index))
     }
@@ -49,7 +59,7 @@ impl Source for Chain {
 /// # Errors
 /// An input does not exist or is none of these; a folder or archive holds no images.
 pub fn open(inputs: &[&Path]) -> Result<Chain> {
-    let mut chain = Chain { parts: Vec::new(), len: 0 };
+    let mut chain = Chain::new();
     let mut files: Vec<PathBuf> = Vec::new();
     for input in inputs {
         let name = input.file_name().unwrap_or_default().to_string_lossy().into_owned();

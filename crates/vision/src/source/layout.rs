@@ -45,16 +45,20 @@ pub struct Layout {
 
 /// Reads splits and classes out of `paths`, each with the role of the archive that it lies in. Folders that hold
 /// everything (`dataset/train/cat/1.png`, `dataset/test/…`) are passed over. If `names` is not empty, it lists the
-/// classes in their order.
+/// classes in their order. `unit` is what a path names: "IMAGE" or "CLIP".
 ///
 /// # Errors
 /// What is wrong, naming a path.
-pub fn layout(paths: &[(Option<Role>, &str)], names: &[String]) -> Result<Layout, String> {
+pub fn layout(paths: &[(Option<Role>, &str)], names: &[String], unit: &str) -> Result<Layout, String> {
     if paths.is_empty() {
-        return Err("holds no images".to_owned());
+        return Err(format!("holds no {}s", unit.to_ascii_lowercase()));
     }
     if u32::try_from(paths.len()).is_err() {
-        return Err(format!("holds {} images, more than can be numbered", paths.len()));
+        return Err(format!(
+            "holds {} {}s, more than can be numbered",
+            paths.len(),
+            unit.to_ascii_lowercase()
+        ));
     }
     let mut parts: Vec<Vec<&str>> = paths
         .iter()
@@ -85,7 +89,7 @@ pub fn layout(paths: &[(Option<Role>, &str)], names: &[String]) -> Result<Layout
         let (role, rest) = if in_path { (role_of(part), &part[1..]) } else { (*hint, &part[..]) };
         let [class, _, ..] = rest else {
             return Err(format!(
-                "`{path}` lies in no class folder; expected CLASS/IMAGE or SPLIT/CLASS/IMAGE"
+                "`{path}` lies in no class folder; expected CLASS/{unit} or SPLIT/CLASS/{unit}"
             ));
         };
         of_role.entry(role.unwrap_or(Role::Train)).or_default().push((index, class));
@@ -128,7 +132,7 @@ mod tests {
 
     fn read(paths: &[&str]) -> Result<Layout, String> {
         let paths: Vec<_> = paths.iter().map(|path| (None, *path)).collect();
-        layout(&paths, &[])
+        layout(&paths, &[], "IMAGE")
     }
 
     #[test]
@@ -173,9 +177,9 @@ mod tests {
     fn an_archive_name_tells_the_split() {
         let paths =
             [(Role::of_words("cifar10-jpg-train"), "a/1.png"), (Role::of_words("x_test.2"), "a/2.png")];
-        let found = layout(&paths, &["z".into(), "a".into()]).unwrap();
+        let found = layout(&paths, &["z".into(), "a".into()], "IMAGE").unwrap();
         assert_eq!(found.train.unwrap(), [(0, 1)]);
         assert_eq!(found.eval.unwrap(), [(1, 1)]);
-        assert!(layout(&paths, &["z".into()]).unwrap_err().contains("none of the 1"));
+        assert!(layout(&paths, &["z".into()], "IMAGE").unwrap_err().contains("none of the 1"));
     }
 }

@@ -5,7 +5,7 @@ pub mod cifar;
 pub mod folder;
 pub mod idx;
 pub mod inputs;
-mod layout;
+pub(crate) mod layout;
 
 use std::sync::Arc;
 
@@ -34,10 +34,35 @@ pub trait Source: Send + Sync {
     /// Where image `index` comes from.
     fn name_of(&self, index: usize) -> String;
 
+    /// Hands the frames of example `index` to `visit`, those that `choose` names (ascending) when it hears how many there
+    /// are. An image is a clip of one frame.
+    ///
+    /// # Errors
+    /// A file behind it is corrupt (the error names it), or that of `choose` or `visit`.
+    fn clip(&self, index: usize, choose: &mut Choose<'_>, visit: &mut Visit<'_>) -> Result<()> {
+        choose(1)?;
+        visit(self.pixels(index)?)
+    }
+
     /// The size all images are known to have (height, width, channels), if it is known without reading them.
     fn fixed_size(&self) -> Option<(usize, usize, usize)> {
         None
     }
+}
+
+/// Names frames of a clip of as many as it is told.
+pub type Choose<'a> = dyn FnMut(usize) -> Result<Vec<usize>> + 'a;
+
+/// Takes frames one by one.
+pub type Visit<'a> = dyn FnMut(Pixels) -> Result<()> + 'a;
+
+/// Image files as they are stored.
+pub trait Encoded: Source {
+    /// The bytes of file `index`.
+    ///
+    /// # Errors
+    /// It cannot be read; the error names it.
+    fn bytes(&self, index: usize) -> Result<Vec<u8>>;
 }
 
 /// Some images of a source with their classes.

@@ -1,4 +1,4 @@
-use ophidian_vision::{cards, config::Format};
+use ophidian_vision::cards;
 
 use crate::common::{error, says};
 
@@ -7,12 +7,12 @@ fn cards_are_complete() {
     let cards = cards::all().unwrap();
     assert_eq!(
         cards.iter().map(|card| card.name.as_str()).collect::<Vec<_>>(),
-        ["mnist", "fashion-mnist", "cifar10", "cifar100", "shapes"]
+        ["mnist", "fashion-mnist", "cifar10", "cifar100", "shapes", "motions"]
     );
     for card in cards {
         assert!(!card.what.is_empty() && !card.licence.is_empty(), "{}", card.name);
         assert!(card.splits.contains_key("train") && card.splits.contains_key("test"));
-        assert_eq!(card.files.is_empty(), card.format == Format::Shapes);
+        assert_eq!(card.files.is_empty(), card.format.is_generated());
         assert_eq!(card.sources.is_empty(), card.files.is_empty());
         assert_eq!(card.mean.len(), card.std.len());
         for file in &card.files {
@@ -25,6 +25,7 @@ fn cards_are_complete() {
         }
     }
     assert_eq!(cards::named("shapes").unwrap().classes, ophidian_vision::shapes::classes());
+    assert_eq!(cards::named("motions").unwrap().classes, ophidian_vision::video::motions::classes());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a test says what it skipped and what it measured
 
 mod adapter;
+mod animations;
 mod archive;
 mod augment;
 mod cards;
@@ -12,5 +13,7 @@ mod fetch;
 mod folder;
 mod fuzz;
 mod idx;
+mod motions;
 mod real;
 mod shapes;
+mod video;

@@ -1,6 +1,6 @@
 //! The `[model]` table: defaults, errors, and the models it describes.
 
-use ophidian_core::{Error, adapter::Model};
+use ophidian_core::{Error, adapter::Model, data::Sample, ops::Orders, rng};
 use ophidian_vision::models::{self, ModelConfig, resize_positions};
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
@@ -35,9 +35,9 @@ fn resolving_fills_every_key_and_is_idempotent() {
     assert_eq!(resolved["scan"].as_str(), Some("bidirectional"));
     assert_eq!(resolved["dt_rank"].as_str(), Some("auto"));
     assert_eq!(models::resolve(resolved.clone()).unwrap(), resolved);
-    let documented = include_str!("../../src/models/config.rs");
+    let documented = models::keys();
     for key in resolved.keys() {
-        assert!(documented.contains(&format!("pub {key}: ")), "{key}");
+        assert!(documented.iter().any(|known| known.key == *key && known.meaning.len() > 5), "{key}");
     }
 }
 
@@ -65,6 +65,24 @@ fn wrong_configs_name_the_key() {
         ("expand = 0.0", &["`expand` is 0"]),
         ("d_model = 90000\nexpand = 10.0", &["parameters"]),
         ("d_model = 6\nrope = 'hidden'\npool = 'mean'", &["multiple of 4"]),
+        ("depth = [1, 2]", &["class token", "stages", "`pool`"]),
+        ("conv = 'grid'\nd_conv = 3", &["class token", "`conv = \"grid\"`"]),
+        ("conv = 'grid'\npool = 'mean'", &["`d_conv` is 4", "odd"]),
+        ("depth = []", &["`depth` is a list of 0"]),
+        ("depth = 'deep'", &["`model.depth`", "[2, 2, 8, 2]"]),
+        ("d_model = [4, 8]", &["`d_model` is [4, 8]", "1 stages"]),
+        ("depth = [1, 2]\nrope = 'hidden'\npool = 'mean'", &["`rope`", "one stage"]),
+        ("depth = [1, 1]\ndownsample = 'conv2'\npool = 'mean'", &["7x7 tokens", "`data.image_size`"]),
+        ("stem = 'overlap'\npatch_size = 7", &["`patch_size`", "even square", "overlap"]),
+        ("stem = 'conv'\nstride = 2", &["`stride` is 2", "patch's 4"]),
+        ("local_conv = [6]\npool = 'mean'", &["`local_conv` is 6", "blocks 0 to 5"]),
+        ("coarse_scan = 'row'", &["`coarse`"]),
+        (
+            "coarse = {directions = 3, taps = 7, stride = 2}\npool = 'mean'\nmerge = 'sum'\nconv = 'grid'\nd_conv = 3",
+            &["`coarse_scan`"],
+        ),
+        ("compat = {double_dt_bia = true}", &["did you mean `model.compat.double_dt_bias`"]),
+        ("base = 'vim'", &["there is no published model `vim`"]),
     ] {
         let error = refused(text, &image);
         assert!(parts.iter().all(|part| error.contains(part)), "{text}: {error}");
@@ -87,11 +105,17 @@ fn patterns_merges_and_pools_train() {
         "pool = 'max'\npos_embed = false\nrope = 'residual'\nbias = true\nconv_bias = false",
         "pool = 'last'\nlayer_pairs = true\nscan = ['bidirectional', 'bidirectional | reverse']\ndepth = 4",
         "patch_size = [4, 2]\nstride = 2\npool = 'head'\nexpand = 1.5\ndt_rank = 3",
+        "depth = [1, 2]\ndownsample = 'merge'\nconv = 'grid'\nd_conv = 3\npool = 'mean'\nscan = 'cross'\nnorm = 'layer'",
+        "depth = [1, 1]\ndownsample = 'conv2'\nmlp = 'gated'\nmlp_ratio = 2.0\npool = 'mean'\ngate = false\nconv = 'none'",
+        "depth = [1, 1]\nd_model = [8, 12]\nstem = 'overlap'\npatch_norm = true\nout_norm = 'layer'\npool = 'mean'\ninit = 'normal'",
+        "stem = 'conv'\nstem_convs = 1\nconv = 'grid'\nd_conv = 3\nparameters = 'shared'\nstep_embedding = true\npool = 'mean'\nlocal_conv = [1]",
+        "scan = 'cross'\nchannels = 'split'\nmerge = 'concat'\npool = 'mean'\nfinal_norm = 'layer'\nfinal_norm_eps = 1e-6",
     ] {
         let _guard = seeded(1);
         let depth = if text.contains("depth") { "" } else { "depth = 3\n" };
         let patch = if text.contains("patch_size") { "" } else { "patch_size = 4\n" };
-        let text = format!("d_model = 16\nd_state = 4\n{depth}{patch}{text}");
+        let width = if text.contains("d_model") { "" } else { "d_model = 16\n" };
+        let text = format!("{width}d_state = 4\n{depth}{patch}{text}");
         let (vs, model) = build(&text, &[2, 16, 16]).unwrap_or_else(|error| panic!("{text}: {error}"));
         let images = Tensor::randn([3, 2, 16, 16], (Kind::Float, Device::Cpu));
         let logits = model.forward(&images, true).unwrap();
@@ -200,4 +224,72 @@ fn position_embeddings_are_resized() {
     assert!(resize_positions(&from, [4, 4], [8, 8], (&[12], &[12])).is_err());
     assert!(resize_positions(&from, [4, 6], [8, 8], (&[12], &[])).is_err());
     assert!(ModelConfig::read(table("")).is_ok());
+}
+
+/// A random scan of the sample's own is drawn by the planner, and the model walks along it.
+#[test]
+fn a_scan_is_drawn_for_every_sample() {
+    let _guard = seeded(11);
+    let text = "d_model = 16\ndepth = 3\npatch_size = 4\npool = 'middle'\n\
+                scan = ['row | bidirectional', '[row, random( seed = sample )] | window(2) of row']";
+    let error = refused(text, &[1, 16, 16]);
+    assert!(error.contains("`scan`"), "{error}");
+    let text = text.replace(" | window(2) of row", "");
+    let (_, model) = build(&text, &[1, 16, 16]).unwrap();
+    let planner = model.planner().unwrap();
+    let sample = Sample { input: vec![], label: 0 };
+    let draw = |key: u64| planner.plans(&sample, &mut rng::stream(&[key])).unwrap();
+    assert_eq!(draw(1), draw(1));
+    assert_ne!(draw(1), draw(2));
+    let made = draw(1);
+    assert_eq!((made.len(), made[0].tokens(), made[0].directions()), (1, 17, 2));
+    assert_eq!(made[0].orders()[0].index(), (0..17).collect::<Vec<i32>>(), "a row is a row");
+
+    let images = Tensor::randn([2, 1, 16, 16], (Kind::Float, Device::Cpu));
+    let along = |keys: &[u64]| {
+        let plans: Vec<_> = keys.iter().map(|key| draw(*key).remove(0)).collect();
+        model.forward_along(&images, &[Orders::per_sample(&plans).unwrap()], false).unwrap()
+    };
+    let (a, b) = (along(&[1, 2]), along(&[1, 3]));
+    assert!(crate::relative(&a.get(0), &b.get(0)) < 1e-6);
+    assert!(crate::relative(&a.get(1), &b.get(1)) > 1e-6);
+    // Without plans, and with too many.
+    assert!(model.forward_along(&images, &[], false).unwrap().equal(&model.forward(&images, false).unwrap()));
+    let two = [Orders::identity(17, 2), Orders::identity(17, 2)];
+    assert!(model.forward_along(&images, &two, false).unwrap_err().to_string().contains("expected 1"));
+    let (_, still) = build("depth = 1\nscan = 'random(seed=3)'", &[1, 16, 16]).unwrap();
+    assert!(still.planner().is_none());
+    assert!(still.forward_along(&images, &two, false).is_err());
+}
+
+#[test]
+fn an_image_of_one_patch_is_enough() {
+    let images = Tensor::ones([2, 1, 8, 8], (Kind::Float, Device::Cpu));
+    for pool in ["middle", "head", "end", "both", "mean", "last", "max"] {
+        for scan in ["bidirectional", "cross"] {
+            let text = format!(
+                "patch_size = 8\nd_model = 8\ndepth = 2\nd_state = 2\npool = '{pool}'\nscan = '{scan}'"
+            );
+            let (_, model) = build(&text, &[1, 8, 8]).unwrap_or_else(|error| panic!("{text}: {error}"));
+            let logits = model.forward(&images, false).unwrap();
+            assert_eq!(logits.size(), [2, 10], "{text}");
+            assert_eq!(logits.isfinite().all().int64_value(&[]), 1, "{text}");
+        }
+    }
+}
+
+/// MSVMamba's mixer in stages: most directions run over a coarser map.
+#[test]
+fn a_coarser_map_has_scans_of_its_own() {
+    let text = "patch_size = 2\nd_model = 8\ndepth = [1, 1]\nd_state = 2\npool = 'mean'\nscan = 'row'\nmerge = 'sum'\n\
+                conv = 'grid'\nd_conv = 3\nout_norm = 'layer'\nnorm_each = true\n\
+                coarse = {directions = 3, taps = 7, stride = 2}\n\
+                coarse_scan = '[row | reverse, column, column | reverse]'";
+    let (vs, model) = build(text, &[1, 12, 20]).unwrap();
+    let images = Tensor::randn([2, 1, 12, 20], (Kind::Float, Device::Cpu));
+    model.forward(&images, true).unwrap().square().sum(Kind::Float).backward();
+    for (name, tensor) in vs.variables() {
+        let grad = tensor.grad();
+        assert!(grad.defined() && grad.isfinite().all().int64_value(&[]) == 1, "{name}");
+    }
 }

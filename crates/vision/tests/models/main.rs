@@ -4,7 +4,9 @@
 
 mod config;
 mod init;
+mod published;
 mod reference;
+mod videomamba;
 mod vim;
 
 use std::{
@@ -34,8 +36,12 @@ fn json(path: &std::path::Path) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
+fn family(name: &str) -> &'static dyn Family {
+    *FAMILIES.iter().find(|family| family.name() == name).unwrap()
+}
+
 fn vim() -> &'static dyn Family {
-    *FAMILIES.iter().find(|family| family.name() == "vim").unwrap()
+    family("vim")
 }
 
 fn table(text: &str) -> toml::Table {

@@ -20,6 +20,8 @@ pub struct Options {
     pub pairs: bool,
     pub rope: bool,
     pub rope_residual: bool,
+    /// Frames of a patch, if the inputs are clips.
+    pub tubelet: Option<i64>,
 }
 
 fn norm(w: &Tensors, name: &str, x: &Tensor, rms: bool) -> Tensor {
@@ -109,9 +111,23 @@ fn rotate(w: &Tensors, t: &Tensor) -> Tensor {
 
 /// (features, logits) of images in f64.
 pub fn forward(w: &Tensors, o: &Options, images: &Tensor) -> (Tensor, Tensor) {
-    let map =
-        images.conv2d(&w["patch_embed.proj.weight"], Some(&w["patch_embed.proj.bias"]), o.stride, 0, 1, 1);
-    let patches = map.flatten(2, 3).transpose(1, 2);
+    let (weight, bias) = (&w["patch_embed.proj.weight"], &w["patch_embed.proj.bias"]);
+    let patches = match o.tubelet {
+        None => images.conv2d(weight, Some(bias), o.stride, 0, 1, 1).flatten(2, 3).transpose(1, 2),
+        Some(tubelet) => {
+            // Frame by frame: what a patch of several frames sees is a sum over them. Each has its place and time.
+            let at = |t: i64| {
+                let frame = |k: i64| {
+                    let frame = images.select(2, t * tubelet + k);
+                    frame.conv2d(&weight.select(2, k), None::<&Tensor>, o.patch, 0, 1, 1)
+                };
+                let map = (1..tubelet).fold(frame(0), |sum, k| sum + frame(k));
+                map.flatten(2, 3).transpose(1, 2) + bias + w["temporal_pos_embedding"].select(1, t)
+            };
+            let times: Vec<Tensor> = (0..images.size()[2] / tubelet).map(at).collect();
+            Tensor::cat(&times, 1)
+        }
+    };
     let (b, m, d) = patches.size3().unwrap();
     let token = |name: &str| w[name].expand([b, 1, d], false);
     let (x, read) = match o.class_token {
@@ -127,6 +143,13 @@ pub fn forward(w: &Tensors, o: &Options, images: &Tensor) -> (Tensor, Tensor) {
         _ => (patches, vec![]),
     };
     let mut hidden = match w.get("pos_embed") {
+        Some(places) if o.tubelet.is_some() => {
+            // The class token's and then those of the patches, again for every time.
+            let (token, patches) = (places.narrow(1, 0, 1), places.narrow(1, 1, places.size()[1] - 1));
+            let mut all = vec![token];
+            all.extend((0..m / patches.size()[1]).map(|_| patches.shallow_clone()));
+            x + Tensor::cat(&all, 1)
+        }
         Some(positions) => x + positions,
         None => x,
     };

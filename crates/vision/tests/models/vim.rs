@@ -6,7 +6,7 @@ use ophidian_core::{
     keymap,
     mixer::{Mamba1, Mamba1Config, Merge, Mixer, Parameters},
     ops::Orders,
-    published,
+    published::{self, Family},
     tensors::{self, Tensors},
 };
 use ophidian_scan::{Order, Plan};
@@ -144,6 +144,7 @@ fn every_option_computes_what_it_says() {
         pairs: false,
         rope: false,
         rope_residual: false,
+        tubelet: None,
     };
     let cases = [
         ("pairs", Options { pairs: true, depth: 4, ..base() }),
@@ -185,7 +186,18 @@ fn every_option_computes_what_it_says() {
 }
 
 fn compare(name: &str, config: &serde_json::Value, o: &Options) {
-    let published = vim().build(toml::Table::try_from(config).unwrap()).unwrap();
+    compare_family(vim(), name, config, o, &[2, 2, 16, 16]);
+}
+
+/// Holds a family's numbers for random weights and inputs of `shape` against the reference, gradients too.
+pub fn compare_family(
+    family: &dyn Family,
+    name: &str,
+    config: &serde_json::Value,
+    o: &Options,
+    shape: &[i64],
+) {
+    let published = family.build(toml::Table::try_from(config).unwrap()).unwrap();
     let variables = published.variables.variables();
     tch::no_grad(|| {
         for mut tensor in published.variables.trainable_variables() {
@@ -203,7 +215,7 @@ fn compare(name: &str, config: &serde_json::Value, o: &Options) {
         .iter()
         .map(|(name, tensor)| (name.clone(), tensor.copy().set_requires_grad(trained(name))))
         .collect();
-    let images = Tensor::randn([2, 2, 16, 16], (Kind::Float, Device::Cpu));
+    let images = Tensor::randn(shape, (Kind::Float, Device::Cpu));
     let (features, logits) = reference::forward(&wide, o, &images.to_kind(Kind::Double));
     let inputs: Tensors = [("x".to_owned(), images)].into();
     let found = published.model.run(&inputs).unwrap();

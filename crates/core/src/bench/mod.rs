@@ -1,10 +1,12 @@
 //! Timing the ops as a user calls them: on tensors, through libtorch's autograd, outputs allocated anew each time.
 
+mod orders;
+
 use std::{str::FromStr, time::Instant};
 
 use cpu_time::ProcessTime;
 use ophidian_kernels::{Isa, probe};
-use ophidian_scan::{Geometry, Pattern};
+use ophidian_scan::{Geometry, Pattern, Plan};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
@@ -13,6 +15,8 @@ use crate::{
     ops::{ConvInput, Merge, Orders, ScanInput, TorchPool, causal_conv1d, selective_scan},
     torch::release_freed_memory,
 };
+
+pub use orders::{OrderRow, compare, random_geometries};
 
 /// An op that can be timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,12 +84,27 @@ impl FromStr for Shape {
                 _ => return Err(wrong()),
             }
         }
-        let (tokens, most) = (shape.geometry.tokens()? as i64, 1 << 34);
-        let wide = shape.channels * shape.states.max(shape.taps);
-        if shape.batch.saturating_mul(tokens).saturating_mul(wide) > most {
-            return Err(Error::Config(format!("shape `{text}` is too large to time: B L D N is above 2^34")));
+        shape.checked()
+    }
+}
+
+impl Shape {
+    /// The shape itself if it can be timed.
+    ///
+    /// # Errors
+    /// A size below 1, or sizes that are too large together.
+    pub fn checked(self) -> Result<Shape> {
+        let Shape { batch, channels, ref geometry, states, taps } = self;
+        let tokens = geometry.tokens()? as i64;
+        let sizes = [batch, channels, states, taps];
+        let all = sizes[..2].iter().fold(tokens, |all, size| all.saturating_mul(*size));
+        if sizes.iter().any(|size| *size < 1) || all.saturating_mul(states.max(taps)) > 1 << 34 {
+            return Err(Error::Config(format!(
+                "B{batch} D{channels} L{geometry} N{states} W{taps} cannot be timed: sizes are at least 1, and B L D N at \
+                 most 2^34"
+            )));
         }
-        Ok(shape)
+        Ok(self)
     }
 }
 
@@ -188,10 +207,14 @@ impl<'a> Prepared<'a> {
     /// # Errors
     /// As [`measure`].
     pub fn new(case: &'a Case) -> Result<Self> {
+        Self::along(case, &case.pattern.plan(&case.shape.geometry)?)
+    }
+
+    /// [`Prepared::new`] along the orders of `plan`.
+    fn along(case: &'a Case, plan: &Plan) -> Result<Self> {
         if !matches!(case.kind, Kind::Float | Kind::BFloat16) {
             return Err(Error::Config(format!("dtype {:?} is not timed; f32 and bf16 are", case.kind)));
         }
-        let plan = case.pattern.plan(&case.shape.geometry)?;
         let (l, k) = (plan.tokens() as i64, plan.orders().len() as i64);
         let Shape { batch: b, channels: d, states: n, taps: w, .. } = case.shape;
         let float = (Kind::Float, Device::Cpu);
@@ -217,7 +240,7 @@ impl<'a> Prepared<'a> {
         };
         let out: &[i64] = if case.op == Op::SelectiveScan { &[b, l, d] } else { &[b, l, k, d] };
         let cotangent = Tensor::ones(out, (case.kind, Device::Cpu));
-        Ok(Prepared { case, orders: Orders::new(&plan), length: l, inputs, cotangent })
+        Ok(Prepared { case, orders: Orders::new(plan), length: l, inputs, cotangent })
     }
 
     /// Runs the op.

@@ -1,0 +1,152 @@
+//! `ophidian scan list`.
+
+use anyhow::Result;
+use ophidian_scan::{Entry, Kind, Published, entries, published};
+use serde_json::{Value, json};
+
+use crate::printer::Printer;
+
+/// Up to so many scans, what each is composed of is printed too.
+const MAX_EXPLAINED: usize = 12;
+
+pub fn run(filter: Option<&str>, json: bool, printer: &Printer) -> Result<()> {
+    let wanted = filter.map(str::to_lowercase);
+    let holds = |texts: &[&str]| match &wanted {
+        Some(wanted) => texts.iter().any(|text| text.to_lowercase().contains(wanted)),
+        None => true,
+    };
+    let scans: Vec<&Published> = published()
+        .iter()
+        .copied()
+        .filter(|scan| {
+            let system = scan.system();
+            let mut texts = vec![scan.name(), system.title(), system.paper(), scan.note()];
+            texts.extend(scan.aliases());
+            let shapes: Vec<String> = scan.shapes().iter().map(ToString::to_string).collect();
+            holds(&texts) || holds(&shapes.iter().map(String::as_str).collect::<Vec<_>>())
+        })
+        .collect();
+    let kinds = [Kind::Curve, Kind::Modifier, Kind::Set];
+    let order = |entry: &Entry| kinds.iter().position(|kind| *kind == entry.kind());
+    let mut names: Vec<Entry> =
+        entries().into_iter().filter(|e| holds(&[e.name(), e.about(), e.geometry()])).collect();
+    names.sort_by_key(order);
+    if json {
+        let names: Vec<Value> = names.iter().map(entry).collect();
+        let scans: Vec<Value> = scans.iter().map(|scan| row(scan)).collect();
+        return printer.json(&json!({"published": scans, "patterns": names}));
+    }
+    if scans.is_empty() && names.is_empty() {
+        let filter = filter.unwrap_or_default();
+        return Ok(printer.line(format_args!("nothing listed holds \"{filter}\""))?);
+    }
+    if !scans.is_empty() {
+        let rows = scans.iter().map(|scan| {
+            let geometry = scan.shapes().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let geometry = if scan.shapes().len() == 5 { "any".to_string() } else { geometry };
+            let directions = match scan.schedule() {
+                ophidian_scan::Schedule::PerLayer => format!("{} per layer", scan.directions()),
+                ophidian_scan::Schedule::Together => scan.directions().to_string(),
+            };
+            let system = scan.system();
+            let paper = format!("{}, {}", system.title(), system.paper());
+            [scan.usage(), geometry, directions, scan.merge().to_string(), paper]
+        });
+        table(["published scan", "geometry", "directions", "merge", "paper"], rows.collect(), printer)?;
+        printer.line("")?;
+    }
+    if wanted.is_some() && scans.len() <= MAX_EXPLAINED {
+        for scan in &scans {
+            explain(scan, printer)?;
+        }
+    }
+    if !names.is_empty() {
+        let rows = names.iter().map(|e| {
+            let [kind, geometry, directions] =
+                [e.kind().to_string(), e.geometry().into(), e.directions().into()];
+            [e.usage(), kind, geometry, directions, e.about().to_string()]
+        });
+        table(["name", "kind", "geometry", "directions", "about"], rows.collect(), printer)?;
+        printer.line("")?;
+    }
+    if wanted.is_none() {
+        printer.line(
+            r#"Compose them: "serpentine | bidirectional", "window(7) of row", "zigma/zigzag8 | direction(3)"."#,
+        )?;
+        printer.line("Explain one: ophidian scan list vmamba/cross2d")?;
+        printer.line("Draw one: ophidian scan show cross --shape 7x9 --output cross.svg")?;
+    }
+    Ok(())
+}
+
+/// What a published scan is.
+fn explain(scan: &Published, printer: &Printer) -> Result<()> {
+    printer.line(scan.name())?;
+    let said = |what: &str, text: &str| -> Result<()> {
+        if !text.is_empty() {
+            printer.line(format_args!("  {what:<12}{text}"))?;
+        }
+        Ok(())
+    };
+    said("also", &scan.aliases().join(", "))?;
+    said("is", scan.composition().unwrap_or_default())?;
+    if let Some((shape, composition)) = scan.composition_over() {
+        said(&format!("on a {shape}"), composition)?;
+    }
+    said("needs", scan.needs().unwrap_or_default())?;
+    said("released", scan.released().unwrap_or_default())?;
+    said("parameters", &scan.parameters().to_string())?;
+    said("note", scan.note())?;
+    said("code", scan.system().repository())?;
+    Ok(printer.line("")?)
+}
+
+fn row(scan: &'static Published) -> Value {
+    json!({
+        "name": scan.name(),
+        "aliases": scan.aliases(),
+        "usage": scan.usage(),
+        "system": scan.system().title(),
+        "paper": scan.system().paper(),
+        "repository": scan.system().repository(),
+        "geometry": scan.shapes().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "directions": scan.directions(),
+        "merge": scan.merge(),
+        "parameters": scan.parameters().to_string(),
+        "schedule": scan.schedule().to_string(),
+        "composition": scan.composition(),
+        "composition_over": scan.composition_over().map(|(shape, text)| json!({shape.to_string(): text})),
+        "released": scan.released(),
+        "needs": scan.needs(),
+        "note": scan.note(),
+    })
+}
+
+fn entry(entry: &Entry) -> Value {
+    json!({
+        "name": entry.name(),
+        "usage": entry.usage(),
+        "kind": entry.kind().to_string(),
+        "geometry": entry.geometry(),
+        "directions": entry.directions(),
+        "about": entry.about(),
+    })
+}
+
+/// Columns as wide as they need to be.
+fn table(heads: [&str; 5], rows: Vec<[String; 5]>, printer: &Printer) -> Result<()> {
+    let heads = heads.map(str::to_owned);
+    let width = |i: usize| rows.iter().chain([&heads]).map(|row| row[i].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..4).map(width).collect();
+    for [first, second, third, fourth, last] in [&heads].into_iter().chain(&rows) {
+        let line = format!(
+            "{first:a$}  {second:b$}  {third:c$}  {fourth:d$}  {last}",
+            a = widths[0],
+            b = widths[1],
+            c = widths[2],
+            d = widths[3]
+        );
+        printer.line(line.trim_end())?;
+    }
+    Ok(())
+}

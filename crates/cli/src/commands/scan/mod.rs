@@ -1,0 +1,161 @@
+//! `ophidian scan`: list, draw, measure and export scan patterns, and run tensors along them.
+
+mod list;
+mod picture;
+mod roundtrip;
+mod stats;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use ophidian_core::files::write_whole;
+use ophidian_scan::{Geometry, Graph, Pattern, Plan, Points, draw};
+
+use crate::printer::Printer;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// List the scans of papers and the names that a pattern may use.
+    List {
+        /// Only those whose name, system or words hold this text, for example "vmamba" or "volume".
+        filter: Option<String>,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Draw the orders of a pattern, in the terminal or as a picture.
+    Show {
+        #[command(flatten)]
+        what: What,
+        /// A picture to write instead: .svg or .png.
+        #[arg(long, value_name = "FILE.svg|png")]
+        output: Option<PathBuf>,
+        /// How a picture shows frames or slices.
+        #[arg(long, value_enum, default_value_t = View::Slices, requires = "output")]
+        view: View,
+    },
+    /// Write the orders of a pattern as index maps: `scanned[t] = x[order[t]]`, -1 a blank step.
+    ///
+    /// `.json` and `.safetensors` hold `order.0` to `order.K-1` (int64), and where the state starts afresh or blank
+    /// steps are skipped. `.npy` holds one int64 array (K, T), for plans that need no more.
+    Export {
+        #[command(flatten)]
+        what: What,
+        /// The file to write: .json, .npy or .safetensors.
+        #[arg(long, value_name = "FILE.json|npy|safetensors")]
+        output: PathBuf,
+    },
+    Roundtrip(roundtrip::Args),
+    Stats(stats::Args),
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum View {
+    /// Side by side.
+    Slices,
+    /// As one walk through space.
+    Isometric,
+}
+
+#[derive(clap::Args)]
+struct What {
+    /// The pattern, for example "vmamba/cross2d", "serpentine | bidirectional", "window(7) of row", "[row, column]",
+    /// or an index file.
+    pattern: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where the tokens lie.
+#[derive(clap::Args)]
+#[group(id = "place", required = true, multiple = false)]
+struct Place {
+    /// A grid or a sequence: 49 (a sequence), 7x9 (rows x columns) or 4x7x9 (frames x rows x columns).
+    #[arg(long)]
+    shape: Option<String>,
+    /// Points: `pos` (N, 3) or (B, N, 3), or voxels `coors`, with `batch` (N) where samples are packed.
+    #[arg(long, value_name = "FILE.safetensors|npy")]
+    points: Option<PathBuf>,
+    /// A graph: `edge_index` (2, E), with `batch` (N) where graphs are packed.
+    #[arg(long, value_name = "FILE.safetensors")]
+    graph: Option<PathBuf>,
+}
+
+impl Place {
+    fn geometry(&self) -> Result<Geometry> {
+        Ok(match (&self.shape, &self.points, &self.graph) {
+            (_, Some(points), _) => Geometry::Points(Arc::new(Points::read(points)?)),
+            (_, _, Some(graph)) => Geometry::Graph(Arc::new(Graph::read(graph)?)),
+            (shape, None, None) => shape.as_deref().unwrap_or_default().parse()?,
+        })
+    }
+}
+
+impl What {
+    fn plan(&self) -> Result<(Pattern, Geometry, Plan)> {
+        let pattern: Pattern = self.pattern.parse()?;
+        let geometry = self.place.geometry()?;
+        let plan = pattern.plan(&geometry)?;
+        Ok((pattern, geometry, plan))
+    }
+}
+
+pub fn run(args: Args, printer: &Printer) -> Result<()> {
+    match args.command {
+        Command::List { filter, json } => list::run(filter.as_deref(), json, printer),
+        Command::Roundtrip(args) => roundtrip::run(args, printer),
+        Command::Stats(args) => stats::run(args, printer),
+        Command::Show { what, output: None, .. } => {
+            let (pattern, geometry, plan) = what.plan()?;
+            printer.line(format_args!("{pattern} over {}\n", geometry.describe()))?;
+            printer.line(draw::text(&plan, &geometry)?.trim_end())?;
+            faults(&pattern, &plan, printer)
+        }
+        Command::Show { what, output: Some(path), view } => {
+            let encode = picture::encoder(&path)?;
+            let (pattern, geometry, plan) = what.plan()?;
+            let view = match view {
+                View::Slices => draw::View::Slices,
+                View::Isometric => draw::View::Isometric,
+            };
+            let svg = draw::svg(&plan, &geometry, view, &pattern.to_string())?;
+            save(&path, &encode(svg)?, &pattern, &plan, printer)
+        }
+        Command::Export { what, output } => {
+            let (pattern, _, plan) = what.plan()?;
+            save(&output, &plan.encode(&output)?, &pattern, &plan, printer)
+        }
+    }
+}
+
+fn save(path: &Path, bytes: &[u8], pattern: &Pattern, plan: &Plan, printer: &Printer) -> Result<()> {
+    write_whole(path, |file| file.write_all(bytes))?;
+    for (k, order) in plan.orders().iter().enumerate() {
+        printer.line(format_args!("order.{k}  {}", order.summary()))?;
+    }
+    faults(pattern, plan, printer)?;
+    printer.note(format_args!("wrote {}", path.display()));
+    Ok(())
+}
+
+/// Whoever wrote an index file may have meant a permutation: says what keeps each order from being one.
+fn faults(pattern: &Pattern, plan: &Plan, printer: &Printer) -> Result<()> {
+    if !pattern.is_file() {
+        return Ok(());
+    }
+    for (k, order) in plan.orders().iter().enumerate() {
+        if let Some(faults) = order.faults() {
+            printer.line(format_args!("order.{k} is no permutation: {faults}"))?;
+        }
+    }
+    Ok(())
+}

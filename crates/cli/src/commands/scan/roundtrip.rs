@@ -1,0 +1,168 @@
+//! `ophidian scan roundtrip`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use ophidian_core::{
+    Error,
+    tensors::{self, Tensors},
+};
+use ophidian_scan::{Geometry, Graph, Merge, Pattern, Plan, Points};
+use tch::{Kind, Tensor};
+
+use crate::printer::Printer;
+
+/// Run a tensor along the orders of a pattern and back, to hold a scan against any other implementation.
+///
+/// x is (batch, channels, then the geometry): L for a sequence, points or a graph, H, W for a grid, T, H, W for a volume. The
+/// output holds `scanned.0` to `scanned.K-1` (batch, channels, steps), a blank step being 0, and `merged`, of x's shape:
+/// the sequences put back in token order and merged as `ophidian scan list` says, by sum where the pattern is no published
+/// scan. "gate" takes equal weights, and scans of one direction, of one per layer, or that pool one long sequence take the
+/// mean of the directions. "channels" takes group k of the channels from direction k.
+///
+/// Where the input also holds `ys` (batch, K, channels, …) or `scanned.k`, those are merged in the place of x's own: the
+/// sequences that a mixer made of them.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The pattern, for example "vmamba/cross2d".
+    pattern: String,
+    /// The file with x: float32, float64, float16 or bfloat16.
+    #[arg(long, value_name = "FILE.safetensors")]
+    input: PathBuf,
+    /// The name of x in it; needless if the file holds an `x`, or one tensor alone.
+    #[arg(long)]
+    tensor: Option<String>,
+    /// The points that x's tokens are.
+    #[arg(long, value_name = "FILE.safetensors|npy", conflicts_with = "graph")]
+    points: Option<PathBuf>,
+    /// The graph whose nodes x's tokens are.
+    #[arg(long, value_name = "FILE.safetensors")]
+    graph: Option<PathBuf>,
+    /// Where the results go; without it, only their shapes are printed.
+    #[arg(long, value_name = "FILE.safetensors")]
+    output: Option<PathBuf>,
+}
+
+pub fn run(args: Args, printer: &Printer) -> Result<()> {
+    let pattern: Pattern = args.pattern.parse()?;
+    let input = tensors::read(&args.input)?;
+    let wrong = |reason: String| Error::file(&args.input, reason);
+    let (name, x) = pick(&input, args.tensor.as_deref()).map_err(wrong)?;
+    let shape = x.size();
+    if !x.is_floating_point() || shape.len() < 3 || x.numel() == 0 {
+        let found = format!("tensor `{name}` is {:?} {shape:?}", x.kind());
+        return Err(wrong(format!("{found}, expected (batch, channels, geometry …) of floats")).into());
+    }
+    let geometry = match (&args.points, &args.graph) {
+        (Some(points), _) => Geometry::Points(Arc::new(Points::read(points)?)),
+        (_, Some(graph)) => Geometry::Graph(Arc::new(Graph::read(graph)?)),
+        _ => place(&shape[2..]).map_err(|reason| wrong(format!("tensor `{name}` is {shape:?}: {reason}")))?,
+    };
+    let tokens = geometry.tokens()?;
+    if shape[2..].iter().product::<i64>() != tokens as i64 {
+        let message =
+            format!("tensor `{name}` is {shape:?}, but there are {tokens} tokens: {}", geometry.describe());
+        return Err(wrong(message).into());
+    }
+    let plan = pattern.plan(&geometry)?;
+    let merge = pattern.published().map_or(Merge::Sum, |scan| scan.merge());
+    let (batch, channels) = (shape[0], shape[1]);
+    let mut scanned = plan.scanned(&values(x)?)?;
+    let mut output = Tensors::new();
+    for (k, (order, rows)) in plan.orders().iter().zip(&scanned).enumerate() {
+        let along = tensor(rows, &[batch, channels, order.len() as i64], x.kind())?;
+        output.insert(format!("scanned.{k}"), along);
+    }
+    if let Some(given) = given(&input, &plan, batch, channels).map_err(wrong)? {
+        scanned = given;
+    }
+    let merged = merge.merged(&plan, &scanned, channels as usize)?;
+    output.insert("merged".into(), tensor(&merged, &shape, x.kind())?);
+    if let Some(path) = &args.output {
+        tensors::write(path, &output)?;
+    }
+    for (name, tensor) in &output {
+        printer.line(format_args!("{name} {:?} {:?}", tensor.size(), tensor.kind()))?;
+    }
+    match &args.output {
+        Some(path) => printer.note(format_args!("wrote {} (merge: {merge})", path.display())),
+        None => printer.note(format_args!("merge: {merge}; nothing was written without --output")),
+    }
+    Ok(())
+}
+
+/// The tensor to run: the one named, `x`, or the only one.
+fn pick<'a>(input: &'a Tensors, name: Option<&str>) -> std::result::Result<(&'a str, &'a Tensor), String> {
+    let names = || input.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let only = || if input.len() == 1 { input.keys().next().map(String::as_str) } else { None };
+    let wanted = name.or_else(|| input.contains_key("x").then_some("x")).or_else(only);
+    let wanted =
+        wanted.ok_or_else(|| format!("name one of its tensors with --tensor: it holds {}", names()))?;
+    let found = input.get_key_value(wanted);
+    found
+        .map(|(name, x)| (name.as_str(), x))
+        .ok_or_else(|| format!("no tensor `{wanted}`: it holds {}", names()))
+}
+
+/// The geometry of the axes after batch and channels.
+fn place(axes: &[i64]) -> std::result::Result<Geometry, String> {
+    let size = |axis: i64| axis as usize;
+    match *axes {
+        [len] => Ok(Geometry::Sequence { len: size(len) }),
+        [height, width] => Ok(Geometry::Grid2 { height: size(height), width: size(width) }),
+        [frames, height, width] => {
+            Ok(Geometry::Grid3 { frames: size(frames), height: size(height), width: size(width) })
+        }
+        _ => Err("expected one to three axes after batch and channels".into()),
+    }
+}
+
+/// What a mixer made of each direction, if the file holds it.
+fn given(
+    input: &Tensors,
+    plan: &Plan,
+    batch: i64,
+    channels: i64,
+) -> std::result::Result<Option<Vec<Vec<f64>>>, String> {
+    let directions = plan.directions();
+    let sequence = |k: usize, tensor: &Tensor, name: &str| {
+        let expected = [batch, channels, plan.orders()[k].len() as i64];
+        if tensor.numel() as i64 != expected.iter().product::<i64>() || tensor.size()[..2] != expected[..2] {
+            let found = tensor.size();
+            return Err(format!("{name} is {found:?}, expected {expected:?} (batch, channels, steps)"));
+        }
+        values(tensor).map_err(|error| format!("{name}: {error}"))
+    };
+    if let Some(ys) = input.get("ys") {
+        let found = ys.size();
+        if found.len() < 4 || found[..3] != [batch, directions as i64, channels] {
+            let expected = format!("({batch}, {directions}, {channels}, steps)");
+            return Err(format!("tensor `ys` is {found:?}, expected {expected}"));
+        }
+        return (0..directions)
+            .map(|k| sequence(k, &ys.select(1, k as i64), &format!("direction {k} of `ys`")))
+            .collect::<std::result::Result<_, _>>()
+            .map(Some);
+    }
+    if !input.contains_key("scanned.0") {
+        return Ok(None);
+    }
+    let named = |k: usize| {
+        let name = format!("scanned.{k}");
+        let tensor = input.get(&name).ok_or_else(|| format!("no tensor `{name}` of {directions}"))?;
+        if tensor.dim() < 3 {
+            return Err(format!("tensor `{name}` is {:?}, expected (batch, channels, steps)", tensor.size()));
+        }
+        sequence(k, tensor, &format!("tensor `{name}`"))
+    };
+    (0..directions).map(named).collect::<std::result::Result<_, _>>().map(Some)
+}
+
+fn values(tensor: &Tensor) -> Result<Vec<f64>> {
+    Ok(Vec::try_from(tensor.f_to_kind(Kind::Double)?.f_contiguous()?.f_view([-1])?)?)
+}
+
+fn tensor(values: &[f64], shape: &[i64], kind: Kind) -> Result<Tensor> {
+    Ok(Tensor::f_from_slice(values)?.f_view(shape)?.f_to_kind(kind)?)
+}

@@ -1,0 +1,104 @@
+//! What an order costs: a scan along K orders beside K plain left-to-right scans of the same tokens.
+
+use std::{sync::Arc, time::Instant};
+
+use ophidian_scan::{Geometry, Graph, Order, Plan, Points};
+use rand::RngExt;
+use serde::Serialize;
+
+use super::{Case, Effort, Prepared, Shape, extra_memory};
+use crate::{Result, rng};
+
+/// What [`compare`] measured, as one JSON line.
+#[derive(Debug, Clone, Serialize)]
+pub struct OrderRow {
+    /// The pattern.
+    pub pattern: String,
+    /// Where the tokens lie.
+    pub geometry: String,
+    /// K.
+    pub directions: usize,
+    /// Steps of all orders together, over K L: above 1 where blanks are walked or tokens visited again.
+    pub steps: f64,
+    /// Median seconds of a forward along the orders.
+    pub forward_s: f64,
+    /// Median seconds of a forward and backward along the orders.
+    pub both_s: f64,
+    /// forward_s over that of K left-to-right scans.
+    pub forward_ratio: f64,
+    /// both_s over that of K left-to-right scans.
+    pub both_ratio: f64,
+    /// Peak memory of a forward and backward beyond its inputs less that of K left-to-right scans, in activations
+    /// (B L D f32 values).
+    pub more_activations: Option<f64>,
+}
+
+/// Times `case` and K left-to-right scans over the same tensors in turns, so that a machine whose speed drifts
+/// changes both.
+///
+/// # Errors
+/// As [`super::measure`].
+pub fn compare(case: &Case, effort: Effort) -> Result<OrderRow> {
+    let plan = case.pattern.plan(&case.shape.geometry)?;
+    let (tokens, directions) = (plan.tokens(), plan.directions());
+    let plain =
+        Plan::new((0..directions).map(|_| Order::identity(tokens)).collect::<ophidian_scan::Result<_>>()?)?;
+    let (along, beside) = (Prepared::along(case, &plan)?, Prepared::along(case, &plain)?);
+    let memory = |prepared: &Prepared| extra_memory(|| prepared.forward_backward());
+    // The first run of a process pays for libtorch's own set-up.
+    beside.forward_backward()?;
+    let (less, more) = (memory(&beside)?, memory(&along)?);
+    let forward = |prepared: &Prepared| tch::no_grad(|| prepared.forward().map(|_| ()));
+    let [forward_s, plain_forward_s] = medians(effort, [&|| forward(&along), &|| forward(&beside)])?;
+    let [both_s, plain_both_s] =
+        medians(effort, [&|| along.forward_backward(), &|| beside.forward_backward()])?;
+    let Shape { batch, channels, .. } = case.shape;
+    let activation = (batch * channels) as f64 * tokens as f64 * 4.0;
+    let steps: usize = plan.orders().iter().map(Order::len).sum();
+    Ok(OrderRow {
+        pattern: case.pattern.to_string(),
+        geometry: case.shape.geometry.to_string(),
+        directions,
+        steps: steps as f64 / (directions * tokens) as f64,
+        forward_s,
+        both_s,
+        forward_ratio: forward_s / plain_forward_s,
+        both_ratio: both_s / plain_both_s,
+        more_activations: more.zip(less).map(|(more, less)| (more as f64 - less as f64) / activation),
+    })
+}
+
+/// Median seconds of each of two, run in turns.
+fn medians(effort: Effort, runs: [&dyn Fn() -> Result<()>; 2]) -> Result<[f64; 2]> {
+    let mut seconds = [Vec::new(), Vec::new()];
+    for round in 0..effort.warmup + effort.runs.max(1) {
+        for (run, seconds) in runs.iter().zip(&mut seconds) {
+            let start = Instant::now();
+            run()?;
+            if round >= effort.warmup {
+                seconds.push(start.elapsed().as_secs_f64());
+            }
+        }
+    }
+    Ok(seconds.map(|mut seconds| {
+        seconds.sort_by(f64::total_cmp);
+        seconds[seconds.len() / 2]
+    }))
+}
+
+/// `n` points (at least 2) drawn from a cube, and a graph of `n` nodes with two random edges each: what orders from data
+/// are timed on.
+///
+/// # Errors
+/// `n` is too small or too large for a geometry.
+pub fn random_geometries(n: usize) -> Result<[Geometry; 2]> {
+    let mut rng = rng::stream(&[0]);
+    let xyz = (0..n).map(|_| [(); 3].map(|()| rng.random_range(0.0..1.0f32))).collect();
+    let points = Points::new(xyz)?;
+    let mut edges = Vec::with_capacity(4 * n);
+    for from in (0..n).chain(0..n) {
+        let to = (from + rng.random_range(1..n.max(2))) % n.max(1);
+        edges.extend([[from as u32, to as u32], [to as u32, from as u32]]);
+    }
+    Ok([Geometry::Points(Arc::new(points)), Geometry::Graph(Arc::new(Graph::new(n, edges)?))])
+}

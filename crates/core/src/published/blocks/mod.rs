@@ -1,0 +1,224 @@
+//! Published blocks: each a config of our mixer, a scan and a key map.
+
+mod vim;
+mod vmamba;
+
+use ophidian_scan::{Geometry, Pattern, Plan};
+use tch::nn;
+
+use crate::{
+    Error, Result,
+    keymap::Key,
+    mixer::{ChannelAffinity, Mamba1, Mamba1Config, Merge, Mixer},
+    ops::Orders,
+    tensors::Tensors,
+};
+
+pub use vim::{channel_gate, local_direction};
+
+/// A block as its authors publish it.
+pub struct Block {
+    /// `system/pattern`.
+    pub name: &'static str,
+    /// One line about it.
+    pub about: &'static str,
+    build: fn(&Author) -> Result<Recipe>,
+}
+
+/// What an author says of a block.
+pub struct Author<'a> {
+    /// Keyword arguments.
+    pub options: &'a toml::Table,
+    /// Parameters by the author's names: their shapes say how large the block is.
+    pub parameters: &'a Tensors,
+    /// Sizes of the token axes of the input: `[length]` or `[rows, columns]`.
+    pub sizes: &'a [i64],
+}
+
+/// The block in our words.
+pub struct Recipe {
+    /// The mixer.
+    pub config: Mamba1Config,
+    /// Channels inside GroupMamba's gate, if it stands around the mixer.
+    pub affinity: Option<i64>,
+    /// Along which it runs, and on which grid.
+    pub orders: Orders,
+    /// Which of the author's parameters is which of ours.
+    pub keys: Vec<Key>,
+}
+
+impl Block {
+    /// The block for an author's arguments, parameters and input.
+    ///
+    /// # Errors
+    /// An argument or a parameter that is missing or wrong, or an input that the scan does not fit; named.
+    pub fn recipe(&self, author: &Author) -> Result<Recipe> {
+        (self.build)(author)
+    }
+}
+
+impl Recipe {
+    /// The block's mixer, fresh.
+    ///
+    /// # Errors
+    /// As [`Mamba1::new`].
+    pub fn mixer(&self, vs: &nn::Path) -> Result<Box<dyn Mixer>> {
+        let mixer = Box::new(Mamba1::new(vs, &self.config)?);
+        Ok(match self.affinity {
+            Some(inner) => Box::new(ChannelAffinity::new(vs, mixer, self.config.d_model, inner)),
+            None => mixer,
+        })
+    }
+}
+
+/// The block called `name`.
+pub fn find(name: &str) -> Option<&'static Block> {
+    BLOCKS.iter().find(|block| block.name == name)
+}
+
+/// All of them.
+pub const BLOCKS: &[Block] = &[
+    Block {
+        name: "vim/bimambav1",
+        about: "Vim's first mixer: the directions differ in A alone",
+        build: vim::vim_v1,
+    },
+    Block { name: "vim/bimambav2", about: "Vim (arXiv 2401.09417)", build: vim::vim_v2 },
+    Block { name: "vim/bimambav2div2", about: "Vim, the mean of both directions", build: vim::vim_v2_mean },
+    Block { name: "vmamba/ss2d_v05", about: "VMamba's SS2D (arXiv 2401.10166)", build: vmamba::ss2d },
+    Block { name: "vmamba/ss2d_v05noz", about: "VMamba's SS2D without the gate", build: vmamba::ss2d },
+    Block {
+        name: "vmamba/ss2d_v051d",
+        about: "VMamba's SS2D, one direction four times",
+        build: vmamba::ss2d,
+    },
+    Block { name: "vmamba/ss2d_v052d", about: "VMamba's SS2D, two directions twice", build: vmamba::ss2d },
+    Block {
+        name: "vmamba/ss2d_v052dc",
+        about: "VMamba's cascade of rows and columns, as released",
+        build: vmamba::ss2d,
+    },
+    Block {
+        name: "plainmamba/block",
+        about: "PlainMamba (arXiv 2403.17695), as released",
+        build: vmamba::plainmamba,
+    },
+    Block { name: "localmamba/multimamba", about: "LocalVim (arXiv 2403.09338)", build: vim::multimamba },
+    Block { name: "localmamba/multimamba_cls", about: "LocalVim with a class token", build: vim::multimamba },
+    Block {
+        name: "efficientvmamba/es2d_ssm",
+        about: "EfficientVMamba's ES2D (arXiv 2403.09977)",
+        build: vmamba::es2d,
+    },
+    Block { name: "vivim/tri_block", about: "Vivim (arXiv 2401.14168)", build: vim::vivim },
+    Block { name: "segmamba/tri_block", about: "SegMamba (arXiv 2401.13560)", build: vim::segmamba },
+    Block {
+        name: "videomambasuite/dbm",
+        about: "Video Mamba Suite's DBM (arXiv 2403.09626)",
+        build: vim::dbm,
+    },
+    Block { name: "groupmamba/layer", about: "GroupMamba (arXiv 2407.13772)", build: vmamba::groupmamba },
+    Block { name: "zigma/zigzagN8_block", about: "ZigMa (arXiv 2403.13802)", build: vim::zigzag },
+    Block { name: "zigma/video_sst_s", about: "ZigMa's layers within frames", build: vim::zigma_space },
+    Block {
+        name: "zigma/video_sst_t",
+        about: "ZigMa's layers along time, as released",
+        build: vim::zigma_time,
+    },
+    Block { name: "mamba3d/bissm_v4", about: "Mamba3D (arXiv 2404.14966), as released", build: vim::mamba3d },
+    Block {
+        name: "msvmamba/multiscale_block",
+        about: "MSVMamba (arXiv 2405.14174)",
+        build: vmamba::msvmamba,
+    },
+];
+
+impl Author<'_> {
+    /// A whole number among the arguments.
+    fn int(&self, key: &str) -> Result<i64> {
+        match self.options.get(key) {
+            Some(toml::Value::Integer(n)) => Ok(*n),
+            other => Err(wrong(key, other, "a whole number")),
+        }
+    }
+
+    /// A word among the arguments.
+    fn word(&self, key: &str) -> Result<&str> {
+        let found = self.options.get(key);
+        found.and_then(toml::Value::as_str).ok_or_else(|| wrong(key, found, "text"))
+    }
+
+    /// The length of an axis of a parameter.
+    fn axis(&self, name: &str, axis: usize) -> Result<i64> {
+        let shape = self.shape(name)?;
+        shape.get(axis).copied().ok_or_else(|| {
+            Error::invalid(format!("`{name}` has shape {shape:?}, expected at least {} axes", axis + 1))
+        })
+    }
+
+    fn shape(&self, name: &str) -> Result<Vec<i64>> {
+        let tensor = self.parameters.get(name);
+        Ok(tensor.ok_or_else(|| Error::invalid(format!("the parameter `{name}` is missing")))?.size())
+    }
+
+    /// [rows, columns]: the arguments H and W, or the axes of the input.
+    fn grid(&self) -> Result<[i64; 2]> {
+        if let [rows, columns] = *self.sizes {
+            return Ok([rows, columns]);
+        }
+        Ok([self.int("H")?, self.int("W")?])
+    }
+
+    fn length(&self) -> i64 {
+        self.sizes.iter().product()
+    }
+
+    /// A key of the author that is ours by another name.
+    fn key(&self, theirs: &str, ours: &str) -> Result<Key> {
+        Ok(Key::new(theirs, ours, &self.shape(theirs)?))
+    }
+
+    /// A key of the author that is a row of ours.
+    fn row(&self, theirs: &str, ours: &str, row: usize) -> Result<Key> {
+        Ok(Key::row(theirs, ours, row as i64, &self.shape(theirs)?))
+    }
+
+    /// Keys by the same name.
+    fn same(&self, names: &[&str]) -> Result<Vec<Key>> {
+        names.iter().map(|name| self.key(name, name)).collect()
+    }
+}
+
+fn wrong(key: &str, found: Option<&toml::Value>, expected: &str) -> Error {
+    Error::Config(match found {
+        Some(found) => format!("`{key}` is {found}, expected {expected}"),
+        None => format!("missing key `{key}`, expected {expected}"),
+    })
+}
+
+fn size(n: i64) -> usize {
+    usize::try_from(n).unwrap_or(0)
+}
+
+fn plan(pattern: &str, geometry: &Geometry) -> Result<Plan> {
+    let failed = |error: ophidian_scan::Error| Error::invalid(format!("the scan `{pattern}`: {error}"));
+    pattern.parse::<Pattern>().and_then(|pattern| pattern.plan(geometry)).map_err(failed)
+}
+
+fn on_grid(pattern: &str, [rows, columns]: [i64; 2]) -> Result<Orders> {
+    let geometry = Geometry::Grid2 { height: size(rows), width: size(columns) };
+    Ok(Orders::new(&plan(pattern, &geometry)?).on_grid([rows, columns]))
+}
+
+fn on_frames(pattern: &str, [frames, rows, columns]: [i64; 3]) -> Result<Orders> {
+    let geometry = Geometry::Grid3 { frames: size(frames), height: size(rows), width: size(columns) };
+    Ok(Orders::new(&plan(pattern, &geometry)?).on_grid([frames, rows, columns]))
+}
+
+fn along(pattern: &str, length: i64) -> Result<Orders> {
+    Ok(Orders::new(&plan(pattern, &Geometry::Sequence { len: size(length) })?))
+}
+
+fn summed() -> Mamba1Config {
+    Mamba1Config { merge: Merge::Sum, ..Mamba1Config::default() }
+}

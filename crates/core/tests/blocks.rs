@@ -1,0 +1,210 @@
+//! Published blocks against vectors made by the authors' own code, where those are at hand.
+
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use ophidian_core::{
+    keymap,
+    mixer::{Mamba1, Merge, Merger},
+    published::blocks::{self, Author, BLOCKS},
+    tensors::{self, Tensors},
+};
+use ophidian_scan::{Geometry, Pattern, Plan};
+use tch::{Device, Kind, Tensor, nn::VarStore};
+
+struct Golden {
+    file: String,
+    /// `system/pattern`.
+    name: String,
+    options: toml::Table,
+    tensors: Tensors,
+}
+
+/// All goldens of scans; none, said aloud, where they are not at hand.
+fn goldens() -> Vec<Golden> {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared");
+    let shared = std::env::var("OPHIDIAN_SHARED").map_or_else(|_| PathBuf::from(beside), PathBuf::from);
+    let folder = shared.join("golden/scan");
+    let Ok(index) = std::fs::read(folder.join("manifest.json")) else {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no goldens at {}", folder.display());
+        return vec![];
+    };
+    let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+    let entries = index["entries"].as_array().unwrap();
+    let here = entries.iter().filter(|entry| folder.join(entry["file"].as_str().unwrap()).exists());
+    here.map(|entry| golden(&folder, entry)).collect()
+}
+
+fn golden(folder: &Path, entry: &serde_json::Value) -> Golden {
+    let text = |key: &str| entry[key].as_str().unwrap();
+    Golden {
+        file: text("file").to_owned(),
+        name: format!("{}/{}", text("system"), text("pattern")),
+        options: toml::Table::try_from(entry["params"].clone()).unwrap(),
+        tensors: tensors::read(&folder.join(text("file"))).unwrap(),
+    }
+}
+
+impl Golden {
+    /// The author's parameters by the author's names.
+    fn parameters(&self) -> Tensors {
+        let all = self.tensors.iter().filter(|(name, _)| !["x", "y"].contains(&name.as_str()));
+        let name = |name: &str| name.strip_prefix("param.").unwrap_or(name).to_owned();
+        all.map(|(theirs, t)| (name(theirs), t.shallow_clone())).collect()
+    }
+
+    fn int(&self, key: &str) -> i64 {
+        self.options[key].as_integer().unwrap()
+    }
+}
+
+fn expect_close(file: &str, got: &Tensor, want: &Tensor) {
+    assert_eq!(got.size(), want.size(), "{file}");
+    let error = (got - want).abs().max().double_value(&[]) / want.abs().max().double_value(&[]);
+    assert!(error <= 1e-5, "{file}: off by {error:.1e} of the largest value");
+}
+
+/// Every block of the table on every golden of it.
+#[test]
+fn blocks() {
+    let goldens = goldens();
+    let mut found = BTreeSet::new();
+    for golden in &goldens {
+        if let Some(block) = blocks::find(&golden.name) {
+            found.insert(block.name);
+            run(golden, block);
+        }
+    }
+    let names: BTreeSet<_> = BLOCKS.iter().map(|block| block.name).collect();
+    let elsewhere = std::env::var_os("OPHIDIAN_SHARED").is_some();
+    assert!(
+        goldens.is_empty() || elsewhere || names == found,
+        "blocks without a golden: {:?}",
+        names.difference(&found)
+    );
+}
+
+fn run(golden: &Golden, block: &blocks::Block) {
+    let (x, y) = (&golden.tensors["x"], &golden.tensors["y"]);
+    let core = golden.name == "efficientvmamba/es2d_ssm";
+    let first = golden.options.get("channel_first").and_then(toml::Value::as_bool) == Some(true);
+    let last = |t: &Tensor, first: bool| if first { t.permute([0, 2, 3, 1]) } else { t.shallow_clone() };
+    let (x, y) = (last(x, first || core), last(y, first));
+    let shape = x.size();
+    let parameters = golden.parameters();
+    let sizes = &shape[1..shape.len() - 1];
+    let recipe = block.recipe(&Author { options: &golden.options, parameters: &parameters, sizes }).unwrap();
+    let vs = VarStore::new(Device::Cpu);
+    let tokens = |t: &Tensor| t.flatten(1, -2).contiguous();
+    let out = if core {
+        let mixer = Mamba1::new(&vs.root(), &recipe.config).unwrap();
+        keymap::load(&recipe.keys, &parameters, &vs.variables()).unwrap();
+        mixer.core(&tokens(&x).unsqueeze(2), None, &recipe.orders).unwrap().squeeze_dim(2)
+    } else {
+        let mixer = recipe.mixer(&vs.root()).unwrap();
+        keymap::load(&recipe.keys, &parameters, &vs.variables()).unwrap();
+        let loaded: BTreeSet<_> = recipe.keys.iter().map(|key| key.ours.clone()).collect();
+        assert_eq!(vs.variables().into_keys().collect::<BTreeSet<_>>(), loaded, "{}", golden.file);
+        mixer.forward(&tokens(&x), &recipe.orders).unwrap()
+    };
+    expect_close(&golden.file, &out, &tokens(&y));
+}
+
+fn plan(pattern: &str, geometry: &Geometry) -> Plan {
+    pattern.parse::<Pattern>().unwrap().plan(geometry).unwrap()
+}
+
+/// What each direction makes, (B, K, T, C) step by step, at its tokens: (B, L, K, C).
+fn at_tokens(steps: &Tensor, plan: &Plan) -> Tensor {
+    let shape = steps.size();
+    let out = Tensor::zeros([shape[0], plan.tokens() as i64, shape[1], shape[3]], (Kind::Float, Device::Cpu));
+    for (k, order) in plan.orders().iter().enumerate() {
+        for (t, token) in order.index().iter().enumerate().filter(|(_, token)| **token >= 0) {
+            let step = steps.select(1, k as i64).select(1, t as i64);
+            out.select(2, k as i64).select(1, i64::from(*token)).copy_(&step);
+        }
+    }
+    out
+}
+
+/// LocalVMamba's merge: shorter directions are padded at the end, which is cut off.
+#[test]
+fn localmamba_merge() {
+    for golden in goldens().iter().filter(|golden| golden.name == "localmamba/vssm_merge") {
+        let words = golden.options["directions"].as_array().unwrap();
+        let patterns: Vec<String> =
+            words.iter().map(|word| blocks::local_direction(word.as_str().unwrap()).unwrap()).collect();
+        let geometry = Geometry::Grid2 { height: golden.int("H") as usize, width: golden.int("W") as usize };
+        let plan = plan(&format!("[{}]", patterns.join(", ")), &geometry);
+        let lengths: Vec<i64> = plan.orders().iter().map(|order| order.len() as i64).collect();
+        assert!(golden.tensors["lengths"].equal(&Tensor::from_slice(&lengths)), "{}", golden.file);
+
+        let ys = at_tokens(&golden.tensors["ys"].transpose(2, 3), &plan);
+        let channels = ys.size()[3];
+        let vs = VarStore::new(Device::Cpu);
+        let merger = Merger::new(&vs.root(), Merge::ChannelGate, lengths.len() as i64, channels, channels);
+        let mut parameters = golden.parameters();
+        parameters.retain(|name, _| name.starts_with("attn."));
+        let author = Author { options: &golden.options, parameters: &parameters, sizes: &[] };
+        keymap::load(&blocks::channel_gate(&author).unwrap(), &parameters, &vs.variables()).unwrap();
+        let out = merger.forward(&ys, |y| Ok(y.shallow_clone())).unwrap();
+        expect_close(&golden.file, &out.squeeze_dim(2), &golden.tensors["y"]);
+    }
+}
+
+/// RSMamba's paths: the authors' mixer is replaced by a cumulative sum; the gate and the mean are ours.
+#[test]
+fn rsmamba_paths() {
+    for golden in goldens().iter().filter(|golden| golden.name.starts_with("rsmamba/")) {
+        let tensor = |name: &str| &golden.tensors[name];
+        let kind = golden.options["path_type"].as_str().unwrap();
+        let mut x = tensor("x").shallow_clone();
+        let (l, c) = (x.size()[1], x.size()[2]);
+        for (layer, scale) in golden.options["layer_scale"].as_array().unwrap().iter().enumerate() {
+            let mut paths = vec![Tensor::arange(l, (Kind::Int64, Device::Cpu))];
+            if kind.contains("reverse") {
+                paths.push(paths[0].flip([0]));
+            }
+            if kind.contains("shuffle") {
+                paths.push(tensor(&format!("shuffle{layer}")).shallow_clone());
+            }
+            let k = paths.len() as i64;
+            let normed = x.layer_norm([c], Some(tensor("ln_weight")), Some(tensor("ln_bias")), 1e-6, false);
+            let path = |path: &Tensor| {
+                let scanned = normed.index_select(1, path).cumsum(1, Kind::Float) * scale.as_float().unwrap();
+                scanned.index_select(1, &path.argsort(0, false))
+            };
+            let ys = Tensor::stack(&paths.iter().map(path).collect::<Vec<_>>(), 2); // (B, L, K, C)
+            let gated = kind.ends_with("gate");
+            let vs = VarStore::new(Device::Cpu);
+            let merge = if gated { Merge::Gated } else { Merge::Mean };
+            let merger = Merger::new(&vs.root(), merge, k, c, c);
+            if gated {
+                let gate = tensor(&format!("gate{layer}"));
+                tch::no_grad(|| vs.variables()["gate.weight"].shallow_clone().copy_(gate));
+            }
+            let merged = merger.forward(&ys, |y| Ok(y.shallow_clone())).unwrap().squeeze_dim(2);
+            x = x + if gated { merged } else { merged / k as f64 };
+        }
+        expect_close(&golden.file, &x, tensor("y"));
+    }
+}
+
+/// Video Mamba Suite's TimeMamba: every patch position is a segment, time runs fastest.
+#[test]
+fn timemamba_segments() {
+    for golden in goldens().iter().filter(|golden| golden.name == "videomambasuite/timemamba_divided") {
+        let (n, frames) = (golden.int("n"), golden.int("T"));
+        let plan =
+            plan(&format!("row | chunk({frames})"), &Geometry::Sequence { len: (n * frames) as usize });
+        let order = &plan.orders()[0];
+        let want: Vec<i32> =
+            Vec::try_from(golden.tensors["time_segments"].flatten(0, -1).to_kind(Kind::Int)).unwrap();
+        assert_eq!(order.index(), want, "{}", golden.file);
+        let starts: Vec<bool> = (0..n * frames).map(|t| t > 0 && t % frames == 0).collect();
+        assert_eq!(order.resets(), starts, "{}", golden.file);
+    }
+}
