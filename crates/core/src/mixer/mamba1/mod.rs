@@ -14,8 +14,8 @@
 
 mod compat;
 mod config;
-mod conv;
-mod ssm;
+pub(super) mod conv;
+pub(super) mod ssm;
 
 use tch::{Tensor, nn};
 
