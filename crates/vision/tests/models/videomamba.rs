@@ -156,6 +156,12 @@ fn clips_train() {
         "scan = 'row | bidirectional'\npool = 'head'\nmerge = 'sum'\ninit = 'normal-inputs'",
         "tubelet = 2\npool = 'middle'\nmlp_ratio = 2.0\ninit = 'normal-inputs'",
         "scan = ['row', 'row | reverse']\npool = 'both'",
+        "scan = '[row, temporal] | bidirectional'\npool = 'head'",
+        "scan = 'vivim/tri'\nmerge = 'mean'\npool = 'mean'",
+        "scan = 'segmamba/tri'\nmerge = 'sum'\npool = 'mean'",
+        "scan = ['mamband/tlhw_fwd', 'mamband/tlhw_rev', 'mamband/whtl_fwd', 'mamband/whtl_rev']\npool = 'mean'",
+        "scan = 'rsmamba/forward_reverse_shuffle_gate(seed=sample)'\nmerge = 'gated'\nparameters = 'shared'\npool = 'mean'",
+        "scan = 'hilbert | bidirectional'\npool = 'mean'",
         "pool = 'mean'\npos_embed = false",
     ] {
         let _guard = seeded(1);
