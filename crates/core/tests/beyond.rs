@@ -31,7 +31,7 @@ fn tree_sums(input: &Tensor, decay: &Tensor, parents: &[i32], below: bool) -> Te
             }
             let mut term = input.select(0, sample).select(0, j);
             for edge in path[..meet].iter().chain(&above[..back]) {
-                term = term * decay.select(0, sample).select(0, *edge);
+                term = &term * decay.select(0, sample).select(0, *edge);
             }
             sum += term;
         }

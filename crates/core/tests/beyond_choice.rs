@@ -56,7 +56,7 @@ proptest! {
                 }).collect();
                 Tensor::stack(&rows, 0)
             }).collect();
-            p.c = p.c + Tensor::stack(&added, 0);
+            p.c = &p.c + Tensor::stack(&added, 0);
             let y = layer_norm(weights, "out_norm", &scan(&u, &p, &walks));
             (linear(weights, "out_proj", &y), none())
         })?;

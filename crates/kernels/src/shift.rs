@@ -94,10 +94,12 @@ struct Job<'a> {
 }
 
 #[inline(always)]
+#[expect(clippy::extra_unused_type_parameters, reason = "`dispatch` instantiates per instruction set")]
 unsafe fn run_f32<S: Simd>(job: &Job) {
     unsafe { run::<f32>(job) }
 }
 #[inline(always)]
+#[expect(clippy::extra_unused_type_parameters, reason = "`dispatch` instantiates per instruction set")]
 unsafe fn run_f64<S: Simd>(job: &Job) {
     unsafe { run::<f64>(job) }
 }

@@ -120,7 +120,8 @@ proptest! {
         let parents = candidates.parents(&features, 3).unwrap();
         prop_assert_eq!(parents.len(), 2 * len);
         for tree in parents.chunks(len) {
-            for mut node in 0..len {
+            for start in 0..len {
+                let mut node = start;
                 for _ in 0..len {
                     node = usize::try_from(tree[node]).unwrap_or(node);
                 }

@@ -36,7 +36,7 @@ impl Trees {
     /// # Errors
     /// The parents are no whole number of samples.
     pub fn per_sample(parents: &[i32], tokens: i64) -> Result<Trees> {
-        if tokens < 1 || parents.len() % tokens as usize != 0 {
+        if tokens < 1 || !parents.len().is_multiple_of(tokens as usize) {
             return Err(Error::invalid(format!(
                 "{} parents are no whole number of samples of {tokens} tokens",
                 parents.len()

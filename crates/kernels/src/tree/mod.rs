@@ -167,18 +167,22 @@ struct BackwardJob<'a> {
 
 // The loops are plain; instantiating them per instruction set lets the compiler use its vectors.
 #[inline(always)]
+#[expect(clippy::extra_unused_type_parameters, reason = "`dispatch` instantiates per instruction set")]
 unsafe fn forward_f32<S: Simd>(job: &ForwardJob) {
     unsafe { run_forward::<f32>(job) }
 }
 #[inline(always)]
+#[expect(clippy::extra_unused_type_parameters, reason = "`dispatch` instantiates per instruction set")]
 unsafe fn forward_f64<S: Simd>(job: &ForwardJob) {
     unsafe { run_forward::<f64>(job) }
 }
 #[inline(always)]
+#[expect(clippy::extra_unused_type_parameters, reason = "`dispatch` instantiates per instruction set")]
 unsafe fn backward_f32<S: Simd>(job: &BackwardJob) {
     unsafe { run_backward::<f32>(job) }
 }
 #[inline(always)]
+#[expect(clippy::extra_unused_type_parameters, reason = "`dispatch` instantiates per instruction set")]
 unsafe fn backward_f64<S: Simd>(job: &BackwardJob) {
     unsafe { run_backward::<f64>(job) }
 }
