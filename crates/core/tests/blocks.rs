@@ -8,7 +8,7 @@ use std::{
 
 use ophidian_core::{
     keymap,
-    mixer::{Choice, Mamba1, Merge, Merger, MixerConfig, QuadMamba},
+    mixer::{Merge, Merger},
     published::blocks::{self, Author, BLOCKS},
     tensors::{self, Tensors},
 };
@@ -88,37 +88,9 @@ fn blocks() {
 }
 
 fn run(golden: &Golden, block: &blocks::Block) {
-    let (x, y) = (&golden.tensors["x"], &golden.tensors["y"]);
-    let core = golden.name == "efficientvmamba/es2d_ssm";
-    let first = golden.options.get("channel_first").and_then(toml::Value::as_bool) == Some(true)
-        || golden.name == "quadmamba/block";
-    let last = |t: &Tensor, first: bool| if first { t.permute([0, 2, 3, 1]) } else { t.shallow_clone() };
-    let (x, y) = (last(x, first || core), last(y, first));
-    let shape = x.size();
-    let parameters = golden.parameters();
-    let sizes = &shape[1..shape.len() - 1];
-    let recipe = block.recipe(&Author { options: &golden.options, parameters: &parameters, sizes }).unwrap();
-    let vs = VarStore::new(Device::Cpu);
-    let tokens = |t: &Tensor| t.flatten(1, -2).contiguous();
-    let out = if core {
-        let MixerConfig::Mamba1(config) = &recipe.config else { panic!("{}: another mixer", golden.file) };
-        let mixer = Mamba1::new(&vs.root(), config).unwrap();
-        keymap::load(&recipe.keys, &parameters, &vs.variables()).unwrap();
-        mixer.core(&tokens(&x).unsqueeze(2), None, &recipe.orders).unwrap().squeeze_dim(2)
-    } else if let MixerConfig::QuadMamba(config) = &recipe.config {
-        // The quadrant was drawn at random.
-        let mixer = QuadMamba::new(&vs.root(), config).unwrap();
-        keymap::load(&recipe.keys, &parameters, &vs.variables()).unwrap();
-        let chosen = golden.tensors["keep"].argmax(1, false);
-        mixer.forward_choosing(&tokens(&x), &recipe.orders, &mut Choice::Given(&chosen)).unwrap()
-    } else {
-        let mixer = recipe.mixer(&vs.root()).unwrap();
-        keymap::load(&recipe.keys, &parameters, &vs.variables()).unwrap();
-        let loaded: BTreeSet<_> = recipe.keys.iter().map(|key| key.ours.clone()).collect();
-        assert_eq!(vs.variables().into_keys().collect::<BTreeSet<_>>(), loaded, "{}", golden.file);
-        mixer.forward(&tokens(&x), &recipe.orders).unwrap()
-    };
-    expect_close(&golden.file, &out, &tokens(&y));
+    let found = blocks::run(block.name, &golden.tensors, &golden.options).unwrap();
+    let y = &found["y"];
+    expect_close(&golden.file, y, &golden.tensors["y"].reshape(y.size()));
 }
 
 fn plan(pattern: &str, geometry: &Geometry) -> Plan {

@@ -1,6 +1,7 @@
 //! One module per command.
 
 mod bench;
+mod block;
 mod config;
 mod data;
 mod doctor;
@@ -39,6 +40,8 @@ enum Command {
     Op(op::Args),
     /// Run a published model (their folder, their parameter names) on tensors from a file, with gradients.
     Forward(forward::Args),
+    /// Run a published block (its authors' parameter names) on tensors from a file, with gradients; list them all.
+    Block(block::Args),
     /// List published models; print one's config, sizes and costs.
     Models(models::Args),
     /// List, draw and export scan patterns.
@@ -61,6 +64,7 @@ impl Cli {
             Command::Config(args) => config::run(args, printer)?,
             Command::Op(args) => op::run(args, printer)?,
             Command::Forward(args) => forward::run(args, printer)?,
+            Command::Block(args) => block::run(args, printer)?,
             Command::Models(args) => models::run(args, printer)?,
             Command::Scan(args) => scan::run(args, printer)?,
             Command::Data(args) => data::run(args, printer)?,

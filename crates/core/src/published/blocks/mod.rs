@@ -1,6 +1,7 @@
 //! Published blocks: each a config of our mixer, a scan and a key map.
 
 mod beyond;
+mod run;
 mod vim;
 mod vmamba;
 
@@ -16,6 +17,7 @@ use crate::{
 };
 
 pub use beyond::{deformable_path, state_fusion};
+pub use run::run;
 pub use vim::{channel_gate, local_direction};
 
 /// A block as its authors publish it.
