@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 /// The dark squares of a chessboard first, row by row, then the light ones.
 fn chessboard(geometry: &Geometry) -> Result<Plan> {
-    let (height, width) = geometry.grid();
+    let (_, height, width) = geometry.sizes();
     let tokens = 0..height * width;
     let (light, dark): (Vec<_>, Vec<_>) = tokens.partition(|token| (token / width + token % width) % 2 == 1);
     let walk = dark.into_iter().chain(light).map(|token| token as i32);

@@ -56,7 +56,7 @@ fn a_shown_model_is_a_config_that_train_takes() {
     let resolved = ophidian(&["config", "show", config, "--set", "data.format=shapes"]);
     assert!(resolved.status.success(), "{}", text(&resolved.stderr));
     let resolved = text(&resolved.stdout);
-    let model = |text: &str| text.split_once("[model]").unwrap().1.lines().count();
+    let model = |text: &str| text.split_once("\n[model]\n").unwrap().1.lines().count();
     assert!(model(&resolved) >= model(&shown), "{resolved}");
     assert!(resolved.contains("downsample = \"conv3\""), "{resolved}");
     let set = ["data.image_size=223", "data.format=shapes"];

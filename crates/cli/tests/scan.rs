@@ -48,7 +48,7 @@ fn list_names_every_pattern() {
         "cross",
         "reverse",
         "transpose",
-        "window(height, width=height, frames=1, reset=false)",
+        "window(height, width=height, reset=false, frames=1)",
         "atrous(step, ",
         "shift(down, right=down, frames=0)",
         "direction(k)",
@@ -186,7 +186,7 @@ fn an_index_file_is_a_pattern() {
 fn wrong_usage_is_explained() {
     let folder = tempfile::tempdir().unwrap();
     let file = path(&folder, "o.txt");
-    let unknown = "there is no pattern named `crss`\n  crss\n  ^^^^\ndid you mean `cross`?";
+    let unknown = "there is no pattern named `crss`\n  crss\n  ^^^^\ndid you mean `cross` or `vmamba/cross`?";
     let sequence = "`cross` needs a grid of rows and columns, but the tokens are a sequence of 63";
     for (arguments, expected) in [
         (vec!["show", "crss", "--shape", "7x9"], unknown),
@@ -306,7 +306,7 @@ fn points_and_graphs_are_geometries() {
     tensors(&points, &[("pos", Dtype::F32, &[3, 3], floats(&xyz))]);
     said(&["export", "pointmamba/hilbert", "--points", &points, "--output", &output]);
     let order: Value = serde_json::from_slice(&std::fs::read(&output).unwrap()).unwrap();
-    assert_eq!(order, json!({"tokens": 3, "order.0": [1, 0, 2]}));
+    assert_eq!(order, json!({"tokens": 3, "order.0": [1, 2, 0]}));
 
     tensors(&graph, &[("edge_index", Dtype::I64, &[2, 4], integers(&[0, 1, 1, 2, 1, 0, 2, 1]))]);
     said(&["export", "graphmamba/degree_order", "--graph", &graph, "--output", &output]);

@@ -8,7 +8,7 @@ use std::{
 
 use ophidian_core::{
     keymap,
-    mixer::{Mamba1, Merge, Merger},
+    mixer::{Choice, Mamba1, Merge, Merger, MixerConfig, QuadMamba},
     published::blocks::{self, Author, BLOCKS},
     tensors::{self, Tensors},
 };
@@ -51,7 +51,7 @@ fn golden(folder: &Path, entry: &serde_json::Value) -> Golden {
 impl Golden {
     /// The author's parameters by the author's names.
     fn parameters(&self) -> Tensors {
-        let all = self.tensors.iter().filter(|(name, _)| !["x", "y"].contains(&name.as_str()));
+        let all = self.tensors.iter().filter(|(name, _)| !["x", "y", "keep", "seq"].contains(&name.as_str()));
         let name = |name: &str| name.strip_prefix("param.").unwrap_or(name).to_owned();
         all.map(|(theirs, t)| (name(theirs), t.shallow_clone())).collect()
     }
@@ -90,7 +90,8 @@ fn blocks() {
 fn run(golden: &Golden, block: &blocks::Block) {
     let (x, y) = (&golden.tensors["x"], &golden.tensors["y"]);
     let core = golden.name == "efficientvmamba/es2d_ssm";
-    let first = golden.options.get("channel_first").and_then(toml::Value::as_bool) == Some(true);
+    let first = golden.options.get("channel_first").and_then(toml::Value::as_bool) == Some(true)
+        || golden.name == "quadmamba/block";
     let last = |t: &Tensor, first: bool| if first { t.permute([0, 2, 3, 1]) } else { t.shallow_clone() };
     let (x, y) = (last(x, first || core), last(y, first));
     let shape = x.size();
@@ -100,9 +101,16 @@ fn run(golden: &Golden, block: &blocks::Block) {
     let vs = VarStore::new(Device::Cpu);
     let tokens = |t: &Tensor| t.flatten(1, -2).contiguous();
     let out = if core {
-        let mixer = Mamba1::new(&vs.root(), &recipe.config).unwrap();
+        let MixerConfig::Mamba1(config) = &recipe.config else { panic!("{}: another mixer", golden.file) };
+        let mixer = Mamba1::new(&vs.root(), config).unwrap();
         keymap::load(&recipe.keys, &parameters, &vs.variables()).unwrap();
         mixer.core(&tokens(&x).unsqueeze(2), None, &recipe.orders).unwrap().squeeze_dim(2)
+    } else if let MixerConfig::QuadMamba(config) = &recipe.config {
+        // The quadrant was drawn at random.
+        let mixer = QuadMamba::new(&vs.root(), config).unwrap();
+        keymap::load(&recipe.keys, &parameters, &vs.variables()).unwrap();
+        let chosen = golden.tensors["keep"].argmax(1, false);
+        mixer.forward_choosing(&tokens(&x), &recipe.orders, &mut Choice::Given(&chosen)).unwrap()
     } else {
         let mixer = recipe.mixer(&vs.root()).unwrap();
         keymap::load(&recipe.keys, &parameters, &vs.variables()).unwrap();
@@ -187,7 +195,7 @@ fn rsmamba_paths() {
                 tch::no_grad(|| vs.variables()["gate.weight"].shallow_clone().copy_(gate));
             }
             let merged = merger.forward(&ys, |y| Ok(y.shallow_clone())).unwrap().squeeze_dim(2);
-            x = x + if gated { merged } else { merged / k as f64 };
+            x = &x + if gated { merged } else { merged / k as f64 };
         }
         expect_close(&golden.file, &x, tensor("y"));
     }

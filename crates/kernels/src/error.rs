@@ -57,6 +57,31 @@ pub enum Error {
         /// Tokens there are.
         tokens: usize,
     },
+    /// A parent in a tree that does not exist.
+    #[error(
+        "tree {tree}: the parent of node {node} is {parent}; expected 0 to {}, or -1 for a root",
+        nodes.saturating_sub(1)
+    )]
+    Parent {
+        /// Which tree.
+        tree: usize,
+        /// Which node.
+        node: usize,
+        /// What it says.
+        parent: i32,
+        /// Nodes there are.
+        nodes: usize,
+    },
+    /// Nodes that no root is above.
+    #[error("tree {tree}: node {node} is on or below a cycle of parents ({count} nodes reach no root)")]
+    Cycle {
+        /// Which tree.
+        tree: usize,
+        /// The first such node.
+        node: usize,
+        /// How many there are.
+        count: usize,
+    },
     /// Anything else about the shape.
     #[error("{0}")]
     Shape(String),

@@ -12,7 +12,9 @@ pub mod orders;
 pub mod pool;
 pub mod probe;
 pub mod scan;
+pub mod shift;
 pub mod simd;
+pub mod tree;
 pub mod view;
 
 pub use error::{Error, Result};

@@ -190,6 +190,11 @@ impl<'a> ViewMut<'a> {
         Ok(())
     }
 
+    /// What it covers, for kernels that write it through raw pointers.
+    pub(crate) fn view(&self) -> &View<'a> {
+        &self.view
+    }
+
     #[inline(always)]
     pub(crate) fn offset(&self, b: usize, token: usize, k: usize, g: usize) -> usize {
         self.view.offset(b, token, k, g)

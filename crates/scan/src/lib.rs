@@ -15,6 +15,7 @@ mod pattern;
 mod plan;
 mod points;
 mod stats;
+mod tree;
 
 pub use error::{Error, Result, SyntaxError};
 pub use geometry::{Geometry, MAX_DIRECTIONS, MAX_STEPS};
@@ -29,3 +30,4 @@ pub use pattern::{
 pub use plan::Plan;
 pub use points::{Points, PointsSummary};
 pub use stats::{Spread, Stats, stats};
+pub use tree::{Candidates, RootedTree};

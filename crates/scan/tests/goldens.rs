@@ -301,8 +301,11 @@ fn released(pattern: &str) -> String {
     if deviates { format!("{pattern}(compat=released)") } else { pattern.to_string() }
 }
 
+/// Called with a tensor's name, our maps and theirs.
+type Same<'a> = dyn FnMut(&str, Vec<Vec<i64>>, Vec<Vec<i64>>) + 'a;
+
 /// Points of a batch, by the authors' codes: ties may stand in any order.
-fn serialized(entry: &Entry, same: &mut dyn FnMut(&str, Vec<Vec<i64>>, Vec<Vec<i64>>)) {
+fn serialized(entry: &Entry, same: &mut Same) {
     let [batch, count, _] = entry.golden.shape("pos")[..] else { panic!("{}", entry.file) };
     let xyz = entry.golden.real("pos").chunks(3).map(|c| [c[0], c[1], c[2]]).collect();
     let starts = (0..=batch).map(|b| b * count).collect();
@@ -319,7 +322,7 @@ fn serialized(entry: &Entry, same: &mut dyn FnMut(&str, Vec<Vec<i64>>, Vec<Vec<i
     }
 }
 
-fn voxels(entry: &Entry, same: &mut dyn FnMut(&str, Vec<Vec<i64>>, Vec<Vec<i64>>)) {
+fn voxels(entry: &Entry, same: &mut Same) {
     let (bits, slices) = (entry.size("bits"), entry.size("z_max"));
     let template = Geometry::Grid3 { frames: slices, height: 1 << bits, width: 1 << bits };
     let ranks = entry.golden.whole("template");
@@ -378,10 +381,10 @@ fn merged(entry: &Entry) -> Vec<String> {
     };
     match (entry.system.as_str(), entry.pattern.as_str()) {
         ("vmamba", "cross2d" | "unidi" | "bidi" | "rot90") => check("y", &entry.name(), "ys", "y"),
-        ("efficientvmamba", pattern) if pattern.starts_with("es2d_step") => {
-            if entry.golden.names().contains(&"ys".to_string()) {
-                check("y", &entry.name(), "ys", "y");
-            }
+        ("efficientvmamba", pattern)
+            if pattern.starts_with("es2d_step") && entry.golden.names().contains(&"ys".to_string()) =>
+        {
+            check("y", &entry.name(), "ys", "y");
         }
         ("msvmamba", "scans") => {
             for tensor in entry.names("y_") {

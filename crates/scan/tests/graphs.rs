@@ -287,11 +287,86 @@ proptest! {
             }
         }
         for sample in graph.samples() {
+            prop_assert_eq!(&clusters[sample.clone()], &louvain(&graph, &sample)[..]);
             let edges = matrix(&graph, &sample, true);
             let found: Vec<u32> = clusters[sample.clone()].to_vec();
             let single: Vec<u32> = (0..sample.len() as u32).collect();
             let (found, single) = (modularity(&edges, &found), modularity(&edges, &single));
             prop_assert!(found >= single - 1e-9 && found >= -1e-9, "{found} and {single}");
+        }
+    }
+}
+
+/// The Louvain method, its gains taken from the modularity of the whole graph, in whole numbers.
+fn louvain(graph: &Graph, sample: &std::ops::Range<usize>) -> Vec<u32> {
+    let edges = matrix(graph, sample, true);
+    let nodes = edges.len();
+    let weight = |i: usize, j: usize| edges[i][j] as i64 * if i == j { 2 } else { 1 };
+    let strength: Vec<i64> = (0..nodes).map(|i| (0..nodes).map(|j| weight(i, j)).sum()).collect();
+    let total: i64 = strength.iter().sum();
+    let quality = |cluster: &dyn Fn(usize) -> usize| -> i64 {
+        let pairs = (0..nodes).flat_map(|i| (0..nodes).map(move |j| (i, j)));
+        let same = pairs.filter(|&(i, j)| cluster(i) == cluster(j));
+        same.map(|(i, j)| weight(i, j) * total - strength[i] * strength[j]).sum()
+    };
+    // Which group each node is in, and which cluster each group.
+    let mut group: Vec<usize> = (0..nodes).collect();
+    loop {
+        let groups = group.iter().max().unwrap() + 1;
+        let mut cluster: Vec<usize> = (0..groups).collect();
+        loop {
+            let before = cluster.clone();
+            for moving in 0..groups {
+                let near = |&other: &usize| {
+                    let inside = |node: usize, of: usize| group[node] == of;
+                    (0..nodes).any(|i| {
+                        (0..nodes).any(|j| inside(i, moving) && inside(j, other) && edges[i][j] > 0.0)
+                    })
+                };
+                let mut around: Vec<usize> = (0..groups).filter(near).map(|other| cluster[other]).collect();
+                around.sort_unstable();
+                let with = |to: usize| {
+                    quality(&|node| if group[node] == moving { to } else { cluster[group[node]] })
+                };
+                let mut best = (with(cluster[moving]), cluster[moving]);
+                for to in around {
+                    let found = with(to);
+                    if found > best.0 {
+                        best = (found, to);
+                    }
+                }
+                cluster[moving] = best.1;
+            }
+            if cluster == before {
+                break;
+            }
+        }
+        let mut seen: Vec<usize> = Vec::new();
+        for &found in &cluster {
+            if !seen.contains(&found) {
+                seen.push(found);
+            }
+        }
+        let number = |found: usize| seen.iter().position(|&known| known == found).unwrap();
+        group.iter_mut().for_each(|group| *group = number(cluster[*group]));
+        if seen.len() == groups {
+            let first = |of: usize| group.iter().position(|&found| found == of).unwrap();
+            return group.iter().map(|&of| (first(of) + sample.start) as u32).collect();
+        }
+    }
+}
+
+/// Where clusters are joined again and again.
+#[test]
+fn louvain_climbs() {
+    for nodes in [12, 31, 40] {
+        let ring: Vec<[u32; 2]> = (0..nodes)
+            .map(|i| [i, (i * 7 + 1) % nodes])
+            .chain((0..nodes).map(|i| [i, (i + 1) % nodes]))
+            .collect();
+        for edges in [&ring[nodes as usize..], &ring[..]] {
+            let graph = both_ways(nodes as usize, edges);
+            assert_eq!(graph.louvain_clusters(), louvain(&graph, &(0..nodes as usize)), "{nodes} nodes");
         }
     }
 }

@@ -125,22 +125,20 @@ fn hilbert_depends_on_the_depth_as_the_authors_have_it() {
 fn order_indicator_concat() {
     for path in files("pointmamba_order_indicator_concat") {
         let (golden, points) = (Golden::open(&path), Points::read(&path).unwrap());
-        let plan = plan("[serialize(hilbert), serialize(hilbert-trans)]", &points);
-        let channels = golden.shape("tokens")[2];
+        let plan = plan("[serialize(hilbert), serialize(hilbert-trans)] | concat", &points);
+        let order = &plan.orders()[0];
+        let (size, channels) = (golden.shape("tokens")[1], golden.shape("tokens")[2]);
         let (tokens, positions) = (golden.real("tokens"), golden.real("pos"));
+        let indicator = |k: &str| [format!("gamma{k}"), format!("beta{k}")].map(|name| golden.real(&name));
+        let indicators = ["1", "2"].map(indicator);
         let (mut sequence, mut pos) = (Vec::new(), Vec::new());
-        for sample in points.samples() {
-            for (k, order) in plan.orders().iter().enumerate() {
-                let gamma = golden.real(&format!("gamma{}", k + 1));
-                let beta = golden.real(&format!("beta{}", k + 1));
-                for &token in &order.index()[sample.clone()] {
-                    for c in 0..channels {
-                        let i = token as usize * channels + c;
-                        sequence.push(gamma[c] * tokens[i] + beta[c]);
-                        pos.push(positions[i]);
-                    }
-                }
-            }
+        for (step, &token) in order.index().iter().enumerate() {
+            let [gamma, beta] = &indicators[step / size % 2];
+            let row = token as usize * channels..(token as usize + 1) * channels;
+            let scaled = tokens[row.clone()].iter().zip(gamma).zip(beta);
+            sequence.extend(scaled.map(|((x, gamma), beta)| gamma * x + beta));
+            pos.extend_from_slice(&positions[row]);
+            assert_eq!(order.resets()[step], step > 0 && step % (2 * size) == 0);
         }
         let near =
             |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
@@ -334,6 +332,26 @@ proptest! {
             plan(&format!("serialize({name}-trans, grid=0.5)"), &points),
             plan(&format!("serialize({name}, grid=0.5)"), &turned)
         );
+    }
+
+    /// Each sample by itself, walked in both directions.
+    #[test]
+    fn joined_directions_stay_in_their_sample(points in clouds(), reset in any::<bool>()) {
+        let both = "[axis(x), axis(y) | reverse]";
+        let found = plan(&format!("{both} | concat(reset={reset})"), &points);
+        let (mut index, mut afresh) = (Vec::new(), Vec::new());
+        for sample in points.samples() {
+            let alone = Points::new(points.xyz()[sample.clone()].to_vec()).unwrap();
+            afresh.push(index.len());
+            for (k, order) in plan(both, &alone).orders().iter().enumerate() {
+                if k > 0 && reset {
+                    afresh.push(index.len());
+                }
+                index.extend(order.index().iter().map(|i| i + sample.start as i32));
+            }
+        }
+        prop_assert_eq!(found.orders()[0].index(), &index[..]);
+        prop_assert_eq!(resets(&found), afresh[1..].to_vec());
     }
 
     #[test]

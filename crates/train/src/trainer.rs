@@ -236,7 +236,7 @@ impl Trainer<'_> {
 
     /// Writes down config and environment, and says what is about to happen.
     fn announce(&self, request: &Request) -> Result<()> {
-        write_text(&self.folder.config(), &self.about.config.to_documented_toml())?;
+        write_text(&self.folder.config(), &self.about.config.to_documented_toml(self.adapter))?;
         environment::append_session(
             &self.folder.environment(),
             request.mode == Mode::Resume,

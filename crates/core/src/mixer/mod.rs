@@ -2,18 +2,33 @@
 //! knows nothing of where the tokens lie.
 
 mod affinity;
+mod choice;
+mod deform;
+mod fusion;
+mod hydra;
 mod mamba1;
 mod merge;
+mod quad;
+mod semantic;
+mod shell;
+mod tree;
 
-use tch::Tensor;
+use tch::{Tensor, nn};
 
 use crate::{Result, ops::Orders};
 
 pub use affinity::ChannelAffinity;
+pub use choice::Choice;
+pub use deform::{DefMamba, DefMambaConfig, DeformCompat, DeformablePath, Deformed};
+pub use fusion::{SpatialMamba, StateFusion};
+pub use hydra::{Hydra, HydraConfig, QuasiSeparable, quasi_separable};
 pub use mamba1::{
     Channels, Coarse, Compat, ConvPlace, DtInit, DtRank, Mamba1, Mamba1Config, Parameters, StepSizes,
 };
 pub use merge::{Merge, Merger};
+pub use quad::{QuadCompat, QuadMamba, QuadMambaConfig};
+pub use semantic::{Semantic, SemanticCompat, SemanticConfig, sorted_by_class};
+pub use tree::{GrootL, GrootLConfig, GrootV};
 
 /// A token-mixing layer.
 pub trait Mixer {
@@ -22,4 +37,64 @@ pub trait Mixer {
     /// # Errors
     /// A shape that does not fit, or orders of another number of tokens or directions.
     fn forward(&self, x: &Tensor, orders: &Orders) -> Result<Tensor>;
+}
+
+/// Any mixer of this floor, by its configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub enum MixerConfig {
+    /// [`Mamba1`].
+    Mamba1(Mamba1Config),
+    /// [`GrootV`].
+    GrootV(Mamba1Config),
+    /// [`GrootL`].
+    GrootL(GrootLConfig),
+    /// [`SpatialMamba`].
+    SpatialMamba(Mamba1Config),
+    /// [`Hydra`].
+    Hydra(HydraConfig),
+    /// [`DefMamba`].
+    DefMamba(DefMambaConfig),
+    /// [`QuadMamba`].
+    QuadMamba(QuadMambaConfig),
+    /// [`Semantic`].
+    Semantic(SemanticConfig),
+}
+
+impl From<Mamba1Config> for MixerConfig {
+    fn from(config: Mamba1Config) -> Self {
+        MixerConfig::Mamba1(config)
+    }
+}
+
+impl MixerConfig {
+    /// A fresh mixer; the values come from libtorch's generator.
+    ///
+    /// # Errors
+    /// A size or an option that does not fit, which is named.
+    pub fn build(&self, vs: &nn::Path) -> Result<Box<dyn Mixer>> {
+        Ok(match self {
+            MixerConfig::Mamba1(config) => Box::new(Mamba1::new(vs, config)?),
+            MixerConfig::GrootV(config) => Box::new(GrootV::new(vs, config)?),
+            MixerConfig::GrootL(config) => Box::new(GrootL::new(vs, config)?),
+            MixerConfig::SpatialMamba(config) => Box::new(SpatialMamba::new(vs, config)?),
+            MixerConfig::Hydra(config) => Box::new(Hydra::new(vs, config)?),
+            MixerConfig::DefMamba(config) => Box::new(DefMamba::new(vs, config)?),
+            MixerConfig::QuadMamba(config) => Box::new(QuadMamba::new(vs, config)?),
+            MixerConfig::Semantic(config) => Box::new(Semantic::new(vs, config)?),
+        })
+    }
+
+    /// Channels of a token.
+    pub fn d_model(&self) -> i64 {
+        match self {
+            MixerConfig::Mamba1(config) | MixerConfig::GrootV(config) | MixerConfig::SpatialMamba(config) => {
+                config.d_model
+            }
+            MixerConfig::GrootL(config) => config.mamba.d_model,
+            MixerConfig::Hydra(config) => config.d_model,
+            MixerConfig::DefMamba(config) => config.mamba.d_model,
+            MixerConfig::QuadMamba(config) => config.mamba.d_model,
+            MixerConfig::Semantic(config) => config.d_model,
+        }
+    }
 }

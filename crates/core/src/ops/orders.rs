@@ -151,6 +151,9 @@ impl Orders {
 
     /// `count` directions from number `first` on, as many of them as there are.
     pub fn part(&self, first: i64, count: i64) -> Orders {
+        if (first, count) == (0, self.directions()) {
+            return self.clone();
+        }
         let (first, count) = (first.max(0) as usize, count.max(0) as usize);
         Orders {
             table: Arc::new(self.table.part(first, count)),

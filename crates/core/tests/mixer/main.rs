@@ -203,11 +203,15 @@ fn configs() -> impl Strategy<Value = Mamba1Config> {
                     merge: Merge::Sum,
                     parameters: Parameters::Own,
                     step_embedding: false,
+                    compat: Compat::default(),
                     ..config
                 };
             }
             if config.check().is_err() {
                 config.coarse = None;
+            }
+            if config.check().is_err() {
+                config.compat = Compat::default();
             }
             if config.check().is_err() {
                 config.stages = 1;

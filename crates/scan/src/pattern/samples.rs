@@ -43,6 +43,34 @@ pub(super) fn walk(index: Vec<i32>, tokens: usize, starts: &[usize]) -> Result<O
     Order::new(index, tokens)?.with_resets(resets)
 }
 
+/// All directions of `plan` as one walk, sample by sample: each sample is walked in every direction before the next one
+/// starts, the state starting afresh there. From one direction of a sample into the next it runs on unless `reset`.
+pub(super) fn joined(plan: &Plan, starts: &[usize], reset: bool) -> Result<Order> {
+    let mut steps = Vec::new();
+    for (k, order) in plan.orders().iter().enumerate() {
+        // A blank step belongs to the sample that is being walked.
+        let of =
+            |&token: &i32| usize::try_from(token).ok().map(|token| starts.partition_point(|&s| s <= token));
+        let mut sample = order.index().iter().find_map(of).unwrap_or(0);
+        for (token, &reset) in order.index().iter().zip(order.resets()) {
+            sample = of(token).unwrap_or(sample);
+            steps.push((sample, k, *token, reset));
+        }
+    }
+    steps.sort_by_key(|&(sample, k, ..)| (sample, k));
+    let afresh = steps.windows(2).map(|pair| {
+        let [(sample, k, ..), (next_sample, next_k, _, own)] = [pair[0], pair[1]];
+        match (sample == next_sample, k == next_k) {
+            (false, _) => true,
+            (true, false) => reset,
+            (true, true) => own,
+        }
+    });
+    let resets = std::iter::once(false).chain(afresh).collect();
+    let index = steps.iter().map(|step| step.2).collect();
+    Order::new(index, plan.tokens())?.with_resets(resets)
+}
+
 /// Every sample in a random order of its own, the same for the same seed.
 pub(super) fn shuffled(starts: &[usize], seed: u64) -> Result<Plan> {
     let tokens = starts.last().copied().unwrap_or(0);

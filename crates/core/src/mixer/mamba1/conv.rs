@@ -12,7 +12,7 @@ use crate::{
 /// Depthwise, and a SiLU. Along orders: `conv1d.weight` (P, D, W), `conv1d.bias` (P, D). On a grid: `weight`
 /// (1 or K, D, W, W), `bias` (1 or K, D), as x has one set of channels for all directions or one for each.
 #[derive(Debug)]
-pub(super) enum Conv {
+pub(in crate::mixer) enum Conv {
     Along { weight: Tensor, bias: Option<Tensor>, once: bool },
     Grid(GridConv),
     None,
@@ -64,7 +64,7 @@ impl Conv {
 
 /// A depthwise convolution over the map, and a SiLU.
 #[derive(Debug)]
-pub(super) struct GridConv {
+pub(in crate::mixer) struct GridConv {
     weight: Tensor,
     bias: Option<Tensor>,
     stride: i64,

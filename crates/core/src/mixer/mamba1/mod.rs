@@ -14,8 +14,8 @@
 
 mod compat;
 mod config;
-mod conv;
-mod ssm;
+pub(super) mod conv;
+pub(super) mod ssm;
 
 use tch::{Tensor, nn};
 
@@ -151,7 +151,7 @@ impl Mamba1 {
             y = self.merger.forward(&y, |y| self.out_proj.forward(y))?;
         }
         // The last step of a mean is left to the output projection where nothing but that comes.
-        if self.config.merge == Merge::Mean && self.out_scale() == 1.0 {
+        if self.config.merge == Merge::Mean && k > 1 && self.out_scale() == 1.0 {
             y = y.f_mul_scalar(1.0 / k as f64)?;
         }
         Ok(y)
@@ -196,9 +196,10 @@ impl Mamba1 {
         }
         let Some(y) = sum else { return Err(Error::invalid("a coarse map of no direction")) };
         let (b, d) = (x.size()[0], self.config.d_inner());
-        let map = y.f_view([b, low_rows, low_columns, d])?.permute([0, 3, 1, 2]);
+        let frames = y.size()[1] / (low_rows * low_columns).max(1);
+        let map = y.f_view([b * frames, low_rows, low_columns, d])?.permute([0, 3, 1, 2]);
         let map = map.f_upsample_bilinear2d([*rows, *columns], false, None, None)?;
-        Ok(map.permute([0, 2, 3, 1]).f_reshape([b, rows * columns, 1, d])?)
+        Ok(map.permute([0, 2, 3, 1]).f_reshape([b, frames * rows * columns, 1, d])?)
     }
 
     /// x and z (B, L, 1 or K, D) of the tokens.

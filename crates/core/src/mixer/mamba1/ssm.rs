@@ -13,21 +13,21 @@ use crate::{
 /// Parameters of P sets: `x_proj.weight` (P, R + 2 N, D), `dt_proj.weight` (P, D, R), `dt_proj.bias` (P, D),
 /// `A_log` (P or K, D, N), `D` (P, D), and perhaps `step_embedding` (5, N).
 #[derive(Debug)]
-pub(super) struct Ssm {
+pub(in crate::mixer) struct Ssm {
     x_proj: Tensor,
     dt_weight: Tensor,
-    dt_bias: Tensor,
-    a_log: Tensor,
-    d: Tensor,
+    pub dt_bias: Tensor,
+    pub a_log: Tensor,
+    pub d: Tensor,
     step_embedding: Option<Tensor>,
     double_dt_bias: bool,
 }
 
 /// What the scan reads beside u, in token order: (B, L, 1 or K, …).
-pub(super) struct Coefficients {
-    delta: Tensor,
-    b: Tensor,
-    c: Tensor,
+pub(in crate::mixer) struct Coefficients {
+    pub delta: Tensor,
+    pub b: Tensor,
+    pub c: Tensor,
 }
 
 impl Ssm {
@@ -57,7 +57,8 @@ impl Ssm {
     /// The sets of `count` directions from number `first` on; a set that is shared stays.
     pub fn part(&self, first: i64, count: i64) -> Result<Ssm> {
         let part = |t: &Tensor| -> Result<Tensor> {
-            Ok(if t.size()[0] == 1 { t.shallow_clone() } else { t.f_narrow(0, first, count)? })
+            let whole = t.size()[0] == 1 || (first, count) == (0, t.size()[0]);
+            Ok(if whole { t.shallow_clone() } else { t.f_narrow(0, first, count)? })
         };
         Ok(Ssm {
             x_proj: part(&self.x_proj)?,
@@ -142,7 +143,7 @@ impl Ssm {
 }
 
 /// Where the biases of dt_proj start: (P, D).
-pub(super) fn first_steps(config: &Mamba1Config) -> Tensor {
+pub(in crate::mixer) fn first_steps(config: &Mamba1Config) -> Tensor {
     let p = config.sets();
     let bias = step_size_bias(&[p, config.d_inner()], config.dt_min, config.dt_max, config.dt_floor);
     if config.step_sizes == StepSizes::FirstLogUniform && p > 1 {
@@ -153,14 +154,14 @@ pub(super) fn first_steps(config: &Mamba1Config) -> Tensor {
 
 /// Views of `x` side by side along its last axis. (The gradient of a split is one copy; that of several `narrow`s is a
 /// sum of zero-padded tensors.)
-pub(super) fn parts<const N: usize>(x: &Tensor, widths: [i64; N]) -> Result<[Tensor; N]> {
+pub(in crate::mixer) fn parts<const N: usize>(x: &Tensor, widths: [i64; N]) -> Result<[Tensor; N]> {
     let views = x.f_split_with_sizes(widths, -1)?;
     views.try_into().map_err(|_| Error::invalid("internal error: a split lost a part"))
 }
 
 /// (B, L, S, in) times P matrices (P, out, in) transposed, S = P or one of them 1: (B, L, S or P, out), one product for
 /// all of them.
-pub(super) fn project(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+pub(in crate::mixer) fn project(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let (shape, [p, out, inner]) = (x.size(), [0, 1, 2].map(|i| weight.size()[i]));
     let [b, l, s] = [0, 1, 2].map(|i| shape[i]);
     if s == 1 {

@@ -1,5 +1,6 @@
 //! Published blocks: each a config of our mixer, a scan and a key map.
 
+mod beyond;
 mod vim;
 mod vmamba;
 
@@ -9,11 +10,12 @@ use tch::nn;
 use crate::{
     Error, Result,
     keymap::Key,
-    mixer::{ChannelAffinity, Mamba1, Mamba1Config, Merge, Mixer},
+    mixer::{ChannelAffinity, Mamba1Config, Merge, Mixer, MixerConfig},
     ops::Orders,
     tensors::Tensors,
 };
 
+pub use beyond::{deformable_path, state_fusion};
 pub use vim::{channel_gate, local_direction};
 
 /// A block as its authors publish it.
@@ -38,7 +40,7 @@ pub struct Author<'a> {
 /// The block in our words.
 pub struct Recipe {
     /// The mixer.
-    pub config: Mamba1Config,
+    pub config: MixerConfig,
     /// Channels inside GroupMamba's gate, if it stands around the mixer.
     pub affinity: Option<i64>,
     /// Along which it runs, and on which grid.
@@ -61,11 +63,11 @@ impl Recipe {
     /// The block's mixer, fresh.
     ///
     /// # Errors
-    /// As [`Mamba1::new`].
+    /// As [`MixerConfig::build`].
     pub fn mixer(&self, vs: &nn::Path) -> Result<Box<dyn Mixer>> {
-        let mixer = Box::new(Mamba1::new(vs, &self.config)?);
+        let mixer = self.config.build(vs)?;
         Ok(match self.affinity {
-            Some(inner) => Box::new(ChannelAffinity::new(vs, mixer, self.config.d_model, inner)),
+            Some(inner) => Box::new(ChannelAffinity::new(vs, mixer, self.config.d_model(), inner)),
             None => mixer,
         })
     }
@@ -131,6 +133,24 @@ pub const BLOCKS: &[Block] = &[
         about: "MSVMamba (arXiv 2405.14174)",
         build: vmamba::msvmamba,
     },
+    Block { name: "grootv/block", about: "GrootV (arXiv 2406.02395)", build: beyond::grootv },
+    Block { name: "grootl/block", about: "GrootL (arXiv 2406.02395)", build: beyond::grootl },
+    Block {
+        name: "spatialmamba/block",
+        about: "Spatial-Mamba (arXiv 2410.15091)",
+        build: beyond::spatialmamba,
+    },
+    Block { name: "hydra/block", about: "Hydra (arXiv 2407.09941)", build: beyond::hydra },
+    Block {
+        name: "defmamba/block",
+        about: "DefMamba (arXiv 2504.05794), as released",
+        build: beyond::defmamba,
+    },
+    Block {
+        name: "quadmamba/block",
+        about: "QuadMamba (arXiv 2410.06806), as released",
+        build: beyond::quadmamba,
+    },
 ];
 
 impl Author<'_> {
@@ -140,6 +160,11 @@ impl Author<'_> {
             Some(toml::Value::Integer(n)) => Ok(*n),
             other => Err(wrong(key, other, "a whole number")),
         }
+    }
+
+    /// A whole number among the arguments, or what it is if it is not said.
+    fn int_or(&self, key: &str, default: i64) -> Result<i64> {
+        if self.options.contains_key(key) { self.int(key) } else { Ok(default) }
     }
 
     /// A word among the arguments.

@@ -45,7 +45,7 @@ fn vim(
         dt_rank: DtRank::Rank(author.axis(&format!("dt_proj{first}.weight"), 1)?),
         ..config
     };
-    Ok(Recipe { config, affinity: None, orders, keys })
+    Ok(Recipe { config: config.into(), affinity: None, orders, keys })
 }
 
 /// One direction by Mamba's own names.

@@ -74,10 +74,10 @@ pub(super) fn ss2d(author: &Author) -> Result<Recipe> {
             )));
         }
     };
-    Ok(Recipe { config, affinity: None, orders, keys })
+    Ok(Recipe { config: config.into(), affinity: None, orders, keys })
 }
 
-/// The part of ES2D behind its convolution: [`Mamba1::core`].
+/// The part of ES2D behind its convolution: [`Mamba1::core`](crate::mixer::Mamba1::core).
 pub(super) fn es2d(author: &Author) -> Result<Recipe> {
     let (config, mut keys) = stacked(author)?;
     keys.push(author.key("ln_weight", "out_norm.weight")?);
@@ -86,7 +86,7 @@ pub(super) fn es2d(author: &Author) -> Result<Recipe> {
     let config = Mamba1Config { d_model, expand: 1.0, d_conv: 3, ..config };
     let step = author.int("step_size")?;
     let orders = on_grid(&format!("row | atrous({step})"), author.grid()?)?;
-    Ok(Recipe { config, affinity: None, orders, keys })
+    Ok(Recipe { config: config.into(), affinity: None, orders, keys })
 }
 
 pub(super) fn msvmamba(author: &Author) -> Result<Recipe> {
@@ -99,7 +99,7 @@ pub(super) fn msvmamba(author: &Author) -> Result<Recipe> {
     let low = grid.map(|n| (n + 1) / 2);
     let orders =
         on_grid("row", grid)?.with_coarse(on_grid("[row | reverse, column, column | reverse]", low)?);
-    Ok(Recipe { config, affinity: None, orders, keys })
+    Ok(Recipe { config: config.into(), affinity: None, orders, keys })
 }
 
 pub(super) fn groupmamba(author: &Author) -> Result<Recipe> {
@@ -150,7 +150,7 @@ pub(super) fn groupmamba(author: &Author) -> Result<Recipe> {
         ..Mamba1Config::default()
     };
     let affinity = Some(author.axis("fc1.weight", 0)?);
-    Ok(Recipe { config, affinity, orders: on_grid("cross", author.grid()?)?, keys })
+    Ok(Recipe { config: config.into(), affinity, orders: on_grid("cross", author.grid()?)?, keys })
 }
 
 pub(super) fn plainmamba(author: &Author) -> Result<Recipe> {
@@ -177,5 +177,5 @@ pub(super) fn plainmamba(author: &Author) -> Result<Recipe> {
         compat: Compat { unordered_coefficients: true, double_dt_bias: true, ..Compat::default() },
         ..summed()
     };
-    Ok(Recipe { config, affinity: None, orders, keys })
+    Ok(Recipe { config: config.into(), affinity: None, orders, keys })
 }

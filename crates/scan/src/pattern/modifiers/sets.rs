@@ -1,5 +1,6 @@
 //! Several directions of each, and one of several.
 
+use super::super::samples;
 use super::turns::{rotate, turned};
 use super::{check_directions, concatenated, grid};
 use crate::geometry::Geometry;
@@ -35,7 +36,8 @@ pub(super) fn repeat(source: &dyn Rule, geometry: &Geometry, times: usize) -> Re
     Plan::new((0..times).flat_map(|_| plan.orders().iter().cloned()).collect())
 }
 
-/// All directions as one walk: the state runs on from each into the next unless `reset`.
+/// All directions as one walk: the state runs on from each into the next unless `reset`. Samples that are packed
+/// together are walked one after another, each in all directions.
 pub(super) fn concat(source: &dyn Rule, geometry: &Geometry, reset: bool) -> Result<Plan> {
     let plan = source.plan(geometry)?;
     let mut kinds = plan.orders().iter().filter(|order| order.blanks() > 0).map(Order::blank);
@@ -46,7 +48,11 @@ pub(super) fn concat(source: &dyn Rule, geometry: &Geometry, reset: bool) -> Res
                 .into(),
         ));
     }
-    let joined = concatenated(plan.orders().iter().cloned(), reset)?;
+    let starts = samples::starts(geometry)?;
+    let joined = match starts.len() {
+        0..=2 => concatenated(plan.orders().iter().cloned(), reset)?,
+        _ => samples::joined(&plan, &starts, reset)?,
+    };
     Plan::new(vec![match blank {
         Some(blank) => joined.with_blank(blank),
         None => joined,

@@ -117,10 +117,16 @@ pub(super) static TABLE: &[Published] = &[
     scan("graphmamba/hybrid_degree", GRAPH, "1", "degree(ties=shuffle, seed={seed})")
         .choices(&[SEED])
         .noted("shuffled first, so that ties are random; evaluation takes the mean of five"),
-    scan("graphmamba/hybrid_noise", GRAPH, "1", "degree(ties=noise, seed={seed})")
+    scan("graphmamba/hybrid_degree_noise", GRAPH, "1", "degree(ties=noise, seed={seed})")
         .also(&["graphmamba/noise"])
         .choices(&[SEED])
-        .noted("noise on the degree"),
+        .noted("noise from 0 to 1 on the degree: the order of the released configurations"),
+    scan("graphmamba/hybrid_degree_bucket", GRAPH, "1", "degree(ties=shuffle, seed={seed}) | buckets(by=number)")
+        .choices(&[SEED]),
+    scan("graphmamba/hybrid_noise", GRAPH, "1", "random(seed={seed}) | buckets(seed={seed})")
+        .choices(&[SEED])
+        .noted("in buckets, as the code of that name is; the one named Noise_Bucket is random alone"),
+    scan("graphmamba/eigen_bucket", GRAPH, "1", "eigen(noise=true, seed={seed}) | buckets(seed={seed})").choices(&[SEED]),
     scan("graphmamba/eigen", GRAPH, "1", "eigen").also(&["graphmamba/eigen_centrality"]),
     scan("graphmamba/hybrid_eigen", GRAPH, "1", "eigen(noise=true, seed={seed})").choices(&[SEED]),
     scan("graphmamba/rwse", GRAPH, "1", "rwse"),
