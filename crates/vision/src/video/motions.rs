@@ -194,7 +194,7 @@ impl Scene {
     fn draw(&self, motion: Motion, time: f32, random: &mut rng::Rng) -> Pixels {
         let (width, height) = (self.width, self.height);
         let gone = self.pace * time;
-        // A quarter turn at most looks like itself, so turning is slower.
+        // A square turned by a quarter looks as before, so turning is slower.
         let turned = 0.6 * gone * TAU;
         let (mut x, mut y, mut angle, mut size) = (self.x, self.y, self.angle, self.size);
         match motion {
