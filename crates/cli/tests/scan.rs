@@ -199,7 +199,7 @@ fn wrong_usage_is_explained() {
             "`vmamba/cross2d` needs rows x columns (such as 7x9), but",
         ),
         (
-            vec!["show", "vmamba/crosd", "--shape", "7x9"],
+            vec!["show", "vmamba/cros2d", "--shape", "7x9"],
             "did you mean `vmamba/cross2d`? published: vmamba/cross2d, ",
         ),
         (vec!["show", "grootv/block", "--shape", "7x9"], "it needs features (B, C, H, W)"),
