@@ -42,6 +42,15 @@ fn resolving_fills_every_key_and_is_idempotent() {
 }
 
 #[test]
+fn scans_that_layers_take_in_turn_become_a_list() {
+    let scan = |text: &str| models::resolve(table(&format!("scan = '{text}'"))).unwrap()["scan"].clone();
+    let layers = scan("zigma/zigzag8");
+    let layers: Vec<&str> = layers.as_array().unwrap().iter().filter_map(toml::Value::as_str).collect();
+    assert_eq!((layers.len(), layers[3]), (8, "zigma/zigzag8 | direction(3)"));
+    assert_eq!(scan("vmamba/cross2d").as_str(), Some("vmamba/cross2d"));
+}
+
+#[test]
 fn wrong_configs_name_the_key() {
     let image = [1, 28, 28];
     for (text, parts) in [

@@ -72,7 +72,8 @@ pub struct ModelConfig {
     /// Biases in the mixer's input and output projections.
     pub bias: bool,
     /// Scan pattern over the grid of patches (`ophidian scan list`), which has three axes where the inputs are clips; a
-    /// list gives block i pattern i modulo its length. `random(seed=sample)` is drawn anew for every sample and epoch.
+    /// list gives block i pattern i modulo its length, and so does a published scan that layers take in turn
+    /// (`zigma/zigzag8`). `random(seed=sample)` is drawn anew for every sample and epoch.
     pub scan: Scans,
     /// Pattern by which results are put back, where it is not the one that tokens are visited by (VMamba's cascade2d as
     /// released).
@@ -214,6 +215,7 @@ impl ModelConfig {
         if read.stride == 0 {
             read.stride = read.patch_size.sides()[0];
         }
+        read.scan = read.scan.scheduled();
         read.check().map_err(check::in_model)?;
         Ok(read)
     }

@@ -78,6 +78,15 @@ impl Scans {
         }
     }
 
+    /// The same scans; one that its paper has the layers take in turn (`zigma/zigzag8`) becomes the list of them.
+    pub(super) fn scheduled(self) -> Scans {
+        let Scans::One(text) = &self else { return self };
+        match pattern(text, 0).ok().and_then(|pattern| pattern.layers().ok()) {
+            Some(layers) if layers.len() > 1 => Scans::Each(layers.iter().map(Pattern::to_string).collect()),
+            _ => self,
+        }
+    }
+
     /// Checks that each is a pattern.
     ///
     /// # Errors
