@@ -12,6 +12,7 @@ mod official;
 mod plainmamba;
 mod rope;
 mod run;
+pub mod search;
 mod stem;
 mod videomamba;
 mod vim;

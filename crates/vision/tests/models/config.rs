@@ -51,6 +51,32 @@ fn scans_that_layers_take_in_turn_become_a_list() {
 }
 
 #[test]
+fn a_search_ranks_the_directions_of_each_block() {
+    let scan = "[row, row | reverse, row | window(2) | bidirectional]";
+    let text =
+        format!("patch_size = 7\nd_model = 8\ndepth = 2\nmerge = 'search'\nscan = '{scan}'\npool = 'mean'");
+    let (vs, _) = build(&text, &[1, 28, 28]).unwrap();
+    let weights = Tensor::from_slice(&[0f32, 1.0, 3.0, 2.0]);
+    tch::no_grad(|| vs.variables()["layers.1.mixer.search.weight"].shallow_clone().copy_(&weights));
+    let resolved = models::resolve(table(&text)).unwrap();
+    let found = models::search::shares(&resolved, &[1, 28, 28], &vs.variables()).unwrap();
+    let total: f64 = found[1].iter().map(|(_, share)| share).sum();
+    assert!(found.len() == 2 && found[1].len() == 4 && (total - 1.0).abs() < 1e-6);
+    let kept = models::search::kept(&found, 3);
+    let best = &kept.texts()[1];
+    assert_eq!(
+        best,
+        "[row | window(2) | bidirectional | direction(0), row | window(2) | bidirectional | direction(1), \
+         row | reverse]"
+    );
+    let other = text.replace("'search'", "'channel-gate'").replace(scan, best);
+    let (vs, _) = build(&other, &[1, 28, 28]).unwrap();
+    let resolved = models::resolve(table(&other)).unwrap();
+    let error = models::search::shares(&resolved, &[1, 28, 28], &vs.variables()).unwrap_err().to_string();
+    assert!(error.contains("`model.merge` is not \"search\""), "{error}");
+}
+
+#[test]
 fn wrong_configs_name_the_key() {
     let image = [1, 28, 28];
     for (text, parts) in [

@@ -3,6 +3,7 @@
 mod list;
 mod picture;
 mod roundtrip;
+mod searched;
 mod stats;
 
 use std::io::Write;
@@ -56,6 +57,7 @@ enum Command {
     },
     Roundtrip(roundtrip::Args),
     Stats(stats::Args),
+    Searched(searched::Args),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -113,6 +115,7 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     match args.command {
         Command::List { filter, json } => list::run(filter.as_deref(), json, printer),
         Command::Roundtrip(args) => roundtrip::run(args, printer),
+        Command::Searched(args) => searched::run(args, printer),
         Command::Stats(args) => stats::run(args, printer),
         Command::Show { what, output: None, .. } => {
             let (pattern, geometry, plan) = what.plan()?;

@@ -473,6 +473,22 @@ impl Pattern {
         format!("{self} | direction({k})").parse()
     }
 
+    /// Each direction over `geometry` as a pattern of its own: an item of a list, where that has one direction, else
+    /// `… | direction(k)`.
+    ///
+    /// # Errors
+    /// As [`Pattern::plan`] and [`Pattern::direction`].
+    pub fn directions(&self, geometry: &Geometry) -> Result<Vec<Pattern>> {
+        if let super::Node::List(items) = &*self.0 {
+            let each = items.iter().map(|item| item.directions(geometry)).collect::<Result<Vec<_>>>()?;
+            return Ok(each.concat());
+        }
+        match self.plan(geometry)?.directions() {
+            1 => Ok(vec![self.clone()]),
+            count => (0..count).map(|k| self.direction(k)).collect(),
+        }
+    }
+
     /// The pattern of each layer, over and over: a published scan whose schedule is [`Schedule::PerLayer`] gives one
     /// pattern for each direction (`zigma/zigzag8` eight), any other pattern itself alone.
     ///
