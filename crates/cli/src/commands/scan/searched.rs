@@ -14,7 +14,7 @@ use crate::{
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   ophidian train configs/demo.toml --output runs/search --set model.merge=search \\
-      --set 'model.scan=[row, row | reverse, column, column | reverse, window(2), window(2) | reverse]'
+      --set 'model.scan=\"[row, row | reverse, column, column | reverse, window(2), window(2) | reverse]\"'
   ophidian scan searched runs/search --keep 4")]
 pub struct Args {
     /// A run folder, or a checkpoint of one.
