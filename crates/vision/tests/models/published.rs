@@ -220,17 +220,26 @@ fn images_of_another_size_make_their_own_plans() {
 /// Every scan that a `forward_type` names runs, and each is another function.
 #[test]
 fn forward_types_are_scans() {
-    let images = Tensor::randn([2, 3, 20, 28], (Kind::Float, Device::Cpu));
     let mut seen: Vec<(String, Tensor)> = Vec::new();
     for kind in ["v05", "v051d", "v052d", "v052d3", "v052dc", "v05_onnone"] {
         let _guard = seeded(4);
+        let images = Tensor::randn([2, 3, 20, 28], (Kind::Float, Device::Cpu));
         let config = vmamba(|config| config["forward_type"] = object!(format!("{kind}_noz")));
         let published = family("vmamba").build(config).unwrap();
+        // As they start, states hardly matter. The same noise for each kind: by name.
+        let variables: std::collections::BTreeMap<_, _> =
+            published.variables.variables().into_iter().collect();
+        tch::no_grad(|| {
+            for mut variable in variables.into_values() {
+                let noise = variable.randn_like() * 0.3;
+                let _ = variable.g_add_(&noise);
+            }
+        });
         let found = published.model.run(&[("x".to_owned(), images.shallow_clone())].into()).unwrap();
         let logits = found["logits"].detach();
         assert_eq!(logits.isfinite().all().int64_value(&[]), 1, "{kind}");
         for (other, theirs) in &seen {
-            assert!(!logits.allclose(theirs, 1e-6, 1e-9, false), "{kind} and {other} are the same");
+            assert!(!logits.allclose(theirs, 1e-4, 1e-5, false), "{kind} and {other} are the same");
         }
         seen.push((kind.to_owned(), logits));
     }
