@@ -76,6 +76,19 @@ fn names_are_their_compositions() {
     }
 }
 
+/// A number stands in the composition as a pattern writes it, however small or large.
+#[test]
+fn numbers_stand_in_the_composition() {
+    for grid in ["0.00005", "0.0000000001", "3", "2.0", "10000000000000000000.0"] {
+        let (pattern, by_hand) = (format!("pcm/xyz(grid={grid})"), format!("serialize(xyz, {grid})"));
+        match (parse(&pattern).plan(&points()), parse(&by_hand).plan(&points())) {
+            (Ok(plan), Ok(same)) => assert_eq!(plan, same, "{pattern}"),
+            (Err(error), Err(same)) => assert_eq!(error.to_string(), same.to_string()),
+            (found, same) => panic!("{pattern}: {found:?} and {same:?}"),
+        }
+    }
+}
+
 /// Every name and alias resolves, in any spelling, to the same scan; and no two scans share one.
 #[test]
 fn names_resolve() {

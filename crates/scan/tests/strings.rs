@@ -34,6 +34,7 @@ fn strings() -> impl Strategy<Value = String> {
         (1..99u32).prop_map(|n| format!("localmamba/w{n}-flip")),
         any::<u32>().prop_map(|seed| format!("rsmamba/forward_reverse_shuffle(seed={seed})")),
         Just("zigma/hilbert8(compat=released)".to_string()),
+        Just("pcm/xyz(grid=0.00005)".to_string()),
         quoted.prop_map(|path| format!("file({path})")),
     ];
     let modifier = prop_oneof![

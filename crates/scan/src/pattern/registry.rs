@@ -59,6 +59,14 @@ impl Real {
     }
 }
 
+impl fmt::Display for Real {
+    /// Never with an exponent, and always with a point, so that it reads back as the same value.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = self.get();
+        if number.fract() == 0.0 { write!(f, "{number:.1}") } else { write!(f, "{number}") }
+    }
+}
+
 /// An argument that a name takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Param {
@@ -183,9 +191,7 @@ impl Param {
     fn show(&self, value: &Value) -> String {
         match (value, &self.accepts) {
             (Value::Int(n), _) => n.to_string(),
-            // Never with an exponent, and always with a point, so that it reads back as the same value.
-            (Value::Real(x), _) if x.get().fract() == 0.0 => format!("{:.1}", x.get()),
-            (Value::Real(x), _) => x.get().to_string(),
+            (Value::Real(x), _) => x.to_string(),
             (Value::Flag(flag), _) => flag.to_string(),
             (Value::Text(word), Accepts::Word(_)) => word.clone(),
             (Value::Text(text), _) => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),

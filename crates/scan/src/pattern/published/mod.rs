@@ -358,7 +358,9 @@ impl Published {
                     (name, at.and_then(|i| means.get(i)).copied().unwrap_or_default().to_string())
                 }
                 Choice::Number { name, .. } => (name, args.int(name)?.to_string()),
-                Choice::Real { name, .. } => (name, format!("{:?}", args.real(name)?)),
+                Choice::Real { name, .. } => {
+                    (name, Real::new(args.real(name)?).map_or(String::new(), |number| number.to_string()))
+                }
             };
             text = text.replace(&format!("{{{name}}}"), &value);
         }
