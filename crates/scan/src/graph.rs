@@ -168,6 +168,19 @@ impl Neighbours {
     pub(crate) fn of_node(&self, node: usize) -> &[u32] {
         &self.nodes[self.starts[node]..self.starts[node + 1]]
     }
+
+    /// Of neighbours that ascend and have each other: every pair of different ones once, lower number first, ascending.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        (0..self.starts.len() - 1).flat_map(|node| {
+            let after = self.of_node(node).iter().filter(move |&&other| node < other as usize);
+            after.map(move |&other| (node as u32, other))
+        })
+    }
+
+    /// How many nodes there are, and how many neighbours all of them have together.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.starts.len() - 1, self.nodes.len())
+    }
 }
 
 /// What a graph holds: see [`Graph::summary`].

@@ -67,6 +67,10 @@ fn graphs_count_edges() {
     assert_eq!(found.step_distance, spread(1.5, 3.0));
     assert_eq!(found.space_distance, spread(1.5, 3.0));
     assert_eq!((found.adjacent, found.unreachable), (Some(3.0 / 5.0), 1));
+    // A node is no neighbour of itself, whatever edges there are.
+    let plan = Plan::new(vec![Order::new(vec![4, 4, 5], 6).unwrap()]).unwrap();
+    let found = stats(&plan, &geometry).unwrap();
+    assert_eq!((found.adjacent, found.space_distance), (Some(0.5), spread(0.5, 1.0)));
 }
 
 /// Everything by definition: all pairs of tokens and steps.

@@ -64,14 +64,10 @@ impl Cloud {
 
     /// Nodes and edges.
     pub(super) fn graph(graph: &Graph) -> Cloud {
-        let mut edges: Vec<(u32, u32)> =
-            graph.edges().iter().filter(|[a, b]| a != b).map(|&[a, b]| (a.min(b), a.max(b))).collect();
-        edges.sort_unstable();
-        edges.dedup();
+        let edges: Vec<(u32, u32)> = graph.undirected().pairs().collect();
         let at = sprung(graph.nodes(), &edges);
-        let behind = edges.iter().map(|&(a, b)| (at[a as usize], at[b as usize])).collect();
+        let behind: Vec<_> = edges.iter().map(|&(a, b)| (at[a as usize], at[b as usize])).collect();
         let length = |&((x, y), (u, v)): &((f64, f64), (f64, f64))| (x - u).hypot(y - v);
-        let behind: Vec<_> = behind;
         let mean = behind.iter().map(length).sum::<f64>() / behind.len().max(1) as f64;
         let spacing = if mean > 0.0 { mean } else { 1.0 };
         Cloud::fitted(at, behind, spacing, Near::Edges(edges))

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::layout::Cells;
 use super::{Layout, Leg, View, Visit, visits};
-use crate::{Geometry, Graph, Order, Plan, Points, Result};
+use crate::graph::Neighbours;
+use crate::{Geometry, Order, Plan, Points, Result};
 
 /// Widest line that is filled, in characters.
 const WIDTH: usize = 110;
@@ -40,13 +41,17 @@ const GLYPHS: [char; 16] = ['•', '╵', '╶', '└', '╷', '│', '┌', '�
 pub fn text(plan: &Plan, geometry: &Geometry) -> Result<String> {
     // A token takes two characters, and so does the gap between frames.
     let layout = Layout::of(plan, geometry, View::Slices, |_, _, width| WIDTH / 2 / (width + 1))?;
+    let graph = match geometry {
+        Geometry::Graph(graph) => Some((graph.degrees(), graph.undirected())),
+        _ => None,
+    };
     let mut out = String::new();
     for (k, order) in plan.orders().iter().enumerate().take(MAX_DRAWN) {
         let _ = writeln!(out, "{}order.{k}  {}", if k == 0 { "" } else { "\n" }, order.summary());
-        match (&layout, geometry) {
-            (Layout::Cells(cells), _) => direction(&mut out, order, &layout, cells),
-            (_, Geometry::Points(points)) => point_list(&mut out, order, points),
-            (_, Geometry::Graph(graph)) => node_list(&mut out, order, graph),
+        match (&layout, geometry, &graph) {
+            (Layout::Cells(cells), ..) => direction(&mut out, order, &layout, cells),
+            (_, Geometry::Points(points), _) => point_list(&mut out, order, points),
+            (.., Some((degrees, links))) => node_list(&mut out, order, degrees, links),
             _ => {}
         }
     }
@@ -122,23 +127,16 @@ fn point_list(out: &mut String, order: &Order, points: &Points) {
     steps(out, order);
 }
 
-/// The first nodes of a walk over a graph, with how many edges each has, joined by `─` where an edge joins them.
-fn node_list(out: &mut String, order: &Order, graph: &Graph) {
-    let mut degrees = vec![0usize; graph.nodes()];
-    let mut edges: Vec<[u32; 2]> = Vec::with_capacity(2 * graph.edges().len());
-    for &[from, to] in graph.edges() {
-        degrees[from as usize] += 1;
-        edges.extend([[from, to], [to, from]]);
-    }
-    edges.sort_unstable();
+/// The first nodes of a walk over a graph, with how many edges leave each, and whether an edge joins it to the node before.
+fn node_list(out: &mut String, order: &Order, degrees: &[u32], links: &Neighbours) {
     let mut last: Option<u32> = None;
     for (step, &token) in order.index().iter().enumerate().take(MAX_WRITTEN) {
         let Ok(node) = u32::try_from(token) else {
             let _ = writeln!(out, "  {step:>6}  blank");
             continue;
         };
-        let joined =
-            last.is_some_and(|last| !order.resets()[step] && edges.binary_search(&[last, node]).is_ok());
+        let joined = |last: u32| links.of_node(last as usize).binary_search(&node).is_ok();
+        let joined = !order.resets()[step] && last.is_some_and(joined);
         let way = if joined { "along an edge" } else { "" };
         let degree = degrees.get(node as usize).copied().unwrap_or(0);
         let line = format!("  {step:>6}  node {node:<7} of degree {degree:<5} {way}");

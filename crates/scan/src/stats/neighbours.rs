@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::{Geometry, Graph, Points};
+use crate::{Geometry, Points, graph};
 
 /// How many of the nearest points are a point's neighbours.
 const NEAREST: usize = 6;
@@ -14,15 +14,15 @@ pub(super) enum Neighbours<'a> {
     Grid([usize; 3]),
     /// The points, and each pair once, sorted.
     Points(&'a Points, Vec<(u32, u32)>),
-    /// Each node's neighbours, sorted.
-    Graph(Vec<Vec<u32>>),
+    /// Each node's neighbours whatever the direction of the edge; itself too, where an edge leads back to it.
+    Graph(graph::Neighbours),
 }
 
 impl<'a> Neighbours<'a> {
     pub(super) fn of(geometry: &'a Geometry) -> Neighbours<'a> {
         match geometry {
             Geometry::Points(points) => Neighbours::Points(points, nearest(points)),
-            Geometry::Graph(graph) => Neighbours::Graph(lists(graph)),
+            Geometry::Graph(graph) => Neighbours::Graph(graph.undirected()),
             _ => {
                 let (frames, rows, columns) = geometry.sizes();
                 Neighbours::Grid([frames, rows, columns])
@@ -44,9 +44,7 @@ impl<'a> Neighbours<'a> {
                 }))
             }
             Neighbours::Points(_, pairs) => Box::new(pairs.iter().map(|&(i, j)| (i as usize, j as usize))),
-            Neighbours::Graph(lists) => Box::new(lists.iter().enumerate().flat_map(|(i, list)| {
-                list.iter().map(|&j| j as usize).filter(move |&j| i < j).map(move |j| (i, j))
-            })),
+            Neighbours::Graph(links) => Box::new(links.pairs().map(|(i, j)| (i as usize, j as usize))),
         }
     }
 
@@ -55,16 +53,17 @@ impl<'a> Neighbours<'a> {
         match self {
             Neighbours::Grid(_) => self.distance(i, j) == Some(1.0),
             Neighbours::Points(_, pairs) => pairs.binary_search(&(i.min(j) as u32, i.max(j) as u32)).is_ok(),
-            Neighbours::Graph(lists) => {
-                lists.get(i).is_some_and(|list| list.binary_search(&(j as u32)).is_ok())
-            }
+            Neighbours::Graph(links) => i != j && links.of_node(i).binary_search(&(j as u32)).is_ok(),
         }
     }
 
     /// Edges that [`distance`](Neighbours::distance) may pass.
     pub(super) fn search(&self) -> usize {
         match self {
-            Neighbours::Graph(lists) => lists.len() + lists.iter().map(Vec::len).sum::<usize>(),
+            Neighbours::Graph(links) => {
+                let (nodes, edges) = links.size();
+                nodes + edges
+            }
             _ => 1,
         }
     }
@@ -82,7 +81,7 @@ impl<'a> Neighbours<'a> {
                 let (a, b) = (points.xyz().get(i)?, points.xyz().get(j)?);
                 Some(square(a, b).sqrt())
             }
-            Neighbours::Graph(lists) => hops(lists, i, j),
+            Neighbours::Graph(links) => hops(links, i, j),
         }
     }
 }
@@ -91,29 +90,15 @@ fn square(a: &[f32; 3], b: &[f32; 3]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
 }
 
-/// Each node's neighbours whatever the direction of the edge, sorted, without itself.
-fn lists(graph: &Graph) -> Vec<Vec<u32>> {
-    let mut lists = vec![Vec::new(); graph.nodes()];
-    for &[from, to] in graph.edges().iter().filter(|[from, to]| from != to) {
-        lists[from as usize].push(to);
-        lists[to as usize].push(from);
-    }
-    for list in &mut lists {
-        list.sort_unstable();
-        list.dedup();
-    }
-    lists
-}
-
 /// The number of edges on the shortest path.
-fn hops(lists: &[Vec<u32>], from: usize, to: usize) -> Option<f64> {
+fn hops(links: &graph::Neighbours, from: usize, to: usize) -> Option<f64> {
     if from == to {
         return Some(0.0);
     }
-    let (mut seen, mut queue) = (vec![false; lists.len()], VecDeque::from([(from, 0u32)]));
+    let (mut seen, mut queue) = (vec![false; links.size().0], VecDeque::from([(from, 0u32)]));
     *seen.get_mut(from)? = true;
     while let Some((node, far)) = queue.pop_front() {
-        for &next in lists.get(node)? {
+        for &next in links.of_node(node) {
             let next = next as usize;
             if next == to {
                 return Some(f64::from(far + 1));
