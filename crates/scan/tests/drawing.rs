@@ -101,6 +101,17 @@ fn large_plans_are_cut_short_or_refused() {
     assert!(draw::text(&many, &shape).unwrap().ends_with("… and 9 more directions\n"));
     let (large, shape) = plan("row", "1000x1000");
     assert!(draw::svg(&large, &shape, draw::View::Slices, "").unwrap_err().to_string().contains("too large"));
+    // Tokens that are left out and the edges of a graph stand in every panel.
+    let refused = |plan: &Plan, geometry: &Geometry| {
+        draw::svg(plan, geometry, draw::View::Slices, "").unwrap_err().to_string()
+    };
+    let (one, line) = plan("row", "1024");
+    let short = Order::new(vec![0], 1024).unwrap();
+    let short = Plan::new(vec![short; 4096]).unwrap();
+    assert!(refused(&short, &line).contains("4194304 tokens over all directions"));
+    let edges = (0..1024u32).flat_map(|i| (0..1024).map(move |j| [i, j])).collect();
+    let dense = Geometry::Graph(Arc::new(Graph::new(1024, edges).unwrap()));
+    assert!(refused(&one, &dense).contains("1048576 edges over all directions"));
     let other = Geometry::Sequence { len: 4 };
     assert!(
         draw::svg(&wide, &other, draw::View::Slices, "")

@@ -15,24 +15,26 @@ pub(super) enum Layout {
     Cloud(Cloud),
 }
 
+/// The number of tokens, if `plan` is over those of `geometry`.
+pub(super) fn tokens(plan: &Plan, geometry: &Geometry) -> Result<usize> {
+    let tokens = geometry.tokens()?;
+    if plan.tokens() == tokens {
+        return Ok(tokens);
+    }
+    let (found, place) = (plan.tokens(), geometry.describe());
+    Err(Error::Plan(format!("a plan over {found} tokens cannot be drawn on {place} ({tokens} tokens)")))
+}
+
 impl Layout {
-    /// The layout of `geometry`, if `plan` is over its tokens. `per_row` says how many of so many frames of height x width
-    /// cells stand side by side.
+    /// The layout of the tokens of `geometry`. `per_row` says how many of so many frames of height x width cells stand
+    /// side by side.
     pub(super) fn of(
-        plan: &Plan,
+        tokens: usize,
         geometry: &Geometry,
         view: View,
         per_row: fn(usize, usize, usize) -> usize,
-    ) -> Result<Layout> {
-        let tokens = geometry.tokens()?;
-        if plan.tokens() != tokens {
-            let found = plan.tokens();
-            return Err(Error::Plan(format!(
-                "a plan over {found} tokens cannot be drawn on {} ({tokens} tokens)",
-                geometry.describe()
-            )));
-        }
-        Ok(match *geometry {
+    ) -> Layout {
+        match *geometry {
             Geometry::Grid2 { height, width } => Layout::Cells(Cells::plane(tokens, height, width, false)),
             Geometry::Grid3 { frames, height, width } if view == View::Isometric => {
                 Layout::Cloud(Cloud::volume(frames, height, width))
@@ -46,7 +48,7 @@ impl Layout {
             Geometry::Sequence { .. } => {
                 Layout::Cells(Cells::plane(tokens, tokens.div_ceil(FOLD), tokens.min(FOLD), true))
             }
-        })
+        }
     }
 
     /// How a walk goes from token `from` to token `to`; `seen` is how often it visits each.

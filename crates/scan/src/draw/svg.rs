@@ -2,11 +2,12 @@
 
 use std::fmt::{self, Write};
 
+use super::layout::tokens;
 use super::panel::Panel;
 use super::{Layout, Leg, View, Visit, visits};
 use crate::{Error, Geometry, Order, Plan, Result};
 
-/// Most steps that one picture holds.
+/// Most steps that one picture holds; most tokens and edges too, counted again in every panel.
 const MAX_DRAWN: usize = 1 << 19;
 /// Colours of the first step, of the last, and between.
 const COLOURS: [[f64; 3]; 4] =
@@ -34,14 +35,24 @@ const MAX_ROW: f64 = 1240.0;
 /// up), a graph with its edges in grey and its neighbours near each other.
 ///
 /// # Errors
-/// The plan is over another number of tokens than the geometry, or has more than 2^19 steps.
+/// The plan is over another number of tokens than the geometry, or there are more than 2^19 steps, or tokens or edges
+/// times directions.
 pub fn svg(plan: &Plan, geometry: &Geometry, view: View, title: &str) -> Result<String> {
-    let layout = Layout::of(plan, geometry, view, side_by_side)?;
+    let tokens = tokens(plan, geometry)?;
     let steps: usize = plan.orders().iter().map(Order::len).sum();
-    if steps > MAX_DRAWN {
-        let what = format!("a picture of {steps} steps");
-        return Err(Error::TooLarge { what, limit: format!("{MAX_DRAWN} steps") });
+    let edges = if let Geometry::Graph(graph) = geometry { graph.edges().len() } else { 0 };
+    // Every panel holds the tokens that its order does not visit, and all edges.
+    for (count, what) in [
+        (steps, "steps"),
+        (tokens.saturating_mul(plan.directions()), "tokens over all directions"),
+        (edges.saturating_mul(plan.directions()), "edges over all directions"),
+    ] {
+        if count > MAX_DRAWN {
+            let what = format!("a picture of {count} {what}");
+            return Err(Error::TooLarge { what, limit: MAX_DRAWN.to_string() });
+        }
     }
+    let layout = Layout::of(tokens, geometry, view, side_by_side);
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let tokens = match geometry {
         Geometry::Sequence { .. } => "a sequence of ".to_string() + &count(plan.tokens(), "token"),

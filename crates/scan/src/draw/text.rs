@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::layout::Cells;
+use super::layout::{Cells, tokens};
 use super::{Layout, Leg, View, Visit, visits};
 use crate::graph::Neighbours;
 use crate::{Geometry, Order, Plan, Points, Result};
@@ -29,6 +29,9 @@ const LEFT: u8 = 8;
 /// Box-drawing character by the arms it has.
 const GLYPHS: [char; 16] = ['•', '╵', '╶', '└', '╷', '│', '┌', '├', '╴', '┘', '─', '┴', '┐', '┤', '┬', '┼'];
 
+/// Writes what one order looks like.
+type Draw<'a> = Box<dyn Fn(&mut String, &Order) + 'a>;
+
 /// `plan` over `geometry` as text, one direction after another.
 ///
 /// `○` is the first token and `●` the last. Lines join tokens that are visited one after the other; an arrowhead says
@@ -39,21 +42,27 @@ const GLYPHS: [char; 16] = ['•', '╵', '╶', '└', '╷', '│', '┌', '�
 /// # Errors
 /// The plan is over another number of tokens than the geometry.
 pub fn text(plan: &Plan, geometry: &Geometry) -> Result<String> {
-    // A token takes two characters, and so does the gap between frames.
-    let layout = Layout::of(plan, geometry, View::Slices, |_, _, width| WIDTH / 2 / (width + 1))?;
-    let graph = match geometry {
-        Geometry::Graph(graph) => Some((graph.degrees(), graph.undirected())),
-        _ => None,
+    let tokens = tokens(plan, geometry)?;
+    let draw: Draw<'_> = match geometry {
+        Geometry::Points(points) => Box::new(|out, order| point_list(out, order, points)),
+        Geometry::Graph(graph) => {
+            let (degrees, links) = (graph.degrees(), graph.undirected());
+            Box::new(move |out, order| node_list(out, order, &degrees, &links))
+        }
+        _ => {
+            // A token takes two characters, and so does the gap between frames.
+            let layout = Layout::of(tokens, geometry, View::Slices, |_, _, width| WIDTH / 2 / (width + 1));
+            Box::new(move |out, order| {
+                if let Layout::Cells(cells) = &layout {
+                    direction(out, order, &layout, cells);
+                }
+            })
+        }
     };
     let mut out = String::new();
     for (k, order) in plan.orders().iter().enumerate().take(MAX_DRAWN) {
         let _ = writeln!(out, "{}order.{k}  {}", if k == 0 { "" } else { "\n" }, order.summary());
-        match (&layout, geometry, &graph) {
-            (Layout::Cells(cells), ..) => direction(&mut out, order, &layout, cells),
-            (_, Geometry::Points(points), _) => point_list(&mut out, order, points),
-            (.., Some((degrees, links))) => node_list(&mut out, order, degrees, links),
-            _ => {}
-        }
+        draw(&mut out, order);
     }
     if plan.directions() > MAX_DRAWN {
         let _ = writeln!(out, "\n… and {} more directions", plan.directions() - MAX_DRAWN);
@@ -176,7 +185,7 @@ fn list(out: &mut String, what: &str, steps: impl Iterator<Item = usize>) {
 }
 
 /// The token in each cell of the picture, row by row; none in the gaps between frames.
-fn tokens(cells: &Cells) -> Vec<Option<usize>> {
+fn tokens_of(cells: &Cells) -> Vec<Option<usize>> {
     let mut tokens = vec![None; cells.rows() * cells.columns()];
     for token in 0..cells.tokens {
         let (row, column) = cells.place(token);
@@ -220,7 +229,7 @@ fn path(visits: &[Visit], cells: &Cells) -> Vec<String> {
         row.pop();
         row
     };
-    tokens(cells).chunks(cells.columns()).map(row).collect()
+    tokens_of(cells).chunks(cells.columns()).map(row).collect()
 }
 
 /// Draws the arms of a straight line and returns the arrowhead of its direction.
@@ -257,7 +266,7 @@ fn numbers(order: &Order, cells: &Cells) -> Vec<String> {
         Some((None, _)) => "·".to_string(),
         Some((Some(step), seen)) => format!("{step}{}", if seen > 1 { "+" } else { "" }),
     };
-    let numbers: Vec<String> = tokens(cells).iter().map(text).collect();
+    let numbers: Vec<String> = tokens_of(cells).iter().map(text).collect();
     let width = numbers.iter().map(|number| number.chars().count()).max().unwrap_or(0);
     if cells.columns() * (width + 1) > WIDTH {
         return Vec::new();
