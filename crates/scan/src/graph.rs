@@ -147,7 +147,8 @@ pub(crate) struct Neighbours {
 }
 
 impl Neighbours {
-    fn of(nodes: usize, edges: impl Iterator<Item = [u32; 2]> + Clone) -> Neighbours {
+    /// What each of `nodes` nodes has edges to, in the order of the edges, whose ends are all below `nodes`.
+    pub(crate) fn of(nodes: usize, edges: impl Iterator<Item = [u32; 2]> + Clone) -> Neighbours {
         let mut starts = vec![0; nodes + 1];
         for [from, _] in edges.clone() {
             starts[from as usize + 1] += 1;

@@ -8,6 +8,7 @@
 use rayon::prelude::*;
 
 use crate::geometry::{MAX_STEPS, too_many};
+use crate::graph::Neighbours;
 use crate::{Error, Result};
 
 /// The edges that a tree over `nodes` tokens may be made of.
@@ -236,31 +237,15 @@ impl RootedTree {
                 nodes.saturating_sub(1)
             ));
         }
-        let mut first = vec![0u32; nodes + 1];
-        for &node in edges.iter().flatten() {
-            match first.get_mut(node as usize + 1) {
-                Some(count) => *count += 1,
-                None => return wrong(format!("token {node} does not exist")),
-            }
+        if let Some(node) = edges.iter().flatten().find(|node| **node as usize >= nodes) {
+            return wrong(format!("token {node} does not exist"));
         }
-        for i in 0..nodes {
-            first[i + 1] += first[i];
-        }
-        let mut next = first.clone();
-        let mut beside = vec![0u32; 2 * edges.len()];
-        for &[a, b] in edges {
-            for (node, other) in [(a, b), (b, a)] {
-                let at = &mut next[node as usize];
-                beside[*at as usize] = other;
-                *at += 1;
-            }
-        }
+        let beside = Neighbours::of(nodes, edges.iter().flat_map(|&[a, b]| [[a, b], [b, a]]));
         let mut parents = vec![-1; nodes];
         let mut order = vec![root as u32];
         let mut at = 0;
         while let Some(&node) = order.get(at) {
-            let range = first[node as usize] as usize..first[node as usize + 1] as usize;
-            for &child in &beside[range] {
+            for &child in beside.of_node(node as usize) {
                 if child as usize != root && parents[child as usize] < 0 {
                     parents[child as usize] = node as i32;
                     order.push(child);

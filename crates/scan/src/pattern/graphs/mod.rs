@@ -42,7 +42,10 @@ fn by_degree(graph: &Graph, ties: Ties, seed: u64) -> Result<Plan> {
     let degrees = graph.degrees();
     let second: Vec<u64> = match ties {
         Ties::Number => vec![0; degrees.len()],
-        Ties::Shuffle => places(&samples::shuffled(graph.starts(), seed)?),
+        Ties::Shuffle => {
+            let shuffled = samples::shuffled(graph.starts(), seed)?.orders()[0].inverse()?;
+            shuffled.index().iter().map(|&step| u64::from(step.unsigned_abs())).collect()
+        }
         Ties::Noise => {
             let mut random = Random::new(seed);
             degrees.iter().map(|_| random.bits()).collect()
@@ -50,17 +53,6 @@ fn by_degree(graph: &Graph, ties: Ties, seed: u64) -> Result<Plan> {
     };
     let keys: Vec<(u32, u64)> = degrees.into_iter().zip(second).collect();
     samples::sorted(graph.starts(), &keys)
-}
-
-/// The step at which a permutation visits each token.
-fn places(plan: &Plan) -> Vec<u64> {
-    let mut places = vec![0; plan.tokens()];
-    for (step, &token) in plan.orders().iter().flat_map(|order| order.index().iter().enumerate()) {
-        if let Some(place) = usize::try_from(token).ok().and_then(|token| places.get_mut(token)) {
-            *place = step as u64;
-        }
-    }
-    places
 }
 
 /// By a number of each node, ascending; with noise, `noise` standard deviations of the graph's own numbers are drawn
