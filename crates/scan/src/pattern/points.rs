@@ -212,15 +212,17 @@ impl Serialization {
         if depth > key_bits::<3>() {
             return Err(Error::Plan(format!("a depth of {depth} is too great: at most {}", key_bits::<3>())));
         }
-        match cells.par_iter().position_first(|cell| cell.iter().any(|x| x >> depth > 0)) {
-            None => Ok(depth),
-            Some(i) => Err(Error::Plan(format!(
-                "point {i} lies in cell {:?}, but a depth of {depth} holds {} cells along an axis: use {least}, or a \
-                 larger grid",
-                cells[i],
-                1u32 << depth
-            ))),
+        if least <= depth {
+            return Ok(depth);
         }
+        let beyond = |cell: &[u32; 3]| cell.iter().any(|x| x >> depth > 0);
+        let i = cells.par_iter().position_first(beyond).unwrap_or(0);
+        Err(Error::Plan(format!(
+            "point {i} lies in cell {:?}, but a depth of {depth} holds {} cells along an axis: use {least}, or a \
+             larger grid",
+            cells[i],
+            1u32 << depth
+        )))
     }
 }
 
