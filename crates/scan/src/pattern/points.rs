@@ -43,8 +43,15 @@ const CURVES: [(&str, PointCurve); 10] = [
     ("zyx", PointCurve::Traverse([2, 1, 0])),
 ];
 
-const CURVE_NAMES: [&str; 10] =
-    ["hilbert", "hilbert-trans", "z", "z-trans", "xyz", "xzy", "yxz", "yzx", "zxy", "zyx"];
+const CURVE_NAMES: [&str; CURVES.len()] = {
+    let mut names = [""; CURVES.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = CURVES[i].0;
+        i += 1;
+    }
+    names
+};
 
 impl FromStr for PointCurve {
     type Err = Error;
@@ -333,9 +340,14 @@ fn unless_zero(args: &Args, name: &str) -> Result<Option<u32>> {
     Ok((number > 0).then_some(number))
 }
 
+/// Edge of the cells of a grid that is laid through points. 0.02 as a pattern writes it, which [`GRID`] is in single
+/// precision.
+pub(super) fn grid() -> Param {
+    Param::positive("grid").or(Real::new(0.02).map_or(Value::Int(1), Value::Real))
+}
+
 pub(super) fn entries() -> Vec<Entry> {
     const COMPAT: &[&str] = &["none", "pcm", "point-mamba-octree"];
-    let grid = Real::new(0.02).map_or(Value::Int(1), Value::Real);
     let zero = || Value::Int(0);
     vec![
         Entry::curve(
@@ -359,7 +371,7 @@ pub(super) fn entries() -> Vec<Entry> {
         )
         .params([
             Param::word("curve", &CURVE_NAMES),
-            Param::positive("grid").or(grid),
+            grid(),
             Param::count("depth").or(zero()),
             Param::word("compat", COMPAT).or(Value::Text("none".into())),
         ])

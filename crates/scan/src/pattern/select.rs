@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::registry::Accepts;
 use super::{Args, Entry, Modifier, Param, Rule};
 use crate::{Error, Geometry, Order, Plan, Result};
 
@@ -21,7 +20,7 @@ pub(super) fn entries() -> Vec<Entry> {
                 }))
             },
         )
-        .params([Param { accepts: Accepts::Int(0), ..Param::size("k") }])
+        .params([Param::count("k")])
         .directed("1")
         .on("any"),
         Entry::modifier(

@@ -7,8 +7,7 @@ mod nested;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::registry::Fallback;
-use super::{Args, Entry, Param, PointCurve, Real, Rule, Serialization, Value};
+use super::{Args, Entry, Param, PointCurve, Rule, Serialization, Value, points};
 use crate::geometry::Geometry;
 use crate::{Error, Order, Plan, Result};
 
@@ -49,7 +48,7 @@ pub(super) fn entries() -> Vec<Entry> {
                 Ok(Arc::new(move |geometry: &Geometry| lines::zigzag(geometry, k)))
             },
         )
-        .params([counted("k", None)])
+        .params([Param::count("k")])
         .on("2-D grid"),
         Entry::curve(
             "hilbert",
@@ -64,7 +63,7 @@ pub(super) fn entries() -> Vec<Entry> {
                 }))
             },
         )
-        .params([counted("bits", Some(0)), cell()])
+        .params([Param::count("bits").or(Value::Int(0)), points::grid()])
         .on("grid, points"),
         Entry::curve(
             "morton",
@@ -77,7 +76,7 @@ pub(super) fn entries() -> Vec<Entry> {
                 }))
             },
         )
-        .params([cell()])
+        .params([points::grid()])
         .on("grid, points"),
         Entry::curve("peano", "Peano's curve in the 3^digits cube around the grid", plain(nested::peano))
             .on("grid"),
@@ -105,11 +104,6 @@ pub(super) fn entries() -> Vec<Entry> {
     ]
 }
 
-/// Edge of the cells of a grid that is laid through points; grids have cells of their own.
-fn cell() -> Param {
-    Param::positive("grid").or(Real::new(0.02).map_or(Value::Int(1), Value::Real))
-}
-
 /// A curve through those cells.
 fn cells(curve: PointCurve, args: &Args, depth: Option<u32>) -> Result<Serialization> {
     Ok(Serialization { grid: args.real("grid")? as f32, depth, ..Serialization::new(curve) })
@@ -118,14 +112,6 @@ fn cells(curve: PointCurve, args: &Args, depth: Option<u32>) -> Result<Serializa
 /// A curve without arguments.
 fn plain(plan: fn(&Geometry) -> Result<Plan>) -> impl Fn(&Args) -> Result<Arc<dyn Rule>> + Send + Sync {
     move |_| Ok(Arc::new(plan))
-}
-
-/// A whole number of at least 0.
-fn counted(name: &'static str, default: Option<i64>) -> Param {
-    let mut param = Param::seed();
-    param.name = name;
-    param.default = default.map_or(Fallback::None, |n| Fallback::Value(Value::Int(n)));
-    param
 }
 
 /// `found` if it is one of 0 to `most`.

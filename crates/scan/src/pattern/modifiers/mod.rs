@@ -8,7 +8,6 @@ mod windows;
 use std::sync::Arc;
 
 use super::curves::grid;
-use super::registry::Fallback;
 use super::{Args, Entry, Modifier, Param, Rule, Value};
 use crate::geometry::{Geometry, check_size};
 use crate::{Blank, Error, Order, Plan, Result};
@@ -111,7 +110,7 @@ fn turned() -> Vec<Entry> {
                 }))
             },
         )
-        .params([Param::int("down"), Param::int("right").or_previous(), or(Param::int("frames"), 0)]),
+        .params([Param::int("down"), Param::int("right").or_previous(), Param::int("frames").or(Value::Int(0))]),
         Entry::modifier(
             "montage",
             "the frames as one image, side by side, below each other or column by column in turn (ChangeMamba)",
@@ -145,7 +144,7 @@ fn parted() -> Vec<Entry> {
             Param::size("height"),
             Param::size("width").or_previous(),
             Param::flag("reset", false),
-            or(Param::size("frames"), 1),
+            Param::size("frames").or(Value::Int(1)),
         ]),
         Entry::modifier(
             "tiles",
@@ -162,8 +161,8 @@ fn parted() -> Vec<Entry> {
             Param::size("down"),
             Param::size("right").or_previous(),
             Param::flag("reset", false),
-            or(Param::size("pad"), 1),
-            or(Param::size("frames"), 1),
+            Param::size("pad").or(Value::Int(1)),
+            Param::size("frames").or(Value::Int(1)),
         ]),
         Entry::modifier("frames", "each frame as a grid of its own, one after another", |args| {
             let (alternate, reset) = (args.flag("alternate")?, args.flag("reset")?);
@@ -197,7 +196,7 @@ fn parted() -> Vec<Entry> {
             Param::flag("joined", false),
             Param::flag("alternate", true),
             Param::flag("reset", false),
-            with(Param::word("compat", &["none", "four-classes"]), Value::Text("none".into())),
+            Param::word("compat", &["none", "four-classes"]).or(Value::Text("none".into())),
         ])
         .directed("step^2 x"),
     ]
@@ -249,16 +248,6 @@ fn plain(
     plan: fn(&dyn Rule, &Geometry) -> Result<Plan>,
 ) -> impl Fn(&Args) -> Result<Arc<dyn Modifier>> + Send + Sync {
     move |_| Ok(Arc::new(plan))
-}
-
-/// The same parameter with a value if it is left out.
-fn with(mut param: Param, value: Value) -> Param {
-    param.default = Fallback::Value(value);
-    param
-}
-
-fn or(param: Param, value: i64) -> Param {
-    with(param, Value::Int(value))
 }
 
 /// Refuses `parts` times as many directions as `plan` has before they are made.

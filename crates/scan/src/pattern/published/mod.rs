@@ -16,7 +16,7 @@ use std::sync::{Arc, LazyLock};
 
 pub use systems::System;
 
-use super::registry::{Accepts, Fallback};
+use super::registry::Accepts;
 use super::{Args, Entry, Kind, Param, Pattern, Real, Rule, Value};
 use crate::{Error, Geometry, Merge, Plan, Result};
 
@@ -321,13 +321,12 @@ impl Published {
             .choices
             .iter()
             .map(|choice| match *choice {
-                Choice::Word { name, words, .. } => Param {
-                    name,
-                    accepts: Accepts::Word(words),
-                    default: Fallback::Value(Value::Text(words.first().copied().unwrap_or_default().into())),
-                },
+                Choice::Word { name, words, .. } => {
+                    let first = words.first().copied().unwrap_or_default();
+                    Param::word(name, words).or(Value::Text(first.into()))
+                }
                 Choice::Number { name, least, default: n } => {
-                    Param { name, accepts: Accepts::Int(least), default: Fallback::Value(Value::Int(n)) }
+                    Param { accepts: Accepts::Int(least), ..Param::count(name) }.or(Value::Int(n))
                 }
                 Choice::Real { name, default } => {
                     Param::positive(name).or(Real::new(default).map_or(Value::Int(1), Value::Real))
@@ -335,11 +334,7 @@ impl Published {
             })
             .collect();
         if self.released.is_some() {
-            params.push(Param {
-                name: "compat",
-                accepts: Accepts::Word(&["paper", "released"]),
-                default: Fallback::Value(Value::Text("paper".into())),
-            });
+            params.push(Param::word("compat", &["paper", "released"]).or(Value::Text("paper".into())));
         }
         params
     }
