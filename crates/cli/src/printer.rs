@@ -1,6 +1,7 @@
 //! Everything the program says goes through here.
 
 use std::io::{self, Write};
+use std::ops::Range;
 
 /// Writes results to standard output, messages to standard error.
 pub struct Printer;
@@ -17,6 +18,33 @@ impl Printer {
     /// Standard output is closed.
     pub fn line(&self, text: impl std::fmt::Display) -> io::Result<()> {
         writeln!(io::stdout().lock(), "{text}")
+    }
+
+    /// A table as a result: columns as wide as they need to be, those numbered in `right` flush right.
+    ///
+    /// # Errors
+    /// Standard output is closed.
+    pub fn table<const N: usize>(
+        &self,
+        heads: [&str; N],
+        rows: &[[String; N]],
+        right: Range<usize>,
+    ) -> io::Result<()> {
+        let heads = heads.map(str::to_owned);
+        let mut widths = [0; N];
+        for row in [&heads].into_iter().chain(rows) {
+            for (width, text) in widths.iter_mut().zip(row) {
+                *width = text.chars().count().max(*width);
+            }
+        }
+        for row in [&heads].into_iter().chain(rows) {
+            let cell = |(column, (text, &width)): (usize, (&String, &usize))| {
+                if right.contains(&column) { format!("{text:>width$}") } else { format!("{text:width$}") }
+            };
+            let cells: Vec<String> = row.iter().zip(&widths).enumerate().map(cell).collect();
+            self.line(cells.join("  ").trim_end())?;
+        }
+        Ok(())
     }
 
     /// One JSON line of a result.

@@ -36,8 +36,7 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
 }
 
 fn list(printer: &Printer) -> Result<()> {
-    let head = ["name", "family", "parameters", "GFLOPs", "input", "scan", "paper"].map(str::to_owned);
-    let mut rows = vec![head];
+    let mut rows = Vec::new();
     for name in models::names() {
         let model = models::official(name)?;
         let summary = model.model.count(model.input, model.classes)?;
@@ -51,17 +50,7 @@ fn list(printer: &Printer) -> Result<()> {
             model.paper,
         ]);
     }
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..7).map(width).collect();
-    for row in &rows {
-        let cell = |(column, text): (usize, &String)| match column {
-            2 | 3 => format!("{text:>width$}", width = widths[column]),
-            6 => text.clone(),
-            _ => format!("{text:<width$}", width = widths[column]),
-        };
-        let cells: Vec<String> = row.iter().enumerate().map(cell).collect();
-        printer.line(cells.join("  "))?;
-    }
+    printer.table(["name", "family", "parameters", "GFLOPs", "input", "scan", "paper"], &rows, 2..4)?;
     printer.line(format_args!("\nFLOPs of one input: {COUNTED}."))?;
     Ok(())
 }

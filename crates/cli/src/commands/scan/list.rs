@@ -42,17 +42,16 @@ pub fn run(filter: Option<&str>, json: bool, printer: &Printer) -> Result<()> {
     }
     if !scans.is_empty() {
         let rows = scans.iter().map(|scan| {
-            let geometry = scan.shapes().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let geometry = if scan.shapes().len() == 5 { "any".to_string() } else { geometry };
             let directions = match scan.schedule() {
                 ophidian_scan::Schedule::PerLayer => format!("{} per layer", scan.directions()),
                 ophidian_scan::Schedule::Together => scan.directions().to_string(),
             };
             let system = scan.system();
             let paper = format!("{}, {}", system.title(), system.paper());
-            [scan.usage(), geometry, directions, scan.merge().to_string(), paper]
+            [scan.usage(), scan.geometry(), directions, scan.merge().to_string(), paper]
         });
-        table(["published scan", "geometry", "directions", "merge", "paper"], rows.collect(), printer)?;
+        let heads = ["published scan", "geometry", "directions", "merge", "paper"];
+        printer.table(heads, &rows.collect::<Vec<_>>(), 0..0)?;
         printer.line("")?;
     }
     if wanted.is_some() && scans.len() <= MAX_EXPLAINED {
@@ -66,7 +65,8 @@ pub fn run(filter: Option<&str>, json: bool, printer: &Printer) -> Result<()> {
                 [e.kind().to_string(), e.geometry().into(), e.directions().into()];
             [e.usage(), kind, geometry, directions, e.about().to_string()]
         });
-        table(["name", "kind", "geometry", "directions", "about"], rows.collect(), printer)?;
+        let heads = ["name", "kind", "geometry", "directions", "about"];
+        printer.table(heads, &rows.collect::<Vec<_>>(), 0..0)?;
         printer.line("")?;
     }
     if wanted.is_none() {
@@ -91,7 +91,7 @@ fn explain(scan: &Published, printer: &Printer) -> Result<()> {
     said("also", &scan.aliases().join(", "))?;
     said("is", scan.composition().unwrap_or_default())?;
     if let Some((shape, composition)) = scan.composition_over() {
-        said(&format!("on a {shape}"), composition)?;
+        said(&format!("on {shape}"), composition)?;
     }
     said("needs", scan.needs().unwrap_or_default())?;
     said("released", scan.released().unwrap_or_default())?;
@@ -131,22 +131,4 @@ fn entry(entry: &Entry) -> Value {
         "directions": entry.directions(),
         "about": entry.about(),
     })
-}
-
-/// Columns as wide as they need to be.
-fn table(heads: [&str; 5], rows: Vec<[String; 5]>, printer: &Printer) -> Result<()> {
-    let heads = heads.map(str::to_owned);
-    let width = |i: usize| rows.iter().chain([&heads]).map(|row| row[i].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..4).map(width).collect();
-    for [first, second, third, fourth, last] in [&heads].into_iter().chain(&rows) {
-        let line = format!(
-            "{first:a$}  {second:b$}  {third:c$}  {fourth:d$}  {last}",
-            a = widths[0],
-            b = widths[1],
-            c = widths[2],
-            d = widths[3]
-        );
-        printer.line(line.trim_end())?;
-    }
-    Ok(())
 }

@@ -94,12 +94,20 @@ struct Place {
 
 impl Place {
     fn geometry(&self) -> Result<Geometry> {
-        Ok(match (&self.shape, &self.points, &self.graph) {
-            (_, Some(points), _) => Geometry::Points(Arc::new(Points::read(points)?)),
-            (_, _, Some(graph)) => Geometry::Graph(Arc::new(Graph::read(graph)?)),
-            (shape, None, None) => shape.as_deref().unwrap_or_default().parse()?,
-        })
+        match read(self.points.as_deref(), self.graph.as_deref())? {
+            Some(geometry) => Ok(geometry),
+            None => Ok(self.shape.as_deref().unwrap_or_default().parse()?),
+        }
     }
+}
+
+/// The points or the graph of a file, if one is given.
+fn read(points: Option<&Path>, graph: Option<&Path>) -> Result<Option<Geometry>> {
+    Ok(match (points, graph) {
+        (Some(points), _) => Some(Geometry::Points(Arc::new(Points::read(points)?))),
+        (_, Some(graph)) => Some(Geometry::Graph(Arc::new(Graph::read(graph)?))),
+        _ => None,
+    })
 }
 
 impl What {

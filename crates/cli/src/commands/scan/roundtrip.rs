@@ -1,14 +1,13 @@
 //! `ophidian scan roundtrip`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::Result;
 use ophidian_core::{
     Error,
     tensors::{self, Tensors},
 };
-use ophidian_scan::{Geometry, Graph, Merge, Pattern, Plan, Points};
+use ophidian_scan::{Geometry, Merge, Pattern, Plan};
 use tch::{Kind, Tensor};
 
 use crate::printer::Printer;
@@ -54,10 +53,11 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
         let found = format!("tensor `{name}` is {:?} {shape:?}", x.kind());
         return Err(wrong(format!("{found}, expected (batch, channels, geometry …) of floats")).into());
     }
-    let geometry = match (&args.points, &args.graph) {
-        (Some(points), _) => Geometry::Points(Arc::new(Points::read(points)?)),
-        (_, Some(graph)) => Geometry::Graph(Arc::new(Graph::read(graph)?)),
-        _ => place(&shape[2..]).map_err(|reason| wrong(format!("tensor `{name}` is {shape:?}: {reason}")))?,
+    let geometry = match super::read(args.points.as_deref(), args.graph.as_deref())? {
+        Some(geometry) => geometry,
+        None => {
+            place(&shape[2..]).map_err(|reason| wrong(format!("tensor `{name}` is {shape:?}: {reason}")))?
+        }
     };
     let tokens = geometry.tokens()?;
     if shape[2..].iter().product::<i64>() != tokens as i64 {

@@ -75,28 +75,18 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
         "repeats",
         "left out",
     ];
-    let rows: Vec<Vec<String>> = found.iter().map(|(pattern, stats)| row(pattern, stats)).collect();
-    let heads: Vec<String> = heads.map(str::to_owned).to_vec();
-    let width = |i: usize| rows.iter().chain([&heads]).map(|row| row[i].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
-    for row in [&heads].into_iter().chain(&rows) {
-        let cells = row.iter().zip(&widths).enumerate().map(|(i, (cell, width))| match i {
-            0 => format!("{cell:width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        printer.line(cells.collect::<Vec<_>>().join("  "))?;
-    }
-    Ok(())
+    let rows: Vec<[String; 13]> = found.iter().map(|(pattern, stats)| row(pattern, stats)).collect();
+    Ok(printer.table(heads, &rows, 1..13)?)
 }
 
-fn row(pattern: &str, stats: &Stats) -> Vec<String> {
+fn row(pattern: &str, stats: &Stats) -> [String; 13] {
     let spread = |spread: Option<Spread>| match spread {
         Some(Spread { mean, p95 }) => [number(mean), number(p95)],
         None => ["-".to_string(), "-".to_string()],
     };
     let share = |share: Option<f64>| share.map_or("-".to_string(), |share| format!("{:.1}%", 100.0 * share));
     let ([scan, scan95], [space, space95]) = (spread(stats.step_distance), spread(stats.space_distance));
-    vec![
+    [
         pattern.to_string(),
         stats.directions.to_string(),
         scan,

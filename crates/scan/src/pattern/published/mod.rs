@@ -234,6 +234,14 @@ impl Published {
         self.shapes
     }
 
+    /// The geometries that it knows, in words.
+    pub fn geometry(&self) -> String {
+        if self.shapes.len() == ANY.len() {
+            return "any".to_string();
+        }
+        self.shapes.iter().map(Shape::to_string).collect::<Vec<_>>().join(", ")
+    }
+
     /// The number of directions (K), in words where it depends on the arguments.
     pub fn directions(&self) -> &'static str {
         self.directions
@@ -307,10 +315,8 @@ impl Published {
             let over = self.over.map(|(shape, text)| Ok::<_, Error>((shape, made(text)?))).transpose()?;
             Ok(Arc::new(Fitted { scan: self, pattern: made(text)?, over }) as Arc<dyn Rule>)
         };
-        let shapes: Vec<String> = self.shapes.iter().map(Shape::to_string).collect();
-        let geometry = if self.shapes.len() == ANY.len() { "any".to_string() } else { shapes.join(", ") };
         let about = if self.note.is_empty() { self.system().title() } else { self.note };
-        let mut entry = Entry::curve(&name, about, make).params(self.params()).on(&geometry);
+        let mut entry = Entry::curve(&name, about, make).params(self.params()).on(&self.geometry());
         entry = entry.directed(self.directions);
         entry.kind = Kind::Published;
         entry
