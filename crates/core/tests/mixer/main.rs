@@ -335,6 +335,14 @@ fn misfits_are_errors() {
             Mamba1Config { channels: Channels::Split, parameters: Parameters::Decay, ..config.clone() },
         ),
         (
+            "parameters",
+            Mamba1Config {
+                parameters: Parameters::Decay,
+                compat: Compat { mirrored_channels: true, ..Compat::default() },
+                ..config.clone()
+            },
+        ),
+        (
             "coarse",
             Mamba1Config { coarse: Some(Coarse { directions: 1, taps: 3, stride: 2 }), ..config.clone() },
         ),

@@ -356,10 +356,13 @@ impl Mamba1Config {
         if self.channels == Channels::Grouped && self.merge != Merge::Concat {
             return fail("`channels` is \"grouped\", which goes with `merge = \"concat\"` alone".into());
         }
-        if apart && self.parameters == Parameters::Decay {
-            return fail("`parameters` is \"decay\", but each direction has channels of its own".into());
-        }
         let many = apart || self.compat.mirrored_channels;
+        if many && self.parameters == Parameters::Decay {
+            return fail(
+                "`parameters` is \"decay\", but each direction has channels of its own, or `compat.mirrored_channels`"
+                    .into(),
+            );
+        }
         if many && self.merge != Merge::Concat && self.gate && !self.gate_in_scan() {
             return fail(
                 "an `out_norm` in front of the gates of directions with channels of their own needs `merge = \"concat\"`"

@@ -2,7 +2,7 @@
 
 use tch::{Tensor, nn};
 
-use super::{Channels, ConvPlace, Mamba1Config, Parameters};
+use super::{ConvPlace, Mamba1Config, Parameters};
 use crate::{
     Result,
     init::Init,
@@ -33,7 +33,7 @@ impl Conv {
                     bias: config
                         .conv_bias
                         .then(|| Init::Uniform((w as f64).powf(-0.5)).parameter(&vs, "bias", &[p, d])),
-                    once: config.parameters == Parameters::Decay && config.channels == Channels::All,
+                    once: config.parameters == Parameters::Decay,
                 }
             }
         }
