@@ -98,10 +98,9 @@ fn recurrence(
     order: &Order,
     [u, sources]: [&[Tensor]; 2],
     state: Option<Tensor>,
-    columns: i64,
+    [b, columns]: [i64; 2],
 ) -> (Tensor, Tensor) {
-    let (b, d) = u[0].size2().unwrap();
-    let (n, r) = (config.d_state, config.rank());
+    let (d, n, r) = (config.d_inner(), config.d_state, config.rank());
     let get = |name: &str| row(weights, name, k);
     let a = -get("A_log").exp();
     let mut y: Vec<Tensor> = (0..order.tokens()).map(|_| Tensor::zeros([b, d], F64)).collect();
@@ -217,7 +216,7 @@ impl Plans {
 }
 
 pub fn reference(weights: &Weights, config: &Mamba1Config, plans: &Plans, tokens: &Tensor) -> Tensor {
-    let (d, orders) = (config.d_inner(), plans.plan.orders());
+    let (b, d, orders) = (tokens.size()[0], config.d_inner(), plans.plan.orders());
     let (split, grouped) = (config.channels != Channels::All, config.channels == Channels::Grouped);
     let width = config.d_model / config.directions;
     let mirrored = |k: i64| config.compat.mirrored_channels && k % 2 == 1;
@@ -298,7 +297,7 @@ pub fn reference(weights: &Weights, config: &Mamba1Config, plans: &Plans, tokens
                     u[k].iter().map(Tensor::shallow_clone).collect()
                 };
                 let inputs = [u[k].as_slice(), sources.as_slice()];
-                let mut y = recurrence(weights, config, set, order, inputs, None, plans.grid[1]).0;
+                let mut y = recurrence(weights, config, set, order, inputs, None, [b, plans.grid[1]]).0;
                 if let Some(z) = pairs[k].1.as_ref().filter(|_| direct) {
                     y = &y * z.silu();
                 }
@@ -339,7 +338,7 @@ pub fn reference(weights: &Weights, config: &Mamba1Config, plans: &Plans, tokens
         let mut ys = vec![];
         for order in plan.orders() {
             let u = at_steps(&low, order);
-            let (y, last) = recurrence(weights, config, 0, order, [&u, &u], state, w);
+            let (y, last) = recurrence(weights, config, 0, order, [&u, &u], state, [b, w]);
             ys.push(if config.norm_each { norm(weights, config, &y, None) } else { y });
             state = Some(last);
         }
