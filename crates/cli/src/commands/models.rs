@@ -105,20 +105,14 @@ fn about(model: &Official, summary: &Summary) -> Result<Vec<String>> {
     ));
     lines.push(format!("({COUNTED})"));
     lines.push(String::new());
-    let entry = if model.family == "plainmamba" { "state_dict" } else { "model" };
     lines.push(format!(
-        "Released weights: {}. To run them, turn the checkpoint into safetensors:",
+        "Released weights: {}. To run them, put this into a folder as DIR/config.json:",
         model.weights
     ));
-    lines.push(format!(
-        "  python3 -c \"import torch, safetensors.torch as s; s.save_file({{k: v.contiguous() for k, v in \
-         torch.load('FILE.pth', map_location='cpu')['{entry}'].items()}}, 'DIR/model.safetensors')\""
-    ));
-    lines.push("put this beside it as DIR/config.json:".into());
     lines.push(format!("  {}", serde_json::to_string(&model.authors)?));
     lines.push("and type:".into());
     lines.push(format!(
-        "  ophidian forward --family {} --model DIR --input IN.safetensors --output OUT.safetensors",
+        "  ophidian forward --family {} --model DIR --weights FILE.pth --input IN.safetensors --output OUT.safetensors",
         model.family
     ));
     lines.push(String::new());
