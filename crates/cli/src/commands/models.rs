@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use clap::Subcommand;
-use ophidian_vision::models::{self, Official, Summary};
+use ophidian_core::grid::{ModelConfig, Official, Summary};
+use ophidian_vision::models::CATALOGUE;
 use toml::{Table, Value};
 
 use crate::printer::Printer;
@@ -37,8 +38,8 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
 
 fn list(printer: &Printer) -> Result<()> {
     let mut rows = Vec::new();
-    for name in models::names() {
-        let model = models::official(name)?;
+    for name in CATALOGUE.names() {
+        let model = CATALOGUE.official(name)?;
         let summary = model.model.count(model.input, model.classes)?;
         rows.push([
             name.to_owned(),
@@ -56,7 +57,7 @@ fn list(printer: &Printer) -> Result<()> {
 }
 
 fn show(name: &str, printer: &Printer) -> Result<()> {
-    let model = models::official(name)?;
+    let model = CATALOGUE.official(name)?;
     let summary = model.model.count(model.input, model.classes)?;
     for line in about(&model, &summary)? {
         printer.line(format!("# {line}").trim_end())?;
@@ -130,7 +131,7 @@ fn about(model: &Official, summary: &Summary) -> Result<Vec<String>> {
 }
 
 /// The pattern, or how many patterns the blocks take in turn.
-fn scan_name(model: &models::ModelConfig) -> String {
+fn scan_name(model: &ModelConfig) -> String {
     match model.scan.texts() {
         [one] if one.starts_with('[') => format!("{} directions", one.split(',').count()),
         [one] => one.clone(),

@@ -2,6 +2,7 @@
 
 use ophidian_core::{
     Error, Result, config,
+    grid::{Classifiers, ModelConfig, Pool, Report, Scans, Size, StemKind, Translated, family::layer},
     init::Start,
     keymap::Key,
     layers::NormKind,
@@ -9,13 +10,6 @@ use ophidian_core::{
     tensors::Tensors,
 };
 use serde::Deserialize;
-
-use super::{
-    ModelConfig, Pool, Scans, Size,
-    family::{Classifiers, Translated, layer},
-    run::Report,
-    stem::StemKind,
-};
 
 /// The family.
 pub const PLAINMAMBA: Classifiers = Classifiers {

@@ -2,6 +2,10 @@
 
 use ophidian_core::{
     Error, Result, config,
+    grid::{
+        Classifiers, Maps, ModelConfig, PerStage, Pool, Report, Scans, Size, StemKind, Translated,
+        family::layer,
+    },
     init::Start,
     keymap::Key,
     layers::{DownsampleKind, MlpKind, NormKind},
@@ -9,13 +13,6 @@ use ophidian_core::{
     tensors::Tensors,
 };
 use serde::Deserialize;
-
-use super::{
-    ModelConfig, PerStage, Pool, Scans, Size,
-    family::{Classifiers, Translated, layer},
-    run::{Maps, Report},
-    stem::StemKind,
-};
 
 /// The family.
 pub const VMAMBA: Classifiers = Classifiers {

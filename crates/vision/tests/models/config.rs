@@ -1,6 +1,6 @@
 //! The `[model]` table: defaults, errors, and the models it describes.
 
-use ophidian_core::{Error, adapter::Model, data::Sample, ops::Orders, rng};
+use ophidian_core::{Error, adapter::Model, data::Sample, grid::search, ops::Orders, rng};
 use ophidian_vision::models::{self, ModelConfig, resize_positions};
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
@@ -8,7 +8,7 @@ use crate::{seeded, table};
 
 fn build(text: &str, shape: &[i64]) -> Result<(VarStore, Box<dyn Model>), Error> {
     let vs = VarStore::new(Device::Cpu);
-    let resolved = models::resolve(table(text))?;
+    let resolved = models::CATALOGUE.resolve(table(text))?;
     let model = models::build(&resolved, shape, 10, vs.root())?;
     Ok((vs, model))
 }
@@ -23,19 +23,19 @@ fn refused(text: &str, shape: &[i64]) -> String {
 fn a_vim_tiny_config_has_vim_tinys_parameters() {
     let vs = VarStore::new(Device::Cpu);
     let text = "patch_size = 16\nd_model = 192\ndepth = 24\npool = 'middle'\nscan = 'bidirectional'";
-    models::build(&models::resolve(table(text)).unwrap(), &[3, 224, 224], 1000, vs.root()).unwrap();
+    models::build(&models::CATALOGUE.resolve(table(text)).unwrap(), &[3, 224, 224], 1000, vs.root()).unwrap();
     let count: usize = vs.trainable_variables().iter().map(Tensor::numel).sum();
     assert_eq!(count, 7_148_008);
 }
 
 #[test]
 fn resolving_fills_every_key_and_is_idempotent() {
-    let resolved = models::resolve(table("patch_size = [2, 4]\ndepth = 2")).unwrap();
+    let resolved = models::CATALOGUE.resolve(table("patch_size = [2, 4]\ndepth = 2")).unwrap();
     assert_eq!(resolved["stride"].as_integer(), Some(2));
     assert_eq!(resolved["scan"].as_str(), Some("bidirectional"));
     assert_eq!(resolved["dt_rank"].as_str(), Some("auto"));
-    assert_eq!(models::resolve(resolved.clone()).unwrap(), resolved);
-    let documented = models::keys();
+    assert_eq!(models::CATALOGUE.resolve(resolved.clone()).unwrap(), resolved);
+    let documented = models::CATALOGUE.keys();
     for key in resolved.keys() {
         assert!(documented.iter().any(|known| known.key == *key && known.meaning.len() > 5), "{key}");
     }
@@ -43,7 +43,8 @@ fn resolving_fills_every_key_and_is_idempotent() {
 
 #[test]
 fn scans_that_layers_take_in_turn_become_a_list() {
-    let scan = |text: &str| models::resolve(table(&format!("scan = '{text}'"))).unwrap()["scan"].clone();
+    let scan =
+        |text: &str| models::CATALOGUE.resolve(table(&format!("scan = '{text}'"))).unwrap()["scan"].clone();
     let layers = scan("zigma/zigzag8");
     let layers: Vec<&str> = layers.as_array().unwrap().iter().filter_map(toml::Value::as_str).collect();
     assert_eq!((layers.len(), layers[3]), (8, "zigma/zigzag8 | direction(3)"));
@@ -58,11 +59,11 @@ fn a_search_ranks_the_directions_of_each_block() {
     let (vs, _) = build(&text, &[1, 28, 28]).unwrap();
     let weights = Tensor::from_slice(&[0f32, 1.0, 3.0, 2.0]);
     tch::no_grad(|| vs.variables()["layers.1.mixer.search.weight"].shallow_clone().copy_(&weights));
-    let resolved = models::resolve(table(&text)).unwrap();
-    let found = models::search::shares(&resolved, &[1, 28, 28], &vs.variables()).unwrap();
+    let resolved = models::CATALOGUE.resolve(table(&text)).unwrap();
+    let found = search::shares(&resolved, &[1, 28, 28], &vs.variables()).unwrap();
     let total: f64 = found[1].iter().map(|(_, share)| share).sum();
     assert!(found.len() == 2 && found[1].len() == 4 && (total - 1.0).abs() < 1e-6);
-    let kept = models::search::kept(&found, 3);
+    let kept = search::kept(&found, 3);
     let best = &kept.texts()[1];
     assert_eq!(
         best,
@@ -71,8 +72,8 @@ fn a_search_ranks_the_directions_of_each_block() {
     );
     let other = text.replace("'search'", "'channel-gate'").replace(scan, best);
     let (vs, _) = build(&other, &[1, 28, 28]).unwrap();
-    let resolved = models::resolve(table(&other)).unwrap();
-    let error = models::search::shares(&resolved, &[1, 28, 28], &vs.variables()).unwrap_err().to_string();
+    let resolved = models::CATALOGUE.resolve(table(&other)).unwrap();
+    let error = search::shares(&resolved, &[1, 28, 28], &vs.variables()).unwrap_err().to_string();
     assert!(error.contains("`model.merge` is not \"search\""), "{error}");
 }
 

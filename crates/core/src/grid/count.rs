@@ -1,13 +1,13 @@
 //! What a model costs: parameters by part, and operations of a forward pass.
 
-use ophidian_core::{
+use tch::{Device, nn::VarStore};
+
+use super::{Classifier, Input, ModelConfig, Pool, StemKind, input::geometry};
+use crate::{
     Result,
     init::without_values,
     mixer::{ConvPlace, Merge, Parameters},
 };
-use tch::{Device, nn::VarStore};
-
-use super::{Classifier, Input, ModelConfig, Pool, StemKind, input::geometry};
 
 /// Weights of a block that every token is multiplied with.
 const MULTIPLIED: [&str; 9] =
@@ -93,7 +93,7 @@ impl ModelConfig {
     /// Counts what the model of this config costs for an image of `input` = (channels, height, width), or a clip.
     ///
     /// # Errors
-    /// [`ophidian_core::Error::Config`] if the config is wrong or does not fit the images.
+    /// [`crate::Error::Config`] if the config is wrong or does not fit the images.
     pub fn count(&self, input: impl Into<Input>, classes: i64) -> Result<Summary> {
         let input = input.into();
         let vs = VarStore::new(Device::Cpu);

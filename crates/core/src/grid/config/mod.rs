@@ -3,23 +3,25 @@
 mod check;
 mod values;
 
-use ophidian_core::{
-    Result, config, documented,
+use serde::{Deserialize, Serialize};
+
+use super::{embed::Pool, rope::Rope, stem::StemKind};
+use crate::{
+    Result,
+    config::{self, KeyDoc},
+    documented,
     init::Start,
     layers::{DownsampleKind, MlpKind, NormKind},
     mixer::{
         Channels, Coarse, Compat, ConvPlace, DtInit, DtRank, Mamba1Config, Merge, Parameters, StepSizes,
     },
 };
-use serde::{Deserialize, Serialize};
-
-use super::{embed::Pool, official, rope::Rope, stem::StemKind};
 
 pub use values::{PerStage, Scans, Size};
 pub(super) use values::{plan, reseeded};
 
 documented! {
-/// A vision backbone with a classifying head: patches, Mamba-1 blocks along scan patterns in one stage or several,
+/// A backbone over a grid with a classifying head: patches, Mamba-1 blocks along scan patterns in one stage or several,
 /// pooling, a linear map.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -205,13 +207,21 @@ impl Default for ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads and checks a `[model]` table and fills in what follows from other keys. A key `base` names a published
-    /// model, whose values the others replace.
+    /// Every key with its default and what it means.
+    pub fn keys() -> Vec<KeyDoc> {
+        let mut keys = KeyDoc::of(&ModelConfig::default(), ModelConfig::DOCS);
+        keys.extend(KeyDoc::within("compat", KeyDoc::of(&Compat::default(), Compat::DOCS)));
+        // It is absent by default, so its keys have none.
+        keys.extend(KeyDoc::within("coarse", KeyDoc::of(&toml::Table::new(), Coarse::DOCS)));
+        keys
+    }
+
+    /// Reads and checks a `[model]` table and fills in what follows from other keys.
     ///
     /// # Errors
-    /// [`ophidian_core::Error::Config`] naming the key (`model.…`) that is unknown or wrong.
+    /// [`Error::Config`](crate::Error::Config) naming the key (`model.…`) that is unknown or wrong.
     pub fn read(table: toml::Table) -> Result<ModelConfig> {
-        let mut read: ModelConfig = config::from_table(official::with_base(table)?, "model")?;
+        let mut read: ModelConfig = config::from_table(table, "model")?;
         if read.stride == 0 {
             read.stride = read.patch_size.sides()[0];
         }

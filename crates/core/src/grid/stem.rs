@@ -1,14 +1,14 @@
 //! From pixels to patches.
 
-use ophidian_core::{
-    Result,
-    init::{Init, Start},
-    layers::{BatchNorm, Conv2d, Kernel, Norm, to_tokens},
-};
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, nn};
 
 use super::ModelConfig;
+use crate::{
+    Result,
+    init::{Init, Start},
+    layers::{BatchNorm, Conv2d, Kernel, Norm, to_tokens},
+};
 
 /// Channels within PlainMamba's stem.
 const CONV_CHANNELS: i64 = 64;

@@ -1,11 +1,10 @@
 //! What a `[model]` table must be, alone and for an image.
 
-use ophidian_core::{Error, Result, layers::DownsampleKind, mixer::ConvPlace};
-
 use ophidian_scan::Geometry;
 
 use super::{ModelConfig, PerStage, plan};
-use crate::models::{Input, rope::Rope, stem::StemKind};
+use crate::grid::{Input, rope::Rope, stem::StemKind};
+use crate::{Error, Result, layers::DownsampleKind, mixer::ConvPlace};
 
 /// Largest model that is built: a config with a few zeros too many is an error and not an attempt to
 /// allocate.
@@ -189,7 +188,7 @@ impl ModelConfig {
     ///
     /// # Errors
     /// [`Error::Config`] naming the part that knows no time, or what only clips have.
-    pub(in crate::models) fn check_frames(&self, input: &Input) -> Result<()> {
+    pub(in crate::grid) fn check_frames(&self, input: &Input) -> Result<()> {
         if input.frames.is_none() {
             return match self.tubelet {
                 1 => Ok(()),

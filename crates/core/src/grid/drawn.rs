@@ -1,6 +1,5 @@
 //! Scans that are drawn anew for every sample: patterns with `seed=sample`.
 
-use ophidian_core::{Result, adapter::Planner, data::Sample, ops::Orders, rng::Rng};
 use ophidian_scan::{Geometry, Plan};
 use rand::Rng as _;
 
@@ -10,6 +9,7 @@ use super::{
     config::{plan, reseeded},
     input::geometry,
 };
+use crate::{Result, adapter::Planner, data::Sample, ops::Orders, rng::Rng};
 
 /// The patterns of a model that are drawn, stage by stage.
 pub(super) struct Drawn {

@@ -2,16 +2,6 @@
 
 use std::sync::Arc;
 
-use ophidian_core::{
-    Error, Result,
-    adapter::{Model, Planner},
-    backbone::{Backbone, Between, Stage},
-    block::{Block, BlockConfig},
-    init::{Init, Start, no_weight_decay, values_wanted},
-    layers::{Downsample, Kernel, Linear, LocalConv, Norm},
-    mixer::Mamba1,
-    ops::Orders,
-};
 use tch::{Kind, Tensor, nn};
 
 use super::{
@@ -21,6 +11,16 @@ use super::{
     embed::{Embedding, Pool},
     input::geometry,
     rope::{Rope, Rotary},
+};
+use crate::{
+    Error, Result,
+    adapter::{Model, Planner},
+    backbone::{Backbone, Between, Stage},
+    block::{Block, BlockConfig},
+    init::{Init, Start, no_weight_decay, values_wanted},
+    layers::{Downsample, Kernel, Linear, LocalConv, Norm},
+    mixer::Mamba1,
+    ops::Orders,
 };
 
 /// Patches and class tokens, blocks in stages, pooling, head.
@@ -264,6 +264,24 @@ impl Classifier {
         };
         Ok(if self.config.pool == Pool::Max { logits.f_amax(1, false)? } else { logits })
     }
+}
+
+/// Builds the model of a resolved `[model]` table for inputs of `input_shape` = (channels, height, width), or clips of
+/// (channels, frames, height, width).
+///
+/// # Errors
+/// [`Error::Config`] if the table is wrong, or the patch does not divide the inputs.
+pub fn build(table: &toml::Table, input_shape: &[i64], classes: i64, vs: nn::Path) -> Result<Box<dyn Model>> {
+    let config = ModelConfig::read(table.clone())?;
+    let input = Input::try_from(input_shape)?;
+    if config.pool == Pool::All {
+        let text = "`model.pool` is \"all\", which gives logits for every token; to classify images choose a class \
+                    token (\"middle\", \"head\", \"end\", \"both\") or \"mean\", \"last\" or \"max\"";
+        return Err(Error::Config(text.into()));
+    }
+    config.tile(input.image)?;
+    input.frames.map_or(Ok(()), |frames| config.tile_frames(frames))?;
+    Ok(Box::new(Classifier::new(&vs, &config, input, classes)?))
 }
 
 /// The stages of `config`, blocks under `layers`, steps between stages under `downsample`.

@@ -1,8 +1,9 @@
 //! Values of the `[model]` table that are more than a number or a word.
 
-use ophidian_core::{Error, Result};
 use ophidian_scan::{Geometry, Pattern, Plan};
 use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
 
 /// A length, or rows and columns: `4` or `[4, 8]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,7 +101,7 @@ impl Scans {
 
     /// The plans that the blocks take in turn, over patches that lie as `geometry` says, with class tokens at
     /// `class_tokens`.
-    pub(in crate::models) fn plans(&self, geometry: &Geometry, class_tokens: &[i64]) -> Result<Vec<Plan>> {
+    pub(in crate::grid) fn plans(&self, geometry: &Geometry, class_tokens: &[i64]) -> Result<Vec<Plan>> {
         self.texts().iter().map(|text| plan(text, 0, geometry, class_tokens)).collect()
     }
 }
@@ -110,7 +111,7 @@ impl Scans {
 ///
 /// # Errors
 /// [`Error::Config`] of a text that is no pattern; a pattern that does not suit the geometry.
-pub(in crate::models) fn plan(
+pub(in crate::grid) fn plan(
     text: &str,
     seed: u64,
     geometry: &Geometry,
@@ -127,7 +128,7 @@ fn pattern(text: &str, seed: u64) -> Result<Pattern> {
 }
 
 /// `text` with `seed` in the place of every `seed=sample`, if there is one: a random scan drawn anew for every sample.
-pub(in crate::models) fn reseeded(text: &str, seed: u64) -> Option<String> {
+pub(in crate::grid) fn reseeded(text: &str, seed: u64) -> Option<String> {
     let (mut found, mut out, mut rest) = (false, String::new(), text);
     while let Some(end) = rest.find("seed").map(|at| at + "seed".len()) {
         let (before, after) = rest.split_at(end);

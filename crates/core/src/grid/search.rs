@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
-use ophidian_core::{Error, Result};
 use ophidian_scan::Pattern;
 use tch::{Kind, Tensor};
 
 use super::{Input, ModelConfig, Scans, input::geometry};
+use crate::{Error, Result};
 
 /// What was found for a block: each direction as a pattern, and its share, the largest first. The shares add up to 1.
 pub type Shares = Vec<(Pattern, f64)>;
