@@ -22,13 +22,15 @@ use ophidian_core::{
     Error, Result,
     adapter::Model,
     config::KeyDoc,
-    mixer::{Coarse, Compat},
+    mixer::{Coarse, Compat, QuadCompat},
     published::Family,
 };
 use tch::nn;
 
+use self::config::{DefMambaOptions, GrootLOptions, HydraOptions, InvertedOptions, SemanticOptions};
+
 pub use classifier::Classifier;
-pub use config::{ModelConfig, PerStage, Scans, Size};
+pub use config::{MixerKind, Mixers, ModelConfig, PerStage, Scans, Size};
 pub use count::{Part, StageCount, Summary};
 pub use embed::{Pool, resize_positions};
 pub use family::{Classifiers, Translated};
@@ -59,6 +61,12 @@ pub fn keys() -> Vec<KeyDoc> {
     keys.extend(KeyDoc::within("compat", KeyDoc::of(&Compat::default(), Compat::DOCS)));
     // It is absent by default, so its keys have none.
     keys.extend(KeyDoc::within("coarse", KeyDoc::of(&toml::Table::new(), Coarse::DOCS)));
+    keys.extend(KeyDoc::within("hydra", KeyDoc::of(&HydraOptions::default(), HydraOptions::DOCS)));
+    keys.extend(KeyDoc::within("grootl", KeyDoc::of(&GrootLOptions::default(), GrootLOptions::DOCS)));
+    keys.extend(KeyDoc::within("defmamba", KeyDoc::of(&DefMambaOptions::default(), DefMambaOptions::DOCS)));
+    keys.extend(KeyDoc::within("quadmamba", KeyDoc::of(&QuadCompat::default(), QuadCompat::DOCS)));
+    keys.extend(KeyDoc::within("semantic", KeyDoc::of(&SemanticOptions::default(), SemanticOptions::DOCS)));
+    keys.extend(KeyDoc::within("inverted", KeyDoc::of(&InvertedOptions::default(), InvertedOptions::DOCS)));
     keys
 }
 

@@ -273,7 +273,7 @@ impl Config {
             norm_eps: self.norm_epsilon,
             layer_scale: self.init_layer_scale,
             drop_path: self.drop_path_rate,
-            mlp_ratio: 0.0,
+            mlp_ratio: 0.0.into(),
             pool: self.pool(),
             pos_embed: self.if_abs_pos_embed,
             rope: match (self.if_rope, self.if_rope_residual) {
@@ -342,7 +342,7 @@ pub(super) enum Directions {
 /// The tensors of a mixer of Vim and its descendants, whose two directions are the rows of our tensors.
 pub(super) fn mixer_keys(ours: &ModelConfig, directions: Directions, layer: &str, keys: &mut Vec<Key>) {
     let d = ours.last_width();
-    let mixer = ours.mixer(d, 1);
+    let mixer = ours.mamba(d, 1);
     let (inner, n, w) = (mixer.d_inner(), ours.d_state, mixer.d_conv);
     let rank = mixer.dt_rank.of(d);
     let name = |name: &str| format!("{layer}.mixer.{name}");
