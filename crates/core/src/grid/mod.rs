@@ -17,7 +17,7 @@ pub mod search;
 mod stem;
 
 pub use classifier::{Classifier, build};
-pub use config::{ModelConfig, PerStage, Scans, Size};
+pub use config::{MixerKind, Mixers, ModelConfig, PerStage, Scans, Size};
 pub use count::{Part, StageCount, Summary};
 pub use embed::{Pool, resize_positions};
 pub use family::{Classifiers, Translated};

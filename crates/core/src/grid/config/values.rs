@@ -28,33 +28,44 @@ impl Size {
 /// A number, or one for each stage: `24` or `[2, 2, 8, 2]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "expected a number such as 24, or one for each stage such as [2, 2, 8, 2]")]
-pub enum PerStage {
+pub enum PerStage<T = i64> {
     /// One number.
-    One(i64),
+    One(T),
     /// One for each stage.
-    Each(Vec<i64>),
+    Each(Vec<T>),
 }
 
-impl From<i64> for PerStage {
-    fn from(number: i64) -> PerStage {
+impl<T> From<T> for PerStage<T> {
+    fn from(number: T) -> PerStage<T> {
         PerStage::One(number)
     }
 }
 
-impl PerStage {
+impl<T: Copy> PerStage<T> {
     /// The numbers as they are written.
-    pub fn values(&self) -> &[i64] {
+    pub fn values(&self) -> &[T] {
         match self {
             PerStage::One(number) => std::slice::from_ref(number),
             PerStage::Each(numbers) => numbers,
         }
     }
+
+    /// That of stage number `stage`; the last one if there are fewer.
+    pub fn of(&self, stage: usize) -> Option<T> {
+        let values = self.values();
+        values.get(stage).or(values.last()).copied()
+    }
+
+    /// Whether there is one for all stages, or one for each of `stages`.
+    pub(super) fn fits(&self, stages: usize) -> bool {
+        matches!(self, PerStage::One(_)) || self.values().len() == stages
+    }
 }
 
-impl std::fmt::Display for PerStage {
+impl<T: std::fmt::Debug> std::fmt::Display for PerStage<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            PerStage::One(number) => number.fmt(f),
+            PerStage::One(number) => write!(f, "{number:?}"),
             PerStage::Each(numbers) => write!(f, "{numbers:?}"),
         }
     }
