@@ -1,0 +1,1 @@
+//! Data set cards of points: texts in `datasets/`, part of the program.
