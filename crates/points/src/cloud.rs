@@ -101,16 +101,21 @@ impl Mesh {
         for triangle in &triangles {
             let corner = |at: u32| vertices.get(at as usize).map(|vertex| vertex.map(f64::from));
             let [Some(a), Some(b), Some(c)] = triangle.map(corner) else {
-                return Err(format!("a face has the corners {triangle:?}, but there are {} vertices", vertices.len()));
+                return Err(format!(
+                    "a face has the corners {triangle:?}, but there are {} vertices",
+                    vertices.len()
+                ));
             };
             let (u, v) = (difference(b, a), difference(c, a));
-            let cross =
-                [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]];
+            let cross = [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]];
             sum += cross.iter().map(|x| x * x).sum::<f64>().sqrt() / 2.0;
             areas.push(sum);
         }
         if !(sum > 0.0 && sum.is_finite()) {
-            return Err(format!("its {} faces have an area of {sum}, from which no points can be drawn", areas.len()));
+            return Err(format!(
+                "its {} faces have an area of {sum}, from which no points can be drawn",
+                areas.len()
+            ));
         }
         Ok(Mesh { vertices, triangles, areas })
     }
@@ -132,7 +137,9 @@ impl Mesh {
             let [a, b, c] = self.triangles[at].map(corner);
             let (root, along) = (random.random::<f64>().sqrt(), random.random::<f64>());
             let weights = [1.0 - root, root * (1.0 - along), root * along];
-            std::array::from_fn(|axis| (weights[0] * a[axis] + weights[1] * b[axis] + weights[2] * c[axis]) as f32)
+            std::array::from_fn(|axis| {
+                (weights[0] * a[axis] + weights[1] * b[axis] + weights[2] * c[axis]) as f32
+            })
         };
         Cloud::of((0..count).map(|_| one()).collect())
     }

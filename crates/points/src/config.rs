@@ -228,7 +228,10 @@ impl Data {
         let fail = |reason: String| Err(Error::Config(reason));
         let format = self.format();
         if !(self.val_fraction > 0.0 && self.val_fraction < 1.0) {
-            return fail(format!("`data.val_fraction` is {}, expected more than 0 and less than 1", self.val_fraction));
+            return fail(format!(
+                "`data.val_fraction` is {}, expected more than 0 and less than 1",
+                self.val_fraction
+            ));
         }
         for (key, found, most) in [
             ("points", self.points, 1 << 20),
@@ -246,12 +249,18 @@ impl Data {
         }
         for (key, count) in [("train", self.train), ("eval", self.eval)] {
             if count == 0 || u32::try_from(count).is_err() {
-                return fail(format!("`data.{key}` is {count}, expected a number of examples from 1 to {}", u32::MAX));
+                return fail(format!(
+                    "`data.{key}` is {count}, expected a number of examples from 1 to {}",
+                    u32::MAX
+                ));
             }
         }
         match (&self.path, format) {
             (Some(path), Format::Solids) => {
-                return fail(format!("`data.path` is {}, but format \"solids\" reads no files", path.display()));
+                return fail(format!(
+                    "`data.path` is {}, but format \"solids\" reads no files",
+                    path.display()
+                ));
             }
             (None, Format::Folder | Format::List | Format::Frames) => {
                 return fail("missing key `data.path`: the folder, .zip or list of the data set".to_owned());

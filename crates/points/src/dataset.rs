@@ -153,7 +153,13 @@ impl Dataset for PointSet {
 
 /// Appends `groups` groups of `size` points and their centres to `input`: for each the centre as it is, then its points,
 /// nearest first, relative to it; behind each point its `width` features.
-pub fn group(points: &[[f32; 3]], values: &[f32], width: usize, [groups, size]: [usize; 2], input: &mut Vec<f32>) {
+pub fn group(
+    points: &[[f32; 3]],
+    values: &[f32],
+    width: usize,
+    [groups, size]: [usize; 2],
+    input: &mut Vec<f32>,
+) {
     let mut columns = Columns::new(points);
     let mut found = Vec::with_capacity(size + 1);
     let feature = |at: usize| values.get(at * width..(at + 1) * width).unwrap_or_default();

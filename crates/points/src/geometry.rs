@@ -108,7 +108,9 @@ impl Augment {
         if !(least > 0.0 && least <= most && most <= 1e3) {
             return fail("scale", &self.scale, "[least, most] with 0 < least <= most <= 1000");
         }
-        for (key, value) in [("shift", self.shift), ("jitter", self.jitter), ("jitter_clip", self.jitter_clip)] {
+        for (key, value) in
+            [("shift", self.shift), ("jitter", self.jitter), ("jitter_clip", self.jitter_clip)]
+        {
             if !(0.0..=1e3).contains(&value) {
                 return fail(key, &value, "0 to 1000");
             }
@@ -139,7 +141,9 @@ impl Augment {
                         0.0
                     }
                 };
-                *point = std::array::from_fn(|axis| (turned[axis] * factors[axis] + shifts[axis] + noise()) as f32);
+                *point = std::array::from_fn(|axis| {
+                    (turned[axis] * factors[axis] + shifts[axis] + noise()) as f32
+                });
             }
             if self.dropout > 0.0 {
                 self.drop(points, values, width, random);
@@ -164,7 +168,8 @@ impl Augment {
     fn turn(&self, random: &mut Rng) -> [[f64; 3]; 3] {
         let mut plane = |a: usize, b: usize| {
             let (sin, cos) = random.random_range(0.0..std::f64::consts::TAU).sin_cos();
-            let mut turn: [[f64; 3]; 3] = std::array::from_fn(|i| std::array::from_fn(|j| f64::from(u8::from(i == j))));
+            let mut turn: [[f64; 3]; 3] =
+                std::array::from_fn(|i| std::array::from_fn(|j| f64::from(u8::from(i == j))));
             (turn[a][a], turn[a][b], turn[b][a], turn[b][b]) = (cos, -sin, sin, cos);
             turn
         };

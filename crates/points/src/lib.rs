@@ -12,6 +12,7 @@ pub mod config;
 pub mod dataset;
 pub mod formats;
 pub mod geometry;
+pub mod inspect;
 pub mod list;
 pub mod models;
 pub mod open;

@@ -192,7 +192,8 @@ fn walk(path: &Path) -> Result<Vec<(Vec<String>, Listed)>> {
         return Err(Error::file(path, "is neither a folder nor a .zip"));
     }
     files.sort();
-    let parts = |name: &Path| name.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+    let parts =
+        |name: &Path| name.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
     let mut all: Vec<(Vec<String>, Listed)> = Vec::new();
     for file in files {
         let name = file.strip_prefix(path).unwrap_or(&file);
@@ -238,7 +239,10 @@ fn descend(folder: &Path, depth: usize, hear: &mut dyn FnMut(PathBuf)) -> Result
 fn list(path: &Path, classes: &[String]) -> Result<Found> {
     let size = std::fs::metadata(path).map_err(|error| Error::file(path, error))?;
     if !size.is_file() || size.len() > MAX_LIST {
-        return Err(Error::file(path, format!("is no list: expected a text file of at most {MAX_LIST} bytes")));
+        return Err(Error::file(
+            path,
+            format!("is no list: expected a text file of at most {MAX_LIST} bytes"),
+        ));
     }
     let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -250,9 +254,13 @@ fn list(path: &Path, classes: &[String]) -> Result<Found> {
         }
         // The class is the last word: names may hold blanks.
         let parted = line.rsplit_once([',', '\t']).or_else(|| line.rsplit_once(char::is_whitespace));
-        let Some((name, class)) = parted.map(|(name, class)| (name.trim(), class.trim())).filter(|(_, c)| !c.is_empty())
+        let Some((name, class)) =
+            parted.map(|(name, class)| (name.trim(), class.trim())).filter(|(_, c)| !c.is_empty())
         else {
-            return Err(Error::file(path, format!("line {number} has no label; expected a file and its class")));
+            return Err(Error::file(
+                path,
+                format!("line {number} has no label; expected a file and its class"),
+            ));
         };
         lines.push((number, name, class.to_owned()));
     }

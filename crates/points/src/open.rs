@@ -96,7 +96,10 @@ pub fn open(data: &Data) -> Result<(Source, Source)> {
 /// # Errors
 /// As [`open`].
 pub fn load(data: &Data, files: &[Listed]) -> Result<Source> {
-    fn all<T: Send>(files: &[Listed], read: impl Fn(&Listed) -> Result<T> + Sync) -> Result<Vec<Labelled<T>>> {
+    fn all<T: Send>(
+        files: &[Listed],
+        read: impl Fn(&Listed) -> Result<T> + Sync,
+    ) -> Result<Vec<Labelled<T>>> {
         let one = |file: &Listed| {
             let data = read(file)?;
             Ok(Labelled { name: file.name.clone(), class: file.class, data })
@@ -120,12 +123,16 @@ fn cloud(data: &Data, file: &Listed) -> Result<Cloud> {
     let mut random = rng::stream(&[data.seed, POOL, hash_name(&file.name)]);
     let cloud = match file.read()? {
         Shape::Mesh(_) if !data.features.is_empty() => {
-            return Err(file.wrong("is a mesh, from which points alone are drawn; expected `data.features` to be empty"));
+            return Err(file.wrong(
+                "is a mesh, from which points alone are drawn; expected `data.features` to be empty",
+            ));
         }
         Shape::Mesh(mesh) => return Ok(mesh.draw(data.pool, &mut random)),
         Shape::Cloud(cloud) => cloud,
         Shape::Frames(_) => {
-            return Err(file.wrong("is a recording of frames; expected a mesh or a cloud, or `data.format` = \"frames\""));
+            return Err(file.wrong(
+                "is a recording of frames; expected a mesh or a cloud, or `data.format` = \"frames\"",
+            ));
         }
     };
     enough(data, cloud.len(), "").map_err(|reason| file.wrong(reason))?;

@@ -21,7 +21,8 @@ pub fn picture(input: &[f32], shape: &[i64]) -> Option<(u32, u32, Vec<u8>)> {
     if width < 3 || cloud == 0 || input.len() != frames * cloud {
         return None;
     }
-    let points: Vec<Vec<[f64; 3]>> = input.chunks_exact(cloud).map(|cloud| places(cloud, rows, width)).collect();
+    let points: Vec<Vec<[f64; 3]>> =
+        input.chunks_exact(cloud).map(|cloud| places(cloud, rows, width)).collect();
     // One scale for all frames.
     let (mut low, mut high) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2]);
     for [x, y, _] in points.iter().flatten() {
@@ -75,7 +76,11 @@ fn places(cloud: &[f32], rows: usize, width: usize) -> Vec<[f64; 3]> {
                 centre = place;
             }
             let [px, py, pz] = place;
-            places.push([0.87 * px - 0.5 * py, 0.25 * px + 0.43 * py - 0.87 * pz, 0.43 * px + 0.75 * py + 0.5 * pz]);
+            places.push([
+                0.87 * px - 0.5 * py,
+                0.25 * px + 0.43 * py - 0.87 * pz,
+                0.43 * px + 0.75 * py + 0.5 * pz,
+            ]);
         }
     }
     places

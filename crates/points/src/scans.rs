@@ -7,7 +7,9 @@ use std::{
     sync::{Arc, Once},
 };
 
-use ophidian_scan::{Args, Entry, Error, Geometry, Modifier, Order, Param, Plan, Points, Real, Result, Rule, Value, register};
+use ophidian_scan::{
+    Args, Entry, Error, Geometry, Modifier, Order, Param, Plan, Points, Real, Result, Rule, Value, register,
+};
 
 /// Makes the scans of this crate usable in pattern strings.
 pub fn register_scans() {
@@ -27,7 +29,9 @@ fn entries() -> [Entry; 2] {
     };
     let temporal = |args: &Args| -> Result<Arc<dyn Modifier>> {
         let (cell, reset) = (args.real("cell")? as f32, args.flag("reset")?);
-        Ok(Arc::new(move |source: &dyn Rule, geometry: &Geometry| temporal_first(source, geometry, cell, reset)))
+        Ok(Arc::new(move |source: &dyn Rule, geometry: &Geometry| {
+            temporal_first(source, geometry, cell, reset)
+        }))
     };
     let cell = Real::new(0.25).map_or(Value::Int(1), Value::Real);
     [
@@ -59,7 +63,9 @@ fn points(geometry: &Geometry) -> Result<&Points> {
 fn spatial_first(source: &dyn Rule, geometry: &Geometry, reset: bool) -> Result<Plan> {
     let points = points(geometry)?;
     let starts = points.starts();
-    let frame = |token: i32| usize::try_from(token).map_or(0, |token| starts.partition_point(|start| *start <= token));
+    let frame = |token: i32| {
+        usize::try_from(token).map_or(0, |token| starts.partition_point(|start| *start <= token))
+    };
     // A walk over packed points visits sample after sample and starts afresh at each.
     let run = |order: &Order| {
         let pairs = order.index().windows(2).map(|pair| frame(pair[0]) != frame(pair[1]));
@@ -86,7 +92,9 @@ fn temporal_first(source: &dyn Rule, geometry: &Geometry, cell: f32, reset: bool
     let expand = |order: &Order| {
         let (mut index, mut resets) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
         for (cell, own) in order.index().iter().zip(order.resets()) {
-            let Some(members) = usize::try_from(*cell).ok().and_then(|cell| members.get(cell)) else { continue };
+            let Some(members) = usize::try_from(*cell).ok().and_then(|cell| members.get(cell)) else {
+                continue;
+            };
             for (at, token) in members.iter().enumerate() {
                 resets.push(at == 0 && !index.is_empty() && (reset || *own));
                 index.push(*token);

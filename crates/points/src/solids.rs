@@ -74,7 +74,11 @@ fn surface(class: usize, random: &mut Rng) -> [f64; 3] {
         3 => {
             // Radius 0.8, height 1.8, slant 1.97.
             let r = 0.8 * random.random::<f64>().sqrt();
-            if random.random_bool(0.29) { [r * cos, r * sin, -0.9] } else { [r * cos, r * sin, 0.9 - 1.8 * r / 0.8] }
+            if random.random_bool(0.29) {
+                [r * cos, r * sin, -0.9]
+            } else {
+                [r * cos, r * sin, 0.9 - 1.8 * r / 0.8]
+            }
         }
         4 => {
             let (around_sin, around_cos) = random.random_range(0.0..TAU).sin_cos();
@@ -102,7 +106,9 @@ fn surface(class: usize, random: &mut Rng) -> [f64; 3] {
 
 /// On the surface of a box of these half sides.
 fn cuboid(half: [f64; 3], random: &mut Rng) -> [f64; 3] {
-    let area = |axis: usize| half.iter().enumerate().filter(|(at, _)| *at != axis).map(|(_, side)| side).product::<f64>();
+    let area = |axis: usize| {
+        half.iter().enumerate().filter(|(at, _)| *at != axis).map(|(_, side)| side).product::<f64>()
+    };
     let areas = [area(0), area(1), area(2)];
     let mut drawn = random.random::<f64>() * areas.iter().sum::<f64>();
     let mut across = 2;

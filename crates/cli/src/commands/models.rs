@@ -103,7 +103,12 @@ fn show_points(model: &points::Official, printer: &Printer) -> Result<()> {
     let mut lines = vec![format!("{}: {}", model.name, model.paper), String::new()];
     lines.push(format!(
         "{} points in {} groups of {}: {} tokens of {} channels, {} blocks",
-        model.points, model.input.groups, model.input.size, summary.tokens, model.model.d_model, model.model.depth
+        model.points,
+        model.input.groups,
+        model.input.size,
+        summary.tokens,
+        model.model.d_model,
+        model.model.depth
     ));
     lines.push(format!("parameters: {}", grouped(summary.parameters)));
     lines.extend(summary.parts.iter().map(|(name, count)| format!("{:>14}  {name}", grouped(*count))));
@@ -143,7 +148,9 @@ fn weights(address: &str, entry: &str, authors: &Table, family: &str) -> Result<
         "put this beside it as DIR/config.json:".into(),
         format!("  {}", serde_json::to_string(authors)?),
         "and type:".into(),
-        format!("  ophidian forward --family {family} --model DIR --input IN.safetensors --output OUT.safetensors"),
+        format!(
+            "  ophidian forward --family {family} --model DIR --input IN.safetensors --output OUT.safetensors"
+        ),
         String::new(),
         "To train it from the start, save this as a file and type:".into(),
     ])

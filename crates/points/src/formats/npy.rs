@@ -23,18 +23,28 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Cloud, String> {
     if !value("fortran_order")?.starts_with("False") {
         return Err("is stored column by column (`fortran_order`), expected row by row".into());
     }
-    let descr = value("descr")?.strip_prefix('\'').and_then(|text| text.split('\'').next()).unwrap_or_default();
+    let descr =
+        value("descr")?.strip_prefix('\'').and_then(|text| text.split('\'').next()).unwrap_or_default();
     let number: fn(&[u8]) -> f32 = match descr {
         "<f4" => |b| b.try_into().map_or(f32::NAN, f32::from_le_bytes),
         ">f4" => |b| b.try_into().map_or(f32::NAN, f32::from_be_bytes),
         "<f8" => |b| b.try_into().map_or(f32::NAN, |b| f64::from_le_bytes(b) as f32),
         ">f8" => |b| b.try_into().map_or(f32::NAN, |b| f64::from_be_bytes(b) as f32),
-        other => return Err(format!("has entries of type {other:?}, expected \"<f4\", \"<f8\" or their big-endian twins")),
+        other => {
+            return Err(format!(
+                "has entries of type {other:?}, expected \"<f4\", \"<f8\" or their big-endian twins"
+            ));
+        }
     };
     let size = if descr.ends_with('8') { 8 } else { 4 };
-    let shape = value("shape")?.strip_prefix('(').and_then(|text| text.split_once(')')).map_or("", |(text, _)| text);
-    let sizes: Vec<Option<usize>> =
-        shape.split(',').map(str::trim).filter(|text| !text.is_empty()).map(|text| text.parse().ok()).collect();
+    let shape =
+        value("shape")?.strip_prefix('(').and_then(|text| text.split_once(')')).map_or("", |(text, _)| text);
+    let sizes: Vec<Option<usize>> = shape
+        .split(',')
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+        .map(|text| text.parse().ok())
+        .collect();
     let [Some(points), Some(columns @ 3..)] = sizes[..] else {
         return Err(format!("has shape ({shape}), expected (points, 3 or more columns)"));
     };
@@ -47,7 +57,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Cloud, String> {
             data.len()
         ));
     }
-    let mut cloud = Cloud { columns: (4..=columns).map(|column| column.to_string()).collect(), ..Cloud::default() };
+    let mut cloud =
+        Cloud { columns: (4..=columns).map(|column| column.to_string()).collect(), ..Cloud::default() };
     for (at, row) in data.chunks_exact(columns * size).enumerate() {
         let mut numbers = row.chunks_exact(size).map(number);
         let mut next = || {

@@ -29,10 +29,16 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Mesh, String> {
     let mut count = |what: &str| {
         let word = words.next().unwrap_or_default();
         let count = word.parse::<u64>().map_err(|_| {
-            format!("line {at}: the number of {what} is {}, expected a whole number of at least 0", shown(word))
+            format!(
+                "line {at}: the number of {what} is {}, expected a whole number of at least 0",
+                shown(word)
+            )
         })?;
         if count > (bytes.len() / SHORTEST) as u64 {
-            return Err(format!("line {at} promises {count} {what}, more than its {} bytes can hold", bytes.len()));
+            return Err(format!(
+                "line {at} promises {count} {what}, more than its {} bytes can hold",
+                bytes.len()
+            ));
         }
         usize::try_from(count).map_err(|error| error.to_string())
     };
@@ -45,7 +51,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Mesh, String> {
         let (at, line) = next("vertices", i, vertex_count)?;
         let mut words = line.split_whitespace();
         let mut coordinate = |axis: &str| {
-            number(words.next().unwrap_or_default(), axis).map_err(|error| format!("line {at}, vertex {i}: {error}"))
+            number(words.next().unwrap_or_default(), axis)
+                .map_err(|error| format!("line {at}, vertex {i}: {error}"))
         };
         vertices.push([coordinate("x")?, coordinate("y")?, coordinate("z")?]);
     }
@@ -55,14 +62,16 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Mesh, String> {
         let mut words = line.split_whitespace();
         let mut whole = |what: &str| {
             let word = words.next().unwrap_or_default();
-            word.parse::<u32>()
-                .map_err(|_| format!("line {at}, face {i}: {what} is {}, expected a whole number", shown(word)))
+            word.parse::<u32>().map_err(|_| {
+                format!("line {at}, face {i}: {what} is {}, expected a whole number", shown(word))
+            })
         };
         let corners = whole("the number of corners")?;
         let mut fan = Fan::new(vertex_count);
         for _ in 0..corners {
             let corner = whole("a corner")?;
-            fan.corner(u64::from(corner), &mut triangles).map_err(|error| format!("line {at}, face {i}: {error}"))?;
+            fan.corner(u64::from(corner), &mut triangles)
+                .map_err(|error| format!("line {at}, face {i}: {error}"))?;
         }
     }
     Mesh::new(vertices, triangles)
@@ -82,8 +91,12 @@ impl Fan {
 
     /// The next corner; from the third on each makes a triangle.
     pub fn corner(&mut self, corner: u64, triangles: &mut Vec<[u32; 3]>) -> Result<(), String> {
-        let Some(corner) = u32::try_from(corner).ok().filter(|corner| (*corner as usize) < self.vertices) else {
-            return Err(format!("a corner is vertex {corner}, expected 0 to {}", self.vertices.saturating_sub(1)));
+        let Some(corner) = u32::try_from(corner).ok().filter(|corner| (*corner as usize) < self.vertices)
+        else {
+            return Err(format!(
+                "a corner is vertex {corner}, expected 0 to {}",
+                self.vertices.saturating_sub(1)
+            ));
         };
         match (self.first, self.last) {
             (None, _) => self.first = Some(corner),

@@ -83,7 +83,12 @@ struct Element {
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Shape, String> {
     let (encoding, elements, header) = header(bytes)?;
-    let mut body = Body { encoding, rest: bytes.get(header.bytes..).unwrap_or_default(), line: header.lines, words: Vec::new() };
+    let mut body = Body {
+        encoding,
+        rest: bytes.get(header.bytes..).unwrap_or_default(),
+        line: header.lines,
+        words: Vec::new(),
+    };
     let (mut cloud, mut triangles) = (None, Vec::new());
     for element in &elements {
         body.can_hold(element)?;
@@ -119,7 +124,8 @@ fn header(bytes: &[u8]) -> Result<(Encoding, Vec<Element>, End), String> {
             return Err("ends within its header, or has no `end_header` in its first 64 KiB".into());
         };
         at += end + 1;
-        let text = std::str::from_utf8(&rest[..end]).map_err(|_| format!("line {line} of the header is no text"))?;
+        let text =
+            std::str::from_utf8(&rest[..end]).map_err(|_| format!("line {line} of the header is no text"))?;
         let words: Vec<&str> = text.split_whitespace().collect();
         match words[..] {
             ["ply"] if line == 1 => {}
@@ -133,9 +139,16 @@ fn header(bytes: &[u8]) -> Result<(Encoding, Vec<Element>, End), String> {
                 });
             }
             ["element", name, count] => {
-                let count = count.parse::<u64>().ok().and_then(|count| usize::try_from(count).ok()).ok_or_else(|| {
-                    format!("line {line}: the number of {} is {}, expected a whole number", shown(name), shown(count))
-                })?;
+                let count =
+                    count.parse::<u64>().ok().and_then(|count| usize::try_from(count).ok()).ok_or_else(
+                        || {
+                            format!(
+                                "line {line}: the number of {} is {}, expected a whole number",
+                                shown(name),
+                                shown(count)
+                            )
+                        },
+                    )?;
                 elements.push(Element { name: name.to_owned(), count, properties: Vec::new() });
             }
             ["property", ref parts @ .., name] => {
@@ -148,7 +161,10 @@ fn header(bytes: &[u8]) -> Result<(Encoding, Vec<Element>, End), String> {
                     _ => (None, None),
                 };
                 let (Some(scalar), Some(element)) = (scalar, elements.last_mut()) else {
-                    return Err(format!("line {line} is {}, expected a property of an element", shown(text.trim())));
+                    return Err(format!(
+                        "line {line} is {}, expected a property of an element",
+                        shown(text.trim())
+                    ));
                 };
                 element.properties.push(Property { name: name.to_owned(), length, scalar });
             }
@@ -186,7 +202,8 @@ fn each(
 
 fn vertices(body: &mut Body<'_>, element: &Element) -> Result<Cloud, String> {
     let place = |name: &str| {
-        let found = element.properties.iter().position(|property| property.name == name && property.length.is_none());
+        let found =
+            element.properties.iter().position(|property| property.name == name && property.length.is_none());
         found.ok_or_else(|| format!("its vertices have no number `{name}`"))
     };
     let axes = [place("x")?, place("y")?, place("z")?];
@@ -223,7 +240,8 @@ fn faces(
     let corners = |property: &Property| {
         property.length.is_some() && matches!(property.name.as_str(), "vertex_indices" | "vertex_index")
     };
-    let corners = element.properties.iter().position(corners).ok_or("its faces have no list `vertex_indices`")?;
+    let corners =
+        element.properties.iter().position(corners).ok_or("its faces have no list `vertex_indices`")?;
     each(body, element, |_, place, numbers| {
         if place != corners {
             return Ok(());
@@ -231,7 +249,10 @@ fn faces(
         let mut fan = Fan::new(vertices);
         numbers.iter().try_for_each(|corner| {
             if *corner < 0.0 || corner.fract() != 0.0 {
-                return Err(format!("a corner is vertex {corner}, expected 0 to {}", vertices.saturating_sub(1)));
+                return Err(format!(
+                    "a corner is vertex {corner}, expected 0 to {}",
+                    vertices.saturating_sub(1)
+                ));
             }
             fan.corner(*corner as u64, triangles)
         })
@@ -254,7 +275,11 @@ impl<'a> Body<'a> {
         let least = match self.encoding {
             // A digit and a blank or line break each.
             Encoding::Text => 2 * element.properties.len().max(1),
-            _ => element.properties.iter().map(|property| property.length.unwrap_or(property.scalar).size()).sum(),
+            _ => element
+                .properties
+                .iter()
+                .map(|property| property.length.unwrap_or(property.scalar).size())
+                .sum(),
         };
         if element.count > 0 && least == 0 {
             return Err(format!("its element {} has no properties", shown(&element.name)));
@@ -304,7 +329,10 @@ impl<'a> Body<'a> {
                     _ => self.rest.len() / property.scalar.size(),
                 };
                 if !(0.0..=most as f64).contains(&count) || count.fract() != 0.0 {
-                    return Err(format!("the list `{}` promises {count} entries, but {most} can follow", property.name));
+                    return Err(format!(
+                        "the list `{}` promises {count} entries, but {most} can follow",
+                        property.name
+                    ));
                 }
                 count as usize
             }

@@ -13,7 +13,8 @@ const LOOK: usize = 1024;
 /// Whether `bytes` are such a recording.
 pub(super) fn is_radar(bytes: &[u8]) -> bool {
     let start = bytes.get(..LOOK).unwrap_or(bytes);
-    start.trim_ascii_start().starts_with(b"header:") || start.split(|b| *b == b'\n').any(|l| l.starts_with(b"point_id:"))
+    start.trim_ascii_start().starts_with(b"header:")
+        || start.split(|b| *b == b'\n').any(|l| l.starts_with(b"point_id:"))
 }
 
 /// A record so far.
@@ -48,7 +49,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Cloud>, String> {
         match key {
             "point_id" => {
                 let id = value.parse().map_err(|_| {
-                    format!("line {at}: `point_id` is {}, expected a whole number of at least 0", shown(value))
+                    format!(
+                        "line {at}: `point_id` is {}, expected a whole number of at least 0",
+                        shown(value)
+                    )
                 })?;
                 record.point = Some(id);
             }
@@ -82,7 +86,8 @@ impl Record {
         };
         let id = self.point.ok_or_else(|| missing("point_id"))?;
         let [x, y, z] = self.xyz;
-        let xyz = [x.ok_or_else(|| missing("x"))?, y.ok_or_else(|| missing("y"))?, z.ok_or_else(|| missing("z"))?];
+        let xyz =
+            [x.ok_or_else(|| missing("x"))?, y.ok_or_else(|| missing("y"))?, z.ok_or_else(|| missing("z"))?];
         if id == 0 || frames.is_empty() {
             frames.push(Cloud { columns: COLUMNS.map(str::to_owned).to_vec(), ..Cloud::default() });
         }

@@ -9,7 +9,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Cloud, String> {
     for line in lines(bytes) {
         let (at, line) = line?;
         let line = line.split('#').next().unwrap_or_default().trim();
-        let words = line.split(|c: char| c.is_whitespace() || c == ',' || c == ';').filter(|word| !word.is_empty());
+        let words =
+            line.split(|c: char| c.is_whitespace() || c == ',' || c == ';').filter(|word| !word.is_empty());
         let words: Vec<&str> = words.collect();
         if words.is_empty() {
             continue;
@@ -30,7 +31,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Cloud, String> {
                 width.unwrap_or_default()
             ));
         }
-        let number = |word: &str, what: &str| number(word, what).map_err(|error| format!("line {at}: {error}"));
+        let number =
+            |word: &str, what: &str| number(word, what).map_err(|error| format!("line {at}: {error}"));
         cloud.xyz.push([number(x, "x")?, number(y, "y")?, number(z, "z")?]);
         for (column, word) in (4..).zip(more) {
             cloud.values.push(number(word, &format!("column {column}"))?);

@@ -131,12 +131,19 @@ impl Classifier {
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub(super) fn logits(&self, tokens: &Tensor, centres: &Tensor, orders: &[Orders], train: bool) -> Result<Tensor> {
+    pub(super) fn logits(
+        &self,
+        tokens: &Tensor,
+        centres: &Tensor,
+        orders: &[Orders],
+        train: bool,
+    ) -> Result<Tensor> {
         let position = self.positions(centres)?;
         let mut tokens = match &self.indicator {
             Some((gamma, beta)) => {
                 // (B, 1, L, d) by (K, 1, d): the tokens of the first order, then those of the second.
-                let scaled = tokens.f_unsqueeze(1)?.f_mul(&gamma.f_unsqueeze(1)?)?.f_add(&beta.f_unsqueeze(1)?)?;
+                let scaled =
+                    tokens.f_unsqueeze(1)?.f_mul(&gamma.f_unsqueeze(1)?)?.f_add(&beta.f_unsqueeze(1)?)?;
                 scaled.f_add(&position.f_unsqueeze(1)?)?.f_flatten(1, 2)? // (B, K L, d)
             }
             None => tokens.f_add(&position)?,
@@ -145,8 +152,9 @@ impl Classifier {
             let class = token.f_add(position)?.f_expand([tokens.size()[0], 1, -1], false)?;
             tokens = Tensor::f_cat(&[tokens, class], 1)?;
         }
-        let per_block: Vec<Orders> =
-            (0..self.config.depth as usize).filter_map(|i| orders.get(i % orders.len().max(1)).cloned()).collect();
+        let per_block: Vec<Orders> = (0..self.config.depth as usize)
+            .filter_map(|i| orders.get(i % orders.len().max(1)).cloned())
+            .collect();
         let tokens = self.backbone.forward(&tokens, &per_block, None, train)?;
         let mean = || tokens.f_mean_dim(1, false, Kind::Float);
         let max = || tokens.f_amax(1, false);
@@ -269,7 +277,10 @@ impl Model for Classifier {
         };
         let expected = self.config.scan.texts().len();
         if orders.len() != expected {
-            return Err(Error::invalid(format!("{} plans were made for each sample, expected {expected}", orders.len())));
+            return Err(Error::invalid(format!(
+                "{} plans were made for each sample, expected {expected}",
+                orders.len()
+            )));
         }
         self.logits(&self.tokens(&groups, train)?, &centres, orders, train)
     }

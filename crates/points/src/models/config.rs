@@ -255,9 +255,12 @@ impl ModelConfig {
         let mixer = self.mixer(1);
         let (d, inner) = (self.d_model as f64, mixer.d_inner() as f64);
         let (rank, states) = (mixer.dt_rank.of(self.d_model) as f64, self.d_state as f64);
-        let block = d * (3.0 * inner + 2.0 * self.mlp_ratio * d) + inner * (2.0 * rank + 3.0 * states + self.d_conv as f64);
+        let block = d * (3.0 * inner + 2.0 * self.mlp_ratio * d)
+            + inner * (2.0 * rank + 3.0 * states + self.d_conv as f64);
         let [first, local, second] = self.encoder.map(|width| width as f64);
-        let ends = first * local + 2.0 * local * second + second * d
+        let ends = first * local
+            + 2.0 * local * second
+            + second * d
             + self.head.windows(2).map(|pair| pair[0] as f64 * pair[1] as f64).sum::<f64>();
         let total = self.depth as f64 * block + ends;
         if total > MAX_PARAMETERS {

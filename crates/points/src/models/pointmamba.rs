@@ -72,9 +72,11 @@ impl Config {
                 self.encoder_dims, self.trans_dim
             ));
         }
-        for (key, found, most) in
-            [("group_size", self.group_size, 1 << 16), ("num_group", self.num_group, 1 << 16), ("cls_dim", self.cls_dim, 1 << 24)]
-        {
+        for (key, found, most) in [
+            ("group_size", self.group_size, 1 << 16),
+            ("num_group", self.num_group, 1 << 16),
+            ("cls_dim", self.cls_dim, 1 << 24),
+        ] {
             if !(1..=most).contains(&found) {
                 return wrong(format!("`{key}` is {found}, expected 1 to {most}"));
             }
@@ -134,7 +136,11 @@ impl Config {
             ("second_conv.0", "second.0", 2 * local, second),
             ("second_conv.3", "second.3", second, d),
         ] {
-            add(&format!("encoder.{theirs}.weight"), &format!("encoder.{ours}.weight"), &[outputs, inputs, 1]);
+            add(
+                &format!("encoder.{theirs}.weight"),
+                &format!("encoder.{ours}.weight"),
+                &[outputs, inputs, 1],
+            );
             add(&format!("encoder.{theirs}.bias"), &format!("encoder.{ours}.bias"), &[outputs]);
         }
         let mut norm = |theirs: &str, ours: &str, width: i64| {
@@ -182,7 +188,12 @@ impl Config {
         }
         for (row, number) in (0..DIRECTIONS).zip(1..) {
             for part in ["gamma", "beta"] {
-                keys.push(Key::row(format!("OrderScale_{part}_{number}"), format!("order.{part}"), row, &[d]));
+                keys.push(Key::row(
+                    format!("OrderScale_{part}_{number}"),
+                    format!("order.{part}"),
+                    row,
+                    &[d],
+                ));
             }
         }
         keys
@@ -205,7 +216,11 @@ impl Family for PointMamba {
         let variables = VarStore::new(Device::Cpu);
         let model = Classifier::new(&variables.root(), &ours, input, theirs.cls_dim)?;
         let layout = Layout { join: ours.join, class_token: ours.class_token };
-        Ok(Published { keys: theirs.keys(&ours), variables, model: Box::new(Clouds { model, input, layout }) })
+        Ok(Published {
+            keys: theirs.keys(&ours),
+            variables,
+            model: Box::new(Clouds { model, input, layout }),
+        })
     }
 
     /// Names of a checkpoint as it was saved: `module.` before all, and the number of batches that a norm has seen, which
@@ -228,7 +243,10 @@ impl Clouds {
     /// Groups and centres of clouds (B, N, 3): (B, G, 1 + M, 3) row by row.
     fn grouped(&self, pts: &Tensor) -> Result<Tensor> {
         let [batch, points, 3] = pts.size()[..] else {
-            return Err(Error::invalid(format!("`in.pts` has shape {:?}, expected (batch, points, 3)", pts.size())));
+            return Err(Error::invalid(format!(
+                "`in.pts` has shape {:?}, expected (batch, points, 3)",
+                pts.size()
+            )));
         };
         let Input { groups, size, .. } = self.input;
         if batch < 1 || points < groups.max(size) {
@@ -279,7 +297,9 @@ impl Clouds {
 impl Run for Clouds {
     fn run(&self, inputs: &Tensors) -> Result<Tensors> {
         if let Some(name) = inputs.keys().find(|name| !["pts", "labels"].contains(&name.as_str())) {
-            return Err(Error::invalid(format!("`in.{name}` is no input; expected `in.pts` and maybe `in.labels`")));
+            return Err(Error::invalid(format!(
+                "`in.{name}` is no input; expected `in.pts` and maybe `in.labels`"
+            )));
         }
         let Some(pts) = inputs.get("pts") else {
             return Err(Error::invalid("`in.pts` is missing, expected clouds (batch, points, 3)"));

@@ -98,7 +98,9 @@ fn joined(plan: &Plan) -> Result<Plan> {
     let (mut index, mut resets) = (Vec::new(), Vec::new());
     for (k, order) in plan.orders().iter().enumerate() {
         let first = i32::try_from(k * tokens).unwrap_or(i32::MAX);
-        index.extend(order.index().iter().map(|token| if *token < 0 { -1 } else { token.saturating_add(first) }));
+        index.extend(
+            order.index().iter().map(|token| if *token < 0 { -1 } else { token.saturating_add(first) }),
+        );
         resets.extend_from_slice(order.resets());
     }
     let order = Order::new(index, tokens * plan.directions())?.with_resets(resets)?;
@@ -129,7 +131,11 @@ impl Walks {
         let Input { frames, groups, size, channels } = self.input;
         let group = (1 + size) * channels;
         if input.len() as i64 != frames.unwrap_or(1) * groups * group {
-            return Err(Error::invalid(format!("a sample has {} values, expected those of {}", input.len(), self.input)));
+            return Err(Error::invalid(format!(
+                "a sample has {} values, expected those of {}",
+                input.len(),
+                self.input
+            )));
         }
         let group = usize::try_from(group).unwrap_or(1).max(1);
         let centre = |group: &[f32]| [0, 1, 2].map(|axis| group.get(axis).copied().unwrap_or(f32::NAN));

@@ -2,12 +2,8 @@
 
 use std::path::Path;
 
-use ophidian_core::{
-    adapter::Adapter,
-    data::Dataset,
-    rng,
-};
-use ophidian_points::PointClouds;
+use ophidian_core::{adapter::Adapter, data::Dataset, rng};
+use ophidian_points::{PointClouds, cards, config::Format};
 
 use crate::common::{TETRAHEDRON, error, gz, line, put, recording, says};
 
@@ -61,7 +57,13 @@ fn modelnet_folders_and_folders_of_clouds() {
 #[test]
 fn evaluation_is_the_same_every_time_and_training_is_not() {
     let splits = PointClouds
-        .open(&PointClouds.resolve_data(table(&format!("{SMALL}train = 20\neval = 10\n[augment]\nrotate = \"any\"\njitter = 0.01"))).unwrap())
+        .open(
+            &PointClouds
+                .resolve_data(table(&format!(
+                    "{SMALL}train = 20\neval = 10\n[augment]\nrotate = \"any\"\njitter = 0.01"
+                )))
+                .unwrap(),
+        )
         .unwrap();
     let eval = |at| splits.eval.sample(at, None).unwrap();
     assert_eq!(eval(3), eval(3));
@@ -145,7 +147,12 @@ fn what_is_wrong_is_said_before_training_starts() {
         says(&error(open(dir.path(), text)), words);
     };
     one("train/a/x.off", b"OFF\n3 0 0\n0 0 0\n1 0 0\n0 1 0\n", "", &["x.off", "no faces"]);
-    one("train/a/x.xyz", line(15).as_bytes(), "", &["x.xyz", "has 15 points, expected at least 16", "`data.short`"]);
+    one(
+        "train/a/x.xyz",
+        line(15).as_bytes(),
+        "",
+        &["x.xyz", "has 15 points, expected at least 16", "`data.short`"],
+    );
     one("test/a/x.xyz", b"", "", &["x.xyz", "is empty"]);
     one("train/a/x.xyz", line(20).as_bytes(), "features = [\"4\"]", &["0.off", "is a mesh"]);
     one("train/a/x.txt", recording(3, 3).as_bytes(), "", &["x.txt", "recording", "\"frames\""]);
@@ -166,11 +173,17 @@ fn what_is_wrong_is_said_before_training_starts() {
     }
     let frames = "format = \"frames\"\n";
     let six = "[sequence]\nframes = 3\nmerge = 2";
-    says(&error(open(recordings.path(), &format!("{frames}{six}"))), &[".txt", "has 5 frames, expected at least 6"]);
+    says(
+        &error(open(recordings.path(), &format!("{frames}{six}"))),
+        &[".txt", "has 5 frames, expected at least 6"],
+    );
     let short = "short = \"fail\"\n[sequence]\nframes = 2\nmerge = 2";
     says(&error(open(recordings.path(), &format!("{frames}{short}"))), &["6 points in the frames from 0 on"]);
     put(recordings.path(), "a/x.off", TETRAHEDRON.as_bytes());
-    says(&error(open(recordings.path(), &format!("{frames}[sequence]\nframes = 2\nmerge = 2"))), &["x.off", "no recording"]);
+    says(
+        &error(open(recordings.path(), &format!("{frames}[sequence]\nframes = 2\nmerge = 2"))),
+        &["x.off", "no recording"],
+    );
 }
 
 #[test]
@@ -228,7 +241,10 @@ fn inputs_without_labels_and_pictures() {
         assert_eq!(pixels.len() as u32, height * width * 3);
         assert!(pixels.iter().any(|byte| *byte < 100) && pixels.iter().any(|byte| *byte == 255));
     }
-    says(&error(PointClouds.open_inputs(&data, &[&dir.path().join("two.off")])), &["two.off", "does not exist"]);
+    says(
+        &error(PointClouds.open_inputs(&data, &[&dir.path().join("two.off")])),
+        &["two.off", "does not exist"],
+    );
     // A sequence is a strip; one place is no trouble.
     let (height, width, _) = PointClouds.picture(&data, &[0.0; 3 * 4 * 4 * 3], &[3, 4, 4, 3]).unwrap();
     assert_eq!(width, 3 * height);
@@ -239,10 +255,27 @@ fn inputs_without_labels_and_pictures() {
 fn numbers_that_are_too_large_for_the_model_are_an_error() {
     let dir = tempfile::tempdir().unwrap();
     for i in 0..4 {
-        let text: String = (0..20).map(|at| format!("{}3e38 0 {at}\n", if at % 2 == 0 { "" } else { "-" })).collect();
-        put(dir.path(), &format!("a/{i}.xyz"), text.as_bytes());
+        put(dir.path(), &format!("a/{i}.xyz"), b"3e38 0 0\n-3e38 0 1\n");
     }
-    let splits = open(dir.path(), "normalise = \"none\"").unwrap();
-    says(&error(splits.train.sample(0, None)), &[".xyz", "too large", "`data.normalise`"]);
-    assert!(open(dir.path(), "").unwrap().train.sample(0, None).is_ok());
+    let open = |normalise: &str| {
+        let text = format!(
+            "points = 2\ngroups = 1\ngroup_size = 2\nval_fraction = 0.3\nnormalise = \"{normalise}\""
+        );
+        PointClouds.open(&PointClouds.resolve_data(at(dir.path(), &text)).unwrap()).unwrap()
+    };
+    says(&error(open("none").train.sample(0, None)), &[".xyz", "too large", "`data.normalise`"]);
+    assert!(open("sphere").train.sample(0, None).is_ok());
+}
+
+#[test]
+fn cards_read_and_their_formats_are_known() {
+    let cards = cards::all().unwrap();
+    assert!(cards.iter().any(|card| card.name == "radhar" && card.format == Format::Frames));
+    let solids = cards.iter().find(|card| card.name == "solids").unwrap();
+    assert_eq!(solids.classes, ophidian_points::solids::CLASSES);
+    for card in &cards {
+        assert!(!card.what.is_empty() && !card.licence.is_empty());
+        assert!(card.files.iter().all(|file| file.sha256.len() == 64 && file.bytes > 0));
+        assert_eq!(card.files.is_empty(), card.sources.is_empty());
+    }
 }

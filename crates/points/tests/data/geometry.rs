@@ -9,9 +9,11 @@ fn norm(point: [f32; 3]) -> f64 {
 }
 
 fn cloud() -> impl Strategy<Value = Vec<[f32; 3]>> {
-    (prop::collection::vec(prop::array::uniform3(-1.0f32..1.0), 2..40), -3i32..30).prop_map(|(points, scale)| {
-        points.into_iter().map(|point| point.map(|x| (x + 0.3) * 10f32.powi(scale))).collect()
-    })
+    (prop::collection::vec(prop::array::uniform3(-1.0f32..1.0), 2..40), -3i32..30).prop_map(
+        |(points, scale)| {
+            points.into_iter().map(|point| point.map(|x| (x + 0.3) * 10f32.powi(scale))).collect()
+        },
+    )
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! The real data sets, where they are there.
 
 use ophidian_core::{adapter::Adapter, data::Dataset};
-use ophidian_points::PointClouds;
+use ophidian_points::{PointClouds, config::Data, inspect};
 
 use crate::common::shared;
 
@@ -30,10 +30,26 @@ fn radhar_is_split_by_recording() {
     let text = "format = \"frames\"\npoints = 64\ngroups = 8\ngroup_size = 8\nfeatures = [\"velocity\", \"intensity\"]";
     let splits = open(&path, text);
     assert_eq!(splits.train.classes(), ["boxing", "jack", "jump", "squats", "walk"]);
-    // Windows of 60 frames, stride 10, of 20 + 10 recordings.
-    assert_eq!((splits.train.len(), splits.eval.len()), (1095, 548));
+    // Windows of 60 frames, stride 10, of 20 + 10 recordings, one of which has exactly 600 frames.
+    assert_eq!((splits.train.len(), splits.eval.len()), (1096, 548));
     assert_eq!(splits.train.input_shape(), [12, 8, 9, 5]);
     let all = |set: &dyn Dataset, part: &str| (0..set.len()).all(|at| set.name_of(at).contains(part));
     assert!(all(&*splits.train, "Train/") && all(&*splits.eval, "Test/"));
     assert!(splits.eval.sample(547, None).unwrap().input.iter().all(|x| x.is_finite()));
+}
+
+#[test]
+fn what_inspection_finds_of_radhar() {
+    let Some(path) = shared("data/pointcloud/radhar") else { return };
+    let text = "format = \"frames\"\npoints = 64\ngroups = 8\ngroup_size = 8\nfeatures = [\"velocity\", \"intensity\"]";
+    let mut table: toml::Table = text.parse().unwrap();
+    table.insert("path".into(), path.to_str().unwrap().into());
+    let report = inspect::inspect(Data::read(table).unwrap()).unwrap();
+    assert_eq!(report.splits.iter().map(|split| split.files).collect::<Vec<_>>(), [20, 10]);
+    assert_eq!(report.splits[0].per_class.iter().sum::<usize>(), report.splits[0].examples);
+    for (found, expected) in
+        report.feature_mean.iter().chain(&report.feature_std).zip([-0.0018, 28.501, 0.2659, 3.552])
+    {
+        assert!((found - expected).abs() < 1e-3, "{found} is not {expected}");
+    }
 }

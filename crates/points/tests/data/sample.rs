@@ -12,7 +12,9 @@ fn squared(a: [f32; 3], b: [f32; 3]) -> f32 {
 fn farthest(points: &[[f32; 3]], count: usize) -> Vec<usize> {
     let mut picks = vec![0];
     while picks.len() < count {
-        let nearest = |point: &[f32; 3]| picks.iter().map(|p| squared(points[*p], *point)).fold(f32::INFINITY, f32::min);
+        let nearest = |point: &[f32; 3]| {
+            picks.iter().map(|p| squared(points[*p], *point)).fold(f32::INFINITY, f32::min)
+        };
         let mut best = 0;
         for at in 1..points.len() {
             if nearest(&points[at]) > nearest(&points[best]) {

@@ -24,7 +24,8 @@ fn solids_look_like_what_they_are_called() {
         cloud(class, 4000, 1, Stream::Train)
     };
     let near = |points: &[[f32; 3]]| {
-        points.iter().filter(|p| p.iter().map(|x| x * x).sum::<f32>() < 0.25).count() as f64 / points.len() as f64
+        points.iter().filter(|p| p.iter().map(|x| x * x).sum::<f32>() < 0.25).count() as f64
+            / points.len() as f64
     };
     assert!(near(&of("sphere")) < 0.05, "{}", near(&of("sphere")));
     assert!(near(&of("cross")) > 0.15, "{}", near(&of("cross")));

@@ -26,8 +26,15 @@ fn logits_and_gradients_of_the_goldens() {
             let error = relative(&found[&name], want);
             assert!(error <= tolerance, "{}: {name} is off by {error:.2e}", case.display());
         }
-        let gradients = |tensors: &Tensors| tensors.keys().filter(|name| name.starts_with("grad.")).count();
-        assert_eq!(gradients(&found), gradients(&golden), "{}", case.display());
+        // The goldens leave large gradients out; ours are there for every trained tensor.
+        let weights = tensors::read(&case.join("model.safetensors")).unwrap();
+        let trained = weights
+            .keys()
+            .filter(|name| !name.contains(".running_") && !name.ends_with("num_batches_tracked"));
+        assert!(trained.clone().count() > 40);
+        for name in trained {
+            assert!(found.contains_key(&format!("grad.{name}")), "{}: {name}", case.display());
+        }
         cases += 1;
     }
     assert!(cases >= 2);
@@ -48,7 +55,8 @@ fn official_configs_are_the_authors() {
     }
 }
 
-const SMALL: &str = "trans_dim = 16\ndepth = 1\ncls_dim = 3\ngroup_size = 4\nnum_group = 8\nencoder_dims = 16\n";
+const SMALL: &str =
+    "trans_dim = 16\ndepth = 1\ncls_dim = 3\ngroup_size = 4\nnum_group = 8\nencoder_dims = 16\n";
 
 #[test]
 fn configs_that_the_authors_code_cannot_run_are_refused() {
