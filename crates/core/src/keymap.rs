@@ -17,8 +17,21 @@ pub struct Key {
     pub shape: Vec<i64>,
     /// Which row of our tensor it is, where we keep the directions of a mixer in one tensor.
     pub row: Option<i64>,
-    /// Theirs has (1, channels, …) where ours has (1, …, channels).
-    pub channels_first: bool,
+    /// Whose axes are in another order.
+    pub layout: Layout,
+}
+
+/// The order of an author's axes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// Ours.
+    #[default]
+    Same,
+    /// (1, channels, …) where ours is (1, …, channels).
+    ChannelsFirst,
+    /// The four tokens of a square that patch merging puts side by side: channels, rows, columns from slow to fast where
+    /// ours are columns, rows, channels.
+    Squares,
 }
 
 impl Key {
@@ -29,7 +42,7 @@ impl Key {
             ours: ours.into(),
             shape: shape.to_vec(),
             row: None,
-            channels_first: false,
+            layout: Layout::Same,
         }
     }
 
@@ -40,7 +53,12 @@ impl Key {
 
     /// A table of positions (1, L, channels) that is kept as a map (1, channels, h, w).
     pub fn map(theirs: impl Into<String>, ours: impl Into<String>, shape: &[i64]) -> Key {
-        Key { channels_first: true, ..Key::new(theirs, ours, shape) }
+        Key { layout: Layout::ChannelsFirst, ..Key::new(theirs, ours, shape) }
+    }
+
+    /// Weights (…, 4 channels) of patch merging whose squares are laid out as [`Layout::Squares`] says.
+    pub fn squares(theirs: impl Into<String>, ours: impl Into<String>, shape: &[i64]) -> Key {
+        Key { layout: Layout::Squares, ..Key::new(theirs, ours, shape) }
     }
 
     /// The part of `tensor` (ours) that it stands for, axes in the author's order: a view.
@@ -49,7 +67,11 @@ impl Key {
             Some(row) => tensor.f_select(0, row)?,
             None => tensor.shallow_clone(),
         };
-        Ok(if self.channels_first { part.f_transpose(1, -1)? } else { part })
+        Ok(match self.layout {
+            Layout::Same => part,
+            Layout::ChannelsFirst => part.f_transpose(1, -1)?,
+            Layout::Squares => part.f_unflatten(-1, [2, 2, -1])?.f_transpose(-1, -3)?,
+        })
     }
 
     /// The same, shaped as the author's.

@@ -9,6 +9,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod files;
+pub mod grid;
 pub mod init;
 pub mod keymap;
 pub mod layers;

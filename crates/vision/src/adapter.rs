@@ -37,11 +37,11 @@ impl Adapter for Vision {
     }
 
     fn resolve_model(&self, model: toml::Table) -> Result<toml::Table> {
-        models::resolve(model)
+        models::CATALOGUE.resolve(model)
     }
 
     fn check(&self, data: &toml::Table, model: &toml::Table) -> Result<()> {
-        let (data, model) = (Data::read(data.clone())?, models::ModelConfig::read(model.clone())?);
+        let (data, model) = (Data::read(data.clone())?, models::CATALOGUE.read(model.clone())?);
         let (height, width) = data.input_size()?;
         model.tile([height as i64, width as i64])?;
         match &data.video {
@@ -55,7 +55,7 @@ impl Adapter for Vision {
     }
 
     fn model_keys(&self) -> Vec<KeyDoc> {
-        models::keys()
+        models::CATALOGUE.keys()
     }
 
     fn open(&self, data: &toml::Table) -> Result<Splits> {

@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use clap::Subcommand;
+use ophidian_core::grid::{ModelConfig, Official, Summary};
 use ophidian_points::models as points;
-use ophidian_vision::models::{self, Official, Summary};
+use ophidian_vision::models::CATALOGUE;
 use toml::{Table, Value};
 
 use crate::printer::Printer;
@@ -38,8 +39,8 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
 
 fn list(printer: &Printer) -> Result<()> {
     let mut rows = Vec::new();
-    for name in models::names() {
-        let model = models::official(name)?;
+    for name in CATALOGUE.names() {
+        let model = CATALOGUE.official(name)?;
         let summary = model.model.count(model.input, model.classes)?;
         rows.push([
             name.to_owned(),
@@ -73,7 +74,7 @@ fn show(name: &str, printer: &Printer) -> Result<()> {
     if points::names().any(|known| known == name) {
         return show_points(&points::official(name)?, printer);
     }
-    let model = models::official(name)?;
+    let model = CATALOGUE.official(name)?;
     let summary = model.model.count(model.input, model.classes)?;
     for line in about(&model, &summary)? {
         printer.line(format!("# {line}").trim_end())?;
@@ -189,7 +190,7 @@ fn about(model: &Official, summary: &Summary) -> Result<Vec<String>> {
 }
 
 /// The pattern, or how many patterns the blocks take in turn.
-fn scan_name(model: &models::ModelConfig) -> String {
+fn scan_name(model: &ModelConfig) -> String {
     match model.scan.texts() {
         [one] if one.starts_with('[') => format!("{} directions", one.split(',').count()),
         [one] => one.clone(),

@@ -48,6 +48,8 @@ pub(super) struct Scratch {
     pub dc: Aligned,
     /// Where the rows of u, delta, dy, z, du, ddelta and dz lie.
     pub rows: [Rows; 7],
+    /// The same of the chunk that comes next.
+    pub ahead: [Rows; 7],
     /// z and the gradient of the gated y, (step, lane).
     pub z: Aligned,
     pub dy: Aligned,
@@ -71,6 +73,7 @@ impl Scratch {
             db: wide(),
             dc: wide(),
             rows: Default::default(),
+            ahead: Default::default(),
             z: tile(),
             dy: tile(),
             below_one,
@@ -82,15 +85,24 @@ impl Scratch {
         unsafe { self.parts.as_mut_ptr().add((block * PARTS + part as usize) * self.part) }
     }
 
-    pub fn find(&mut self, job: &Job, tokens: &[i32], b: usize, k: usize) {
-        let read = [Some(&job.scan.u), Some(&job.scan.delta), Some(&job.dy), job.scan.z.as_ref()];
-        let write = [Some(job.du), Some(job.ddelta), job.dz];
-        let (inputs, outputs) = self.rows.split_at_mut(4);
-        for (rows, view) in inputs.iter_mut().zip(read) {
-            view.iter().for_each(|view| rows.find(tokens, |token| view.offset(b, token, k, 0)));
+    /// Turns to the chunk of the first `tokens`, the one that was ahead unless an order begins.
+    pub fn turn(&mut self, job: &Job, [tokens, ahead]: [&[i32]; 2], b: usize, k: usize) {
+        if self.ahead[0].is_empty() {
+            find(&mut self.ahead, job, tokens, b, k);
         }
-        for (rows, view) in outputs.iter_mut().zip(write) {
-            view.iter().for_each(|view| rows.find(tokens, |token| view.offset(b, token, k, 0)));
-        }
+        std::mem::swap(&mut self.rows, &mut self.ahead);
+        find(&mut self.ahead, job, ahead, b, k);
+    }
+}
+
+fn find(rows: &mut [Rows; 7], job: &Job, tokens: &[i32], b: usize, k: usize) {
+    let read = [Some(&job.scan.u), Some(&job.scan.delta), Some(&job.dy), job.scan.z.as_ref()];
+    let write = [Some(job.du), Some(job.ddelta), job.dz];
+    let (inputs, outputs) = rows.split_at_mut(4);
+    for (rows, view) in inputs.iter_mut().zip(read) {
+        view.iter().for_each(|view| rows.find(tokens, |token| view.offset(b, token, k, 0)));
+    }
+    for (rows, view) in outputs.iter_mut().zip(write) {
+        view.iter().for_each(|view| rows.find(tokens, |token| view.offset(b, token, k, 0)));
     }
 }

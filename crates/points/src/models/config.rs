@@ -2,13 +2,15 @@
 
 use ophidian_core::{
     Error, Result, config, documented,
+    grid::Scans,
     init::Start,
     layers::{MlpKind, NormKind},
     mixer::{Channels, ConvPlace, DtInit, DtRank, Mamba1Config, Merge, Parameters},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{official, walks::Scans};
+use super::official;
+use crate::scans::register_scans;
 
 /// Largest model that is built.
 const MAX_PARAMETERS: f64 = 2e10;
@@ -164,6 +166,7 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Config`] naming the key (`model.…`) that is unknown or wrong.
     pub fn read(table: toml::Table) -> Result<ModelConfig> {
+        register_scans();
         let mut read: ModelConfig = config::from_table(official::with_base(table)?, "model")?;
         read.scan = read.scan.scheduled();
         read.check().map_err(|error| match error {
@@ -251,6 +254,7 @@ impl ModelConfig {
             return wrong("conv", &"grid", "\"along\" or \"none\": points lie on no grid");
         }
         self.mixer(1).check()?;
+        register_scans();
         self.scan.check()?;
         let mixer = self.mixer(1);
         let (d, inner) = (self.d_model as f64, mixer.d_inner() as f64);

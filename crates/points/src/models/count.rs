@@ -1,9 +1,9 @@
 //! What a model costs: parameters by part, and operations of a forward pass.
 
-use ophidian_core::{Result, init::without_values};
+use ophidian_core::{Result, grid::Scans, init::without_values};
 use tch::{Device, nn::VarStore};
 
-use super::{Classifier, Input, ModelConfig, walks::Scans};
+use super::{Classifier, Input, ModelConfig};
 
 /// Parameters and operations of a model for one cloud. A multiply-add of a matrix product or convolution is two
 /// operations, a scan 9 L D N and a skip or gate L D (L steps, D channels, N states); norms, activations and sums are not

@@ -18,7 +18,6 @@ pub use config::{ModelConfig, Pool};
 pub use count::Summary;
 pub use official::{Official, names, official};
 pub use pointmamba::{POINTMAMBA, PointMamba};
-pub use walks::Scans;
 
 /// Every family of published point models.
 pub const FAMILIES: &[&dyn Family] = &[&POINTMAMBA];

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ophidian_core::{
     Error, Result, config,
+    grid::{Scans, loss},
     init::Start,
     keymap::Key,
     layers::NormKind,
@@ -17,7 +18,7 @@ use tch::{Device, Kind, Tensor, nn::VarStore};
 
 use super::{
     Classifier, Input, ModelConfig, Pool,
-    walks::{Layout, Scans, pattern},
+    walks::{Layout, pattern},
 };
 use crate::dataset::group;
 
@@ -318,24 +319,4 @@ impl Run for Clouds {
         outputs.insert("logits".into(), logits);
         Ok(outputs)
     }
-}
-
-/// Mean cross-entropy, (1).
-fn loss(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
-    let (batch, classes) = (logits.size()[0], logits.size()[1]);
-    if labels.size() != [batch] || labels.is_floating_point() {
-        return Err(Error::invalid(format!(
-            "`in.labels` has shape {:?} and dtype {:?}, expected {batch} integers",
-            labels.size(),
-            labels.kind()
-        )));
-    }
-    let labels = labels.to_kind(Kind::Int64);
-    let (low, high) = (labels.min().int64_value(&[]), labels.max().int64_value(&[]));
-    if low < 0 || high >= classes {
-        let wrong = if low < 0 { low } else { high };
-        return Err(Error::invalid(format!("`in.labels` holds {wrong}, expected 0 to {}", classes - 1)));
-    }
-    let loss = logits.f_cross_entropy_loss(&labels, None::<Tensor>, tch::Reduction::Mean, -100, 0.0)?;
-    Ok(loss.unsqueeze(0))
 }

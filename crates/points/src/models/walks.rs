@@ -2,73 +2,23 @@
 
 use std::sync::Arc;
 
-use ophidian_core::{Error, Result, adapter::Planner, data::Sample, rng::Rng};
+use ophidian_core::{
+    Error, Result,
+    adapter::Planner,
+    data::Sample,
+    grid::{self, Scans},
+    rng::Rng,
+};
 use ophidian_scan::{Geometry, Order, Pattern, Plan, Points};
 use rand::Rng as _;
-use serde::{Deserialize, Serialize};
 
 use super::Input;
 use crate::scans::register_scans;
 
-/// One pattern for all blocks, or several that the blocks take in turn.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected a pattern such as \"pointmamba/serialize\", or a list of patterns")]
-pub enum Scans {
-    /// For every block.
-    One(String),
-    /// Block i takes number i modulo their count.
-    Each(Vec<String>),
-}
-
-impl Scans {
-    /// The patterns as they are written.
-    pub fn texts(&self) -> &[String] {
-        match self {
-            Scans::One(text) => std::slice::from_ref(text),
-            Scans::Each(texts) => texts,
-        }
-    }
-
-    /// The same scans; one that its paper has the layers take in turn (`pcm/serialize`) becomes the list of them.
-    pub(super) fn scheduled(self) -> Scans {
-        let Scans::One(text) = &self else { return self };
-        match pattern(text, 0).ok().and_then(|pattern| pattern.layers().ok()) {
-            Some(layers) if layers.len() > 1 => Scans::Each(layers.iter().map(Pattern::to_string).collect()),
-            _ => self,
-        }
-    }
-
-    /// Checks that each is a pattern.
-    ///
-    /// # Errors
-    /// [`Error::Config`] of one that is not, or if there is none.
-    pub(super) fn check(&self) -> Result<()> {
-        if self.texts().is_empty() {
-            return Err(Error::Config("`scan` is an empty list, expected at least one pattern".into()));
-        }
-        self.texts().iter().try_for_each(|text| pattern(text, 0).map(drop))
-    }
-}
-
-/// The pattern of `text`, drawn with `seed` where that is the sample's.
+/// The pattern of `text`, drawn with `seed` where that is the sample's; it may name the scans of this crate.
 pub(super) fn pattern(text: &str, seed: u64) -> Result<Pattern> {
     register_scans();
-    let (mut out, mut rest) = (String::new(), text);
-    while let Some(end) = rest.find("seed").map(|at| at + "seed".len()) {
-        let (before, after) = rest.split_at(end);
-        let value = after.trim_start().strip_prefix('=').map(str::trim_start);
-        out.push_str(before);
-        rest = match value.and_then(|value| value.strip_prefix("sample")) {
-            Some(after) => {
-                // 63 bits, as the seeds of patterns are.
-                out.push_str(&format!("={}", seed >> 1));
-                after
-            }
-            None => after,
-        };
-    }
-    out.push_str(rest);
-    out.parse().map_err(|error: ophidian_scan::Error| Error::Config(format!("`scan`: {error}")))
+    grid::pattern(text, seed)
 }
 
 /// What becomes of a plan before the blocks walk along it.

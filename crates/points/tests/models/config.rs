@@ -1,9 +1,9 @@
 //! What a `[model]` table may say.
 
-use ophidian_core::adapter::Adapter;
+use ophidian_core::{adapter::Adapter, grid::Scans};
 use ophidian_points::{
     PointClouds,
-    models::{ModelConfig, Scans, names, official},
+    models::{ModelConfig, names, official},
 };
 
 use crate::table;

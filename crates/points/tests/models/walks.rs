@@ -45,6 +45,8 @@ fn any_scan_over_points_runs() {
             &[
                 "pointmamba/serialize",
                 "pointmamba/hilbert",
+                "hilbert",
+                "morton | bidirectional",
                 "pcm/serialize",
                 "pcm/xyz | bidirectional",
                 "axis(x)",

@@ -5,6 +5,10 @@
 
 use ophidian_core::{
     Error, Result, config,
+    grid::{
+        Classifiers, Input, ModelConfig, Pool, Report, Scans, Size, StemKind, Translated,
+        bimamba::{Bimamba, MixerConfig, mixer_keys},
+    },
     init::Start,
     keymap::Key,
     layers::NormKind,
@@ -13,14 +17,6 @@ use ophidian_core::{
 };
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
-
-use super::{
-    Input, ModelConfig, Pool, Scans, Size,
-    family::{Classifiers, Translated},
-    run::Report,
-    stem::StemKind,
-    vim::{Directions, MixerConfig, mixer_keys},
-};
 
 /// The family.
 pub const VIDEOMAMBA: Classifiers = Classifiers {
@@ -211,7 +207,7 @@ impl Config {
             let shape = [1, frames / tubelet.max(1), d];
             keys.push(Key::new("temporal_pos_embedding", "temporal.pos_embed", &shape));
         }
-        let directions = if self.bimamba { Directions::Two } else { Directions::One };
+        let directions = if self.bimamba { Bimamba::V2 } else { Bimamba::None };
         (0..self.depth).for_each(|i| mixer_keys(ours, directions, &format!("layers.{i}"), &mut keys));
         keys
     }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use ophidian_core::{Error, Result};
 use ophidian_scan::Geometry;
+
+use crate::{Error, Result};
 
 /// Images, or clips of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

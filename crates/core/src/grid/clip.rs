@@ -1,13 +1,13 @@
 //! From clips to tokens (VideoMamba, arXiv 2403.06977, section 3.2): patches of a few frames, and a position embedding
 //! that is the sum of one for the place and one for the time.
 
-use ophidian_core::{
-    Result,
-    init::{Init, Start},
-};
 use tch::{Tensor, nn};
 
 use super::{ModelConfig, Pool, input::Input};
+use crate::{
+    Result,
+    init::{Init, Start},
+};
 
 /// Patches of `tubelet` frames, one convolution whose stride is its kernel in time.
 pub(super) struct Tubelets {

@@ -1,9 +1,10 @@
 //! The rotary position embedding of vision transformers (EVA-02, arXiv 2303.11331, as Vim uses it): channels
 //! are rotated in pairs, half of them by the row and half by the column of a patch.
 
-use ophidian_core::{Error, Result, backbone::Between};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, nn};
+
+use crate::{Error, Result, backbone::Between};
 
 /// What is rotated before every block.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
-use ophidian_core::{Error, Result};
 use ophidian_scan::Pattern;
 use tch::{Kind, Tensor};
 
 use super::{Input, ModelConfig, Scans, input::geometry};
+use crate::{Error, Result};
 
 /// What was found for a block: each direction as a pattern, and its share, the largest first. The shares add up to 1.
 pub type Shares = Vec<(Pattern, f64)>;
@@ -25,7 +25,7 @@ pub fn shares(
     let config = ModelConfig::read(table.clone())?;
     let input = Input::try_from(input_shape)?;
     let times = input.times(config.tubelet);
-    let mut grid = config.stem.grid(input.image, config.patch_size.sides(), config.stride);
+    let mut grid = config.patch_grid(input.image);
     let (texts, mut found) = (config.scan.texts(), Vec::new());
     for (stage, depth) in config.depths().iter().enumerate() {
         if stage > 0 {

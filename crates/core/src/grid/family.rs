@@ -1,16 +1,16 @@
-//! What the families of image classifiers share: an author's config in our words, and the key map that follows.
+//! What the families of such classifiers share: an author's config in our words, and the key map that follows.
 
-use ophidian_core::{
-    Error, Result,
-    keymap::Key,
-    published::{Family, Published},
-    tensors::Tensors,
-};
 use tch::{Device, nn::VarStore};
 
 use super::{
     Classifier, Input, ModelConfig,
     run::{Images, Report},
+};
+use crate::{
+    Error, Result,
+    keymap::Key,
+    published::{Family, Published},
+    tensors::Tensors,
 };
 
 /// An author's config in our words.
@@ -22,21 +22,24 @@ pub struct Translated {
     /// Classes, 0 for features alone.
     pub classes: i64,
     /// Which of the author's tensors is which of ours.
-    pub(super) keys: Vec<Key>,
-    pub(super) report: Report,
+    pub keys: Vec<Key>,
+    /// What `ophidian forward` reads and tells.
+    pub report: Report,
 }
 
 /// A family whose models are all [`Classifier`]s.
 pub struct Classifiers {
-    pub(super) name: &'static str,
-    pub(super) about: &'static str,
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// The paper, and what its inputs are.
+    pub about: &'static str,
     /// Reads the author's config.
-    pub(super) read: fn(toml::Table) -> Result<Translated>,
+    pub read: fn(toml::Table) -> Result<Translated>,
     /// Our keys and what the author calls them, for errors.
-    pub(super) words: &'static [(&'static str, &'static str)],
+    pub words: &'static [(&'static str, &'static str)],
     /// With the author's config, brings the tensors of older code under the names and shapes of the key map, and leaves out what no forward pass
     /// reads.
-    pub(super) adapt: fn(&toml::Table, Tensors) -> Result<Tensors>,
+    pub adapt: fn(&toml::Table, Tensors) -> Result<Tensors>,
 }
 
 impl Classifiers {
@@ -99,7 +102,7 @@ impl Family for Classifiers {
 }
 
 /// Adds `theirs.weight` and, if wanted, `theirs.bias` of a layer whose tensors have the same name in both.
-pub(super) fn layer(keys: &mut Vec<Key>, theirs: &str, ours: &str, weight: &[i64], bias: bool) {
+pub fn layer(keys: &mut Vec<Key>, theirs: &str, ours: &str, weight: &[i64], bias: bool) {
     keys.push(Key::new(format!("{theirs}.weight"), format!("{ours}.weight"), weight));
     if bias {
         keys.push(Key::new(format!("{theirs}.bias"), format!("{ours}.bias"), &weight[..1]));

@@ -1,9 +1,5 @@
 //! From pixels to tokens.
 
-use ophidian_core::{
-    Error, Result,
-    init::{Init, Start},
-};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, nn};
 
@@ -11,6 +7,10 @@ use super::{
     Input, ModelConfig,
     clip::{self, Tubelets},
     stem::Stem,
+};
+use crate::{
+    Error, Result,
+    init::{Init, Start},
 };
 
 /// Where the class token stands, or how tokens are pooled without one.

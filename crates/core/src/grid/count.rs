@@ -1,13 +1,13 @@
 //! What a model costs: parameters by part, and operations of a forward pass.
 
-use ophidian_core::{
+use tch::{Device, nn::VarStore};
+
+use super::{Classifier, Input, ModelConfig, Pool, StemKind, input::geometry};
+use crate::{
     Result,
     init::without_values,
     mixer::{ConvPlace, Merge, Parameters},
 };
-use tch::{Device, nn::VarStore};
-
-use super::{Classifier, Input, ModelConfig, Pool, StemKind, input::geometry};
 
 /// Weights of a block that every token is multiplied with.
 const MULTIPLIED: [&str; 9] =
@@ -93,7 +93,7 @@ impl ModelConfig {
     /// Counts what the model of this config costs for an image of `input` = (channels, height, width), or a clip.
     ///
     /// # Errors
-    /// [`ophidian_core::Error::Config`] if the config is wrong or does not fit the images.
+    /// [`crate::Error::Config`] if the config is wrong or does not fit the images.
     pub fn count(&self, input: impl Into<Input>, classes: i64) -> Result<Summary> {
         let input = input.into();
         let vs = VarStore::new(Device::Cpu);
@@ -161,7 +161,7 @@ impl ModelConfig {
 
     /// Scan, skip and gate of a block.
     fn scan_flops(&self, walk: &Walk) -> f64 {
-        let mixer = self.mixer(walk.width, walk.directions as i64);
+        let mixer = self.mamba(walk.width, walk.directions as i64);
         let (d, n) = (mixer.d_inner() as f64, mixer.d_state as f64);
         let coarse = mixer.coarse.map_or(0.0, |coarse| {
             coarse.directions as f64 * walk.tokens / (coarse.stride * coarse.stride).max(1) as f64

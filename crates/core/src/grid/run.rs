@@ -1,13 +1,13 @@
 //! A classifier as a function of named tensors, as `ophidian forward` runs it.
 
-use ophidian_core::{Error, Result, published::Run, tensors::Tensors};
 use tch::{Kind, Tensor};
 
 use super::{Classifier, classifier::Point};
+use crate::{Error, Result, published::Run, tensors::Tensors};
 
 /// What a family's outputs are beside `logits`, and `loss` if there are labels.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Report {
+pub struct Report {
     /// `features`: what the head reads.
     pub features: bool,
     /// `tokens`: behind the last norm.
@@ -20,7 +20,7 @@ pub(super) struct Report {
 
 /// How maps are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Maps {
+pub enum Maps {
     /// (B, channels, h, w).
     ChannelsFirst,
     /// (B, h, w, channels).
@@ -84,8 +84,11 @@ impl Run for Images {
     }
 }
 
-/// Mean cross-entropy, (1).
-pub(super) fn loss(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
+/// Mean cross-entropy (1) of logits (batch, classes) and labels (batch).
+///
+/// # Errors
+/// Shapes that do not fit, or a label outside the classes.
+pub fn loss(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     let [batch, classes] = logits.size()[..] else {
         return Err(Error::invalid(format!(
             "a loss needs one row of logits for each image, but there are {:?} logits (`final_pool_type` is \"all\")",

@@ -1,6 +1,5 @@
 //! Scans that are drawn anew for every sample: patterns with `seed=sample`.
 
-use ophidian_core::{Result, adapter::Planner, data::Sample, ops::Orders, rng::Rng};
 use ophidian_scan::{Geometry, Plan};
 use rand::Rng as _;
 
@@ -10,6 +9,7 @@ use super::{
     config::{plan, reseeded},
     input::geometry,
 };
+use crate::{Result, adapter::Planner, data::Sample, ops::Orders, rng::Rng};
 
 /// The patterns of a model that are drawn, stage by stage.
 pub(super) struct Drawn {
@@ -52,6 +52,8 @@ impl Drawn {
             let first = drawn.places.len();
             drawn.places.extend((first..first + *depth as usize).map(|i| of_texts[i % of_texts.len()]));
         }
+        // Those that the mean passes are never drawn: there is one token.
+        drawn.places.extend((0..config.class_blocks).map(|_| None));
         (!drawn.scans.is_empty()).then_some(drawn)
     }
 
