@@ -53,11 +53,6 @@ impl Classifier {
         let time = i64::from(input.frames.is_some());
         let embed = vs / "pos_embed";
         let single = directions.first().copied().unwrap_or(1);
-        if config.join && directions.iter().any(|other| *other != single) {
-            return Err(Error::Config(format!(
-                "`join` needs scans of the same number of directions, but they have {directions:?}"
-            )));
-        }
         let layers = vs / "layers";
         let block = |i: i64| {
             let directions = directions.get(i as usize % directions.len().max(1)).copied().unwrap_or(1);
@@ -208,7 +203,13 @@ fn directions(config: &ModelConfig, input: Input) -> Result<Vec<i64>> {
         Error::Scan(error) => Error::Config(format!("`scan`: {error}")),
         other => other,
     })?;
-    Ok(plans.iter().map(|plan| plan.directions() as i64).collect())
+    let found: Vec<i64> = plans.iter().map(|plan| plan.directions() as i64).collect();
+    if config.join && found.windows(2).any(|pair| pair[0] != pair[1]) {
+        return Err(Error::Config(format!(
+            "`join` needs scans of the same number of directions, but they have {found:?}"
+        )));
+    }
+    Ok(found)
 }
 
 fn block_config(config: &ModelConfig, i: i64) -> BlockConfig {

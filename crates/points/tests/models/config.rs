@@ -41,6 +41,15 @@ fn a_scan_that_does_not_suit_points_is_refused_before_data_is_read() {
 }
 
 #[test]
+fn joined_scans_have_the_same_number_of_directions() {
+    let data = PointClouds.resolve_data(toml::Table::new()).unwrap();
+    let model = table("join = true\nscan = [\"hilbert\", \"pointmamba/serialize\"]");
+    let model = PointClouds.resolve_model(model).unwrap();
+    let error = PointClouds.check(&data, &model).unwrap_err().to_string();
+    assert!(error.contains("`join`") && error.contains("[1, 2]"), "{error}");
+}
+
+#[test]
 fn resolved_tables_resolve_to_themselves() {
     for text in ["", "base = \"pointmamba_scanobjectnn\"\ndepth = 3", "scan = \"pcm/serialize\""] {
         let once = PointClouds.resolve_model(table(text)).unwrap();
