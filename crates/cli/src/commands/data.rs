@@ -10,9 +10,10 @@ use std::{
 use anyhow::Result;
 use clap::Subcommand;
 use ophidian_core::config;
+use ophidian_points as points;
 use ophidian_vision::{
-    cards::{self, Card},
-    config::Data,
+    cards::{self, Card, CardFile},
+    config::{Data, Format},
     fetch,
     inspect::{self, Report, Split},
 };
@@ -48,7 +49,7 @@ struct List {
 
 #[derive(clap::Args)]
 struct Inspect {
-    /// A folder, an archive, a config (its `[data]`) or the name of a generator.
+    /// A folder, an archive, a config (its `[data]`) or the name of a generator. Of clouds with `--set adapter=points`.
     #[arg(value_name = "PATH|CONFIG.toml")]
     what: PathBuf,
     /// Read every image and name all corrupt files; exit code 1 if there is one.
@@ -88,26 +89,65 @@ fn list(args: &List, printer: &Printer) -> Result<()> {
             printer.json(&card)?;
             continue;
         }
-        let size = match card.files.iter().map(|file| file.bytes).sum::<u64>() {
-            0 => "generated".to_owned(),
-            bytes => megabytes(bytes),
-        };
-        let images = |split: &str| card.splits.get(split).copied().unwrap_or(0);
-        printer.line(format_args!(
-            "{:<14} {:>9}  {:>6} + {:<6} {}",
-            card.name,
-            size,
-            images("train"),
-            images("test"),
-            card.what
-        ))?;
-        printer.line(format_args!("{:32}licence: {}", "", card.licence))?;
+        listed(&card, printer)?;
+    }
+    for card in points::cards::all()? {
+        if args.json {
+            printer.json(&card)?;
+            continue;
+        }
+        listed(&fetched(card), printer)?;
     }
     Ok(())
 }
 
+fn listed(card: &Card, printer: &Printer) -> Result<()> {
+    let size = match card.files.iter().map(|file| file.bytes).sum::<u64>() {
+        0 if card.homepage.is_empty() => "generated".to_owned(),
+        0 => "by hand".to_owned(),
+        bytes => megabytes(bytes),
+    };
+    let images = |split: &str| card.splits.get(split).copied().unwrap_or(0);
+    printer.line(format_args!(
+        "{:<16} {:>9}  {:>6} + {:<6} {}",
+        card.name,
+        size,
+        images("train"),
+        images("test"),
+        card.what
+    ))?;
+    printer.line(format_args!("{:34}licence: {}", "", card.licence))?;
+    Ok(())
+}
+
+/// A card of points as what `fetch` takes; their formats are of no concern there.
+fn fetched(card: points::cards::Card) -> Card {
+    let file =
+        |file: points::cards::CardFile| CardFile { name: file.name, bytes: file.bytes, sha256: file.sha256 };
+    Card {
+        name: card.name,
+        title: card.title,
+        what: card.what,
+        format: Format::Folder,
+        licence: card.licence,
+        citation: card.citation,
+        homepage: card.homepage,
+        sources: card.sources,
+        splits: card.splits,
+        classes: card.classes,
+        mean: Vec::new(),
+        std: Vec::new(),
+        anchors: card.anchors,
+        notes: card.notes,
+        files: card.files.into_iter().map(file).collect(),
+    }
+}
+
 fn inspect(args: &Inspect, printer: &Printer) -> Result<()> {
-    let data = table(&args.what, &args.set)?;
+    let (adapter, data) = table(&args.what, &args.set)?;
+    if adapter == "points" {
+        return inspect_points(data, args.json, printer);
+    }
     let terminal = std::io::stderr().is_terminal();
     let shown = AtomicUsize::new(0);
     let progress = |done: usize, total: usize| {
@@ -132,12 +172,42 @@ fn inspect(args: &Inspect, printer: &Printer) -> Result<()> {
     Ok(())
 }
 
-/// The `[data]` table that `what` stands for.
-fn table(what: &Path, set: &[String]) -> Result<toml::Table> {
+/// Of points every file is read anyway.
+fn inspect_points(data: toml::Table, json: bool, printer: &Printer) -> Result<()> {
+    let report = points::inspect::inspect(points::config::Data::read(data)?)?;
+    if json {
+        return printer.json(&report);
+    }
+    printer.line(format_args!("format      {}", report.format.name()))?;
+    for split in &report.splits {
+        let [least, most] = split.points;
+        let files = if split.files > 0 { format!(" of {} files", split.files) } else { String::new() };
+        printer.line(format_args!(
+            "{:<11} {} examples{files}, {least} to {most} points",
+            split.name, split.examples
+        ))?;
+    }
+    printer.line(format_args!("classes     {}", report.classes.len()))?;
+    let width = report.classes.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    for (class, name) in report.classes.iter().enumerate() {
+        let count = |split: &points::inspect::Split| split.per_class.get(class).copied().unwrap_or(0);
+        let counts = report.splits.iter().map(|split| format!("{:>8} {}", count(split), split.name));
+        printer.line(format_args!("{class:>11} {name:<width$}{}", counts.collect::<String>()))?;
+    }
+    if !report.feature_mean.is_empty() {
+        printer.line(format_args!("feature_mean {}", numbers(&report.feature_mean)))?;
+        printer.line(format_args!("feature_std  {}", numbers(&report.feature_std)))?;
+    }
+    Ok(())
+}
+
+/// The adapter (none: images) and the `[data]` table that `what` stands for.
+fn table(what: &Path, set: &[String]) -> Result<(String, toml::Table)> {
     let mut root = if what.extension().is_some_and(|ending| ending == "toml") {
         config::read(what)?
     } else {
-        let generator = ["shapes", "motions"].iter().any(|name| what.as_os_str() == *name) && !what.exists();
+        let generator =
+            ["shapes", "motions", "solids"].iter().any(|name| what.as_os_str() == *name) && !what.exists();
         let key = if generator { "format" } else { "path" };
         let value = toml::Value::String(what.display().to_string());
         let data = toml::Table::from_iter([(key.to_owned(), value)]);
@@ -146,8 +216,12 @@ fn table(what: &Path, set: &[String]) -> Result<toml::Table> {
     for assignment in set {
         config::set(&mut root, assignment)?;
     }
+    if what.as_os_str() == "solids" && !what.exists() {
+        root.insert("adapter".to_owned(), "points".into());
+    }
+    let adapter = root.get("adapter").and_then(toml::Value::as_str).unwrap_or_default().to_owned();
     match root.remove("data") {
-        Some(toml::Value::Table(data)) => Ok(data),
+        Some(toml::Value::Table(data)) => Ok((adapter, data)),
         _ => Err(Usage(format!("{} has no table [data]", what.display())).into()),
     }
 }
@@ -202,7 +276,15 @@ fn numbers(values: &[f64]) -> String {
 }
 
 fn fetch(args: Fetch, printer: &Printer) -> Result<()> {
-    let card: Card = cards::named(&args.name)?;
+    let of_points = points::cards::all()?.into_iter().find(|card| card.name == args.name);
+    let card = of_points.map_or_else(|| cards::named(&args.name), |card| Ok(fetched(card)))?;
+    if card.files.is_empty() && !card.homepage.is_empty() {
+        return Err(Usage(format!(
+            "`{}` is not fetched file by file. {}: {}",
+            card.name, card.homepage, card.notes
+        ))
+        .into());
+    }
     let folder = args.output.unwrap_or_else(|| Path::new("data").join(&card.name));
     let terminal = std::io::stderr().is_terminal();
     let total: u64 = card.files.iter().map(|file| file.bytes).sum();

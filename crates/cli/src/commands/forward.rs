@@ -29,7 +29,7 @@ pub struct Args {
 
 /// The families of every adapter.
 fn families() -> impl Iterator<Item = &'static dyn Family> {
-    ophidian_vision::models::FAMILIES.iter().copied()
+    ophidian_vision::models::FAMILIES.iter().chain(ophidian_points::models::FAMILIES).copied()
 }
 
 pub fn run(args: Args, printer: &Printer) -> Result<()> {

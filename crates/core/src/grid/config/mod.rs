@@ -23,7 +23,7 @@ pub(super) use mixers::with_implied;
 pub use mixers::{
     DefMambaOptions, GrootLOptions, HydraOptions, InvertedOptions, MixerKind, Mixers, SemanticOptions,
 };
-pub use values::{PerStage, Scans, Size};
+pub use values::{PerStage, Scans, Size, pattern};
 pub(super) use values::{plan, reseeded};
 
 documented! {

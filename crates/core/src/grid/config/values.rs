@@ -91,7 +91,7 @@ impl Scans {
     }
 
     /// The same scans; one that its paper has the layers take in turn (`zigma/zigzag8`) becomes the list of them.
-    pub(super) fn scheduled(self) -> Scans {
+    pub fn scheduled(self) -> Scans {
         let Scans::One(text) = &self else { return self };
         match pattern(text, 0).ok().and_then(|pattern| pattern.layers().ok()) {
             Some(layers) if layers.len() > 1 => Scans::Each(layers.iter().map(Pattern::to_string).collect()),
@@ -103,7 +103,7 @@ impl Scans {
     ///
     /// # Errors
     /// [`Error::Config`] of one that is not, or if there is none.
-    pub(super) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         if self.texts().is_empty() {
             return Err(Error::Config("`scan` is an empty list, expected at least one pattern".into()));
         }
@@ -132,8 +132,11 @@ pub(in crate::grid) fn plan(
     class_tokens.iter().try_fold(plan, |plan, at| Ok(plan.insert_token(*at as usize)?))
 }
 
-/// The pattern of `text`, drawn with `seed` where that is the sample's.
-fn pattern(text: &str, seed: u64) -> Result<Pattern> {
+/// The pattern of `text`, drawn with `seed` where that is the sample's (`seed=sample`).
+///
+/// # Errors
+/// [`Error::Config`] of a text that is no pattern.
+pub fn pattern(text: &str, seed: u64) -> Result<Pattern> {
     let text = reseeded(text, seed).unwrap_or_else(|| text.to_owned());
     text.parse().map_err(|error: ophidian_scan::Error| Error::Config(format!("`scan`: {error}")))
 }
