@@ -131,7 +131,7 @@ impl Classifier {
         config.check()?;
         config.check_frames(&input)?;
         let (patch, times) = (config.patch_size.sides(), input.times(config.tubelet));
-        let grid = config.stem.grid(input.image, patch, config.stride);
+        let grid = config.stem.grid(input.image, patch, config.stride.sides());
         let patches = times.unwrap_or(1) * grid[0] * grid[1];
         if patches < 1 || input.channels < 1 || classes < 0 {
             let depth = times.map_or(String::new(), |_| format!("{}x", config.tubelet));
@@ -211,7 +211,7 @@ impl Classifier {
                 "images have shape {shape:?}, expected (batch, channels, height, width)"
             )));
         };
-        let grid = self.config.stem.grid([height, width], patch, self.config.stride);
+        let grid = self.config.stem.grid([height, width], patch, self.config.stride.sides());
         if channels != self.input.channels || grid[0] * grid[1] < 1 {
             return Err(Error::invalid(format!(
                 "images have shape {shape:?}, expected (batch, {}, height, width), of at least {}x{} pixels",

@@ -48,13 +48,13 @@ impl StemKind {
 
     /// Patches per column and row of an image of (rows, columns) pixels; 0 if there is none. Pixels that no patch of
     /// `Patch` reaches are left out; the other two pad.
-    pub fn grid(self, image: [i64; 2], patch: [i64; 2], stride: i64) -> [i64; 2] {
+    pub fn grid(self, image: [i64; 2], patch: [i64; 2], stride: [i64; 2]) -> [i64; 2] {
         if image.iter().any(|side| *side < 1) {
             return [0, 0];
         }
         let map = self.between(image, patch);
         match self {
-            StemKind::Patch => Kernel::patches(1, 1, patch, [stride, stride]).output(map),
+            StemKind::Patch => Kernel::patches(1, 1, patch, stride).output(map),
             StemKind::Overlap => overlap(1, 1, patch[0]).output(map),
             StemKind::Conv => [0, 1].map(|axis| (map[axis] + patch[axis] / 2 - 1) / (patch[axis] / 2)),
         }
@@ -125,9 +125,7 @@ impl Stem {
             config.patch_norm.then(|| Norm::new(&(vs / "norm"), config.norm, width, config.norm_eps))
         };
         let (steps, kernel) = match config.stem {
-            StemKind::Patch => {
-                (vec![], Kernel::patches(channels, d_model, patch, [config.stride, config.stride]))
-            }
+            StemKind::Patch => (vec![], Kernel::patches(channels, d_model, patch, config.stride.sides())),
             StemKind::Overlap => {
                 let (vs, half) = (&vs / "stem", d_model / 2);
                 let conv = Conv2d::new(&(&vs / "conv"), &overlap(channels, half, patch[0]), true, None);

@@ -91,7 +91,6 @@ impl ModelConfig {
             return wrong("patch_size", format!("{patch:?}"), "sides of 1 to 4096 pixels");
         }
         for (key, found, low, high) in [
-            ("stride", self.stride, 1, 4096),
             ("tubelet", self.tubelet, 1, 4096),
             ("rope_grid", self.rope_grid, 0, 1 << 20),
             ("stem_convs", self.stem_convs, 0, 64),
@@ -99,6 +98,10 @@ impl ModelConfig {
             if !(low..=high).contains(&found) {
                 return wrong(key, found, &format!("{low} to {high}"));
             }
+        }
+        let stride = self.stride.sides();
+        if stride.iter().any(|step| !(1..=4096).contains(step)) {
+            return wrong("stride", self.stride, "1 to 4096 pixels");
         }
         if self.stem == StemKind::Patch {
             return Ok(());
@@ -111,7 +114,7 @@ impl ModelConfig {
                 &format!("an even square for `stem = \"{}\"`", self.stem.name()),
             );
         }
-        if self.stride != patch[0] {
+        if stride != patch {
             let stem = self.stem.name();
             return wrong(
                 "stride",
@@ -234,9 +237,9 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Config`] with the sizes that do not fit and what would.
     pub fn tile(&self, image: [i64; 2]) -> Result<[i64; 2]> {
-        let (patch, stride) = (self.patch_size.sides(), self.stride);
+        let (patch, stride) = (self.patch_size.sides(), self.stride.sides());
         for (axis, name) in ["height", "width"].into_iter().enumerate() {
-            let (pixels, side) = (image[axis], patch[axis]);
+            let (pixels, side, stride) = (image[axis], patch[axis], stride[axis]);
             if pixels < side {
                 return Err(Error::Config(format!(
                     "`model.patch_size`: a patch of {side} pixels is larger than the image's {name} of {pixels}; \
@@ -276,7 +279,7 @@ impl ModelConfig {
 
     /// The grid of each stage for an image of (rows, columns) pixels; 0 where nothing is left.
     pub fn grids(&self, image: [i64; 2]) -> Vec<[i64; 2]> {
-        let first = self.stem.grid(image, self.patch_size.sides(), self.stride);
+        let first = self.stem.grid(image, self.patch_size.sides(), self.stride.sides());
         std::iter::successors(Some(first), |grid| Some(self.downsample.grid(*grid)))
             .take(self.stages())
             .collect()
