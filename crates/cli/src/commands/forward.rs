@@ -29,7 +29,7 @@ pub struct Args {
 
 /// The families of every adapter.
 fn families() -> impl Iterator<Item = &'static dyn Family> {
-    ophidian_vision::models::FAMILIES.iter().copied()
+    [ophidian_vision::models::FAMILIES, ophidian_audio::models::FAMILIES].concat().into_iter()
 }
 
 pub fn run(args: Args, printer: &Printer) -> Result<()> {
