@@ -5,16 +5,19 @@ use std::{path::Path, sync::Arc};
 use ophidian_core::{
     Result,
     adapter::{Adapter, Model, Splits},
+    cards::Card,
     config::KeyDoc,
     data::Dataset,
+    inspect::{Progress, Report},
     rng::Rng,
 };
 use tch::{Tensor, nn};
 
 use crate::{
+    cards,
     config::Data,
     dataset::PointSet,
-    list,
+    inspect, list,
     models::{self, ModelConfig},
     open, picture,
 };
@@ -54,6 +57,15 @@ impl Adapter for PointClouds {
         let (train, eval) = open::open(&data)?;
         let set = |source| Arc::new(PointSet::new(source, data.clone())) as Arc<dyn Dataset>;
         Ok(Splits { train: set(train), eval: set(eval) })
+    }
+
+    /// Every file is read, whether `check` asks for it or not.
+    fn inspect(&self, data: toml::Table, _check: bool, _progress: &Progress<'_>) -> Result<Report> {
+        inspect::inspect(Data::read(data)?)
+    }
+
+    fn cards(&self) -> Result<Vec<Card>> {
+        cards::all()
     }
 
     /// Examples carry the label 0, which means nothing.

@@ -1,60 +1,36 @@
 //! What is in a data set: counts, sizes, statistics of features.
 
-use ophidian_core::Result;
-use serde::Serialize;
+use ophidian_core::{
+    Result,
+    inspect::{Report, Split},
+};
 
 use crate::{
     cloud::Cloud,
-    config::{Data, Format},
+    config::Data,
     open::{self, Labelled, Source},
     solids,
 };
 
-/// What was found in a data set. Every file was read: one that is wrong is an error.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
-    /// What the files are.
-    pub format: Format,
-    /// Class names in the order of their labels.
-    pub classes: Vec<String>,
-    /// The splits as they would be used.
-    pub splits: Vec<Split>,
-    /// Mean of each feature over the training split, before any normalisation.
-    pub feature_mean: Vec<f64>,
-    /// Standard deviation of each.
-    pub feature_std: Vec<f64>,
-}
-
-/// A split of a data set.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Split {
-    /// "train" or "eval".
-    pub name: &'static str,
-    /// Number of files; 0 for the generator.
-    pub files: usize,
-    /// Number of examples.
-    pub examples: usize,
-    /// Number of examples of each class.
-    pub per_class: Vec<usize>,
-    /// Least and most points of a cloud (at most `pool`), or of a frame of a recording.
-    pub points: [usize; 2],
-}
-
-/// Reads the data set of `[data]`, which need not be resolved.
+/// Reads the data set of `[data]`, which need not be resolved: every file, so that one that is wrong is an error.
 ///
 /// # Errors
 /// As [`open::open`].
 pub fn inspect(data: Data) -> Result<Report> {
     let data = open::resolve(data)?;
     let (train, eval) = open::open(&data)?;
-    let (feature_mean, feature_std) = statistics(&clouds(&train), data.features.len());
+    let (mean, std) = statistics(&clouds(&train), data.features.len());
     let classes = data.class_names.len();
     Ok(Report {
-        format: data.format(),
+        format: data.format().name().to_owned(),
+        unit: "examples",
+        sizes_are: "points",
         splits: vec![split("train", &train, classes, &data), split("eval", &eval, classes, &data)],
         classes: data.class_names,
-        feature_mean,
-        feature_std,
+        eval_from: if data.eval_path.is_some() { "`eval_path`" } else { "the split of the data set" },
+        set_aside: 0,
+        mean,
+        std,
     })
 }
 
@@ -93,8 +69,14 @@ fn split(name: &'static str, source: &Source, classes: usize, data: &Data) -> Sp
     };
     let sizes = clouds(source).into_iter().map(Cloud::len);
     let own = data.points;
-    let points = [sizes.clone().min().unwrap_or(own), sizes.max().unwrap_or(own)];
-    Split { name, files, examples: source.len(), per_class, points }
+    let [least, most] = [sizes.clone().min().unwrap_or(own), sizes.max().unwrap_or(own)];
+    let notes = if files > 0 {
+        vec![format!("of {files} files, {least} to {most} points")]
+    } else {
+        vec![format!("of {own} points")]
+    };
+    let examples = source.len();
+    Split { name, examples, per_class, read: examples, sizes: Vec::new(), notes, problems: Vec::new() }
 }
 
 /// Mean and standard deviation of `width` features.

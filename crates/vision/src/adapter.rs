@@ -5,17 +5,20 @@ use std::{path::Path, sync::Arc};
 use ophidian_core::{
     Error, Result,
     adapter::{Adapter, Model, Splits},
+    cards::Card,
     config::KeyDoc,
     data::Dataset,
+    inspect::{Progress, Report},
     rng::Rng,
 };
 use tch::{Tensor, nn};
 
 use crate::{
     augment::mix,
+    cards,
     config::Data,
     dataset::{ImageSet, Prepare},
-    models,
+    inspect, models,
     open::{self, Opened},
     source::{Labelled, Source, inputs},
     video::clips,
@@ -65,6 +68,14 @@ impl Adapter for Vision {
             Ok(Arc::new(ImageSet::new(images, data.class_names.clone(), Prepare::new(&data)?)))
         };
         Ok(Splits { train: set(train)?, eval: set(eval)? })
+    }
+
+    fn inspect(&self, data: toml::Table, check: bool, progress: &Progress<'_>) -> Result<Report> {
+        inspect::inspect(Data::read(data)?, check, progress)
+    }
+
+    fn cards(&self) -> Result<Vec<Card>> {
+        cards::all()
     }
 
     /// Examples carry the label 0, which means nothing.

@@ -2,9 +2,12 @@
 
 use anyhow::Result;
 use clap::Subcommand;
-use ophidian_core::grid::{ModelConfig, Official, Summary};
+use ophidian_core::{
+    Error,
+    config::nearest,
+    grid::{Catalogue, ModelConfig, Official, Summary},
+};
 use ophidian_points::models as points;
-use ophidian_vision::models::CATALOGUE;
 use toml::{Table, Value};
 
 use crate::printer::Printer;
@@ -30,6 +33,10 @@ enum Command {
 const COUNTED: &str = "a multiply-add of a matrix product or convolution is two operations, a scan 9 L D N and a skip \
                        or gate L D (L steps, D channels, N states); norms, activations and sums are not counted";
 
+/// The published models of every adapter.
+const CATALOGUES: [(&str, &Catalogue); 2] =
+    [("vision", &ophidian_vision::models::CATALOGUE), ("audio", &ophidian_audio::models::CATALOGUE)];
+
 pub fn run(args: Args, printer: &Printer) -> Result<()> {
     match args.command {
         Command::List => list(printer),
@@ -39,8 +46,8 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
 
 fn list(printer: &Printer) -> Result<()> {
     let mut rows = Vec::new();
-    for name in CATALOGUE.names() {
-        let model = CATALOGUE.official(name)?;
+    for (catalogue, name) in names() {
+        let model = catalogue.official(name)?;
         let summary = model.model.count(model.input, model.classes)?;
         rows.push([
             name.to_owned(),
@@ -70,11 +77,23 @@ fn list(printer: &Printer) -> Result<()> {
     Ok(())
 }
 
+/// Every published model.
+fn names() -> impl Iterator<Item = (&'static Catalogue, &'static str)> {
+    CATALOGUES.into_iter().flat_map(|(_, catalogue)| catalogue.names().map(move |name| (catalogue, name)))
+}
+
 fn show(name: &str, printer: &Printer) -> Result<()> {
     if points::names().any(|known| known == name) {
         return show_points(&points::official(name)?, printer);
     }
-    let model = CATALOGUE.official(name)?;
+    let holds = |(_, catalogue): &(&str, &Catalogue)| catalogue.names().any(|known| known == name);
+    let Some((adapter, catalogue)) = CATALOGUES.into_iter().find(holds) else {
+        let known = names().map(|(_, known)| known).chain(points::names());
+        let hint = nearest(name, known).map(|near| format!("did you mean `{near}`?"));
+        let hint = hint.unwrap_or_else(|| "`ophidian models list` shows them".to_owned());
+        return Err(Error::Config(format!("there is no published model `{name}`; {hint}")).into());
+    };
+    let model = catalogue.official(name)?;
     let summary = model.model.count(model.input, model.classes)?;
     for line in about(&model, &summary)? {
         printer.line(format!("# {line}").trim_end())?;
@@ -83,6 +102,9 @@ fn show(name: &str, printer: &Printer) -> Result<()> {
     let size = if height == width { Value::Integer(height) } else { Value::from(vec![height, width]) };
     let mut data =
         Table::from_iter([("image_size".to_owned(), size), ("channels".to_owned(), channels.into())]);
+    if !model.data.is_empty() {
+        data = model.data.clone();
+    }
     if let Some(frames) = model.input.frames {
         data.insert("format".to_owned(), "video".into());
         data.insert(
@@ -91,7 +113,7 @@ fn show(name: &str, printer: &Printer) -> Result<()> {
         );
     }
     let config = Table::from_iter([
-        ("adapter".to_owned(), Value::from("vision")),
+        ("adapter".to_owned(), Value::from(adapter)),
         ("data".to_owned(), Value::Table(data)),
         ("model".to_owned(), Value::Table(Table::try_from(&model.model)?)),
     ]);
@@ -116,8 +138,8 @@ fn show_points(model: &points::Official, printer: &Printer) -> Result<()> {
     lines.push(format!("FLOPs of one cloud: {:.2} G", summary.flops / 1e9));
     lines.push(format!("({COUNTED})"));
     lines.push(String::new());
-    lines.extend(weights(&model.weights, "base_model", &model.authors, &model.family)?);
-    lines.push("  ophidian train FILE.toml --output RUN --set data.path=CLOUDS".into());
+    lines.extend(weights(&model.weights, "['base_model']", &model.authors, &model.family)?);
+    lines.push("  ophidian train FILE.toml --output RUN --set data.path=DATA".into());
     lines.push(format!("or write `base = \"{}\"` under [model] of a config of your own.", model.name));
     lines.push(String::new());
     for line in lines {
@@ -143,8 +165,9 @@ fn weights(address: &str, entry: &str, authors: &Table, family: &str) -> Result<
     Ok(vec![
         format!("Released weights: {address}. To run them, turn the checkpoint into safetensors:"),
         format!(
-            "  python3 -c \"import torch, safetensors.torch as s; s.save_file({{k: v.contiguous() for k, v in \
-             torch.load('FILE.pth', map_location='cpu')['{entry}'].items()}}, 'DIR/model.safetensors')\""
+            "  python3 -c \"import torch, safetensors.torch as s; s.save_file({{k.removeprefix('module.'): \
+             v.contiguous() for k, v in torch.load('FILE.pth', map_location='cpu'){entry}.items()}}, \
+             'DIR/model.safetensors')\""
         ),
         "put this beside it as DIR/config.json:".into(),
         format!("  {}", serde_json::to_string(authors)?),
@@ -181,9 +204,13 @@ fn about(model: &Official, summary: &Summary) -> Result<Vec<String>> {
     ));
     lines.push(format!("({COUNTED})"));
     lines.push(String::new());
-    let entry = if model.family == "plainmamba" { "state_dict" } else { "model" };
+    let entry = match model.family.as_str() {
+        "plainmamba" => "['state_dict']",
+        "aum" => "",
+        _ => "['model']",
+    };
     lines.extend(weights(&model.weights, entry, &model.authors, &model.family)?);
-    lines.push("  ophidian train FILE.toml --output RUN --set data.path=IMAGES".into());
+    lines.push("  ophidian train FILE.toml --output RUN --set data.path=DATA".into());
     lines.push(format!("or write `base = \"{}\"` under [model] of a config of your own.", model.name));
     lines.push(String::new());
     Ok(lines)

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::ModelConfig;
+use super::{ModelConfig, Pool};
 use crate::{
     Error, Result,
     keymap::Key,
@@ -109,6 +109,32 @@ impl Bimamba {
     /// What each direction has for itself.
     pub fn parameters(self) -> Parameters {
         if self == Bimamba::V1 { Parameters::Decay } else { Parameters::Own }
+    }
+}
+
+/// What is read without a class token: the authors' `final_pool_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FinalPool {
+    /// The last token.
+    None,
+    /// The mean of all tokens.
+    Mean,
+    /// Each class by the token that is surest of it.
+    Max,
+    /// Logits of every token.
+    All,
+}
+
+impl FinalPool {
+    /// The same in our words.
+    pub fn ours(self) -> Pool {
+        match self {
+            FinalPool::None => Pool::Last,
+            FinalPool::Mean => Pool::Mean,
+            FinalPool::Max => Pool::Max,
+            FinalPool::All => Pool::All,
+        }
     }
 }
 

@@ -22,6 +22,7 @@ impl Tubelets {
     pub fn new(vs: &nn::Path, config: &ModelConfig, channels: i64) -> Tubelets {
         let vs = vs / "patch_embed" / "proj";
         let ([rows, columns], d_model) = (config.patch_size.sides(), config.widths()[0]);
+        let [down, across] = config.stride.sides();
         let shape = [d_model, channels, config.tubelet, rows, columns];
         let uniform = Init::convolution(shape.iter().skip(1).product());
         let [weight, bias] = match config.init {
@@ -31,7 +32,7 @@ impl Tubelets {
         Tubelets {
             weight: weight.parameter(&vs, "weight", &shape),
             bias: bias.parameter(&vs, "bias", &[d_model]),
-            strides: [config.tubelet, config.stride, config.stride],
+            strides: [config.tubelet, down, across],
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Official {
     pub classes: i64,
     /// Its config.
     pub model: ModelConfig,
+    /// What it reads as a `[data]` table, where the sizes do not say it.
+    pub data: Table,
     /// The arguments of the authors' constructor, which `ophidian forward` reads as `config.json`.
     pub authors: Table,
 }
@@ -36,12 +38,15 @@ struct File {
     family: String,
     paper: String,
     weights: String,
+    #[serde(alias = "spectrogram_size")]
     image_size: Size,
     /// Of clips.
     frames: Option<i64>,
     channels: i64,
     classes: i64,
     model: Table,
+    #[serde(default)]
+    data: Table,
     authors: Table,
 }
 
@@ -70,6 +75,7 @@ impl Catalogue {
             input: Input { channels: file.channels, frames: file.frames, image: [height, width] },
             classes: file.classes,
             model: ModelConfig::read(file.model)?,
+            data: file.data,
             authors: file.authors,
         })
     }

@@ -16,6 +16,8 @@ pub struct Report {
     pub maps: Option<Maps>,
     /// Images may have another size than the config's.
     pub any_size: bool,
+    /// What turns `in.x` into images, if it is no images.
+    pub prepare: Option<fn(Tensor) -> Result<Tensor>>,
 }
 
 /// How maps are laid out.
@@ -52,6 +54,7 @@ impl Run for Images {
             )));
         }
         let images = images.to_kind(Kind::Float);
+        let images = self.report.prepare.map_or(Ok(images.shallow_clone()), |prepare| prepare(images))?;
         let mut outputs = Tensors::new();
         let mut watch = |point: Point, tokens: &Tensor, [h, w]: [i64; 2]| {
             let map = |maps| {

@@ -53,13 +53,13 @@ impl StemKind {
 
     /// Patches per column and row of an image of (rows, columns) pixels; 0 if there is none. Pixels that no patch of
     /// `Patch` reaches are left out; the others pad.
-    pub fn grid(self, image: [i64; 2], patch: [i64; 2], stride: i64) -> [i64; 2] {
+    pub fn grid(self, image: [i64; 2], patch: [i64; 2], stride: [i64; 2]) -> [i64; 2] {
         if image.iter().any(|side| *side < 1) {
             return [0, 0];
         }
         let map = self.between(image, patch);
         match self {
-            StemKind::Patch => Kernel::patches(1, 1, patch, [stride, stride]).output(map),
+            StemKind::Patch => Kernel::patches(1, 1, patch, stride).output(map),
             StemKind::Overlap | StemKind::ConvOverlap | StemKind::Residual => {
                 overlap(1, 1, patch[0]).output(map)
             }
@@ -124,7 +124,7 @@ pub(super) struct Stem {
     kind: StemKind,
     patch: [i64; 2],
     /// The stride up to whole steps of which images are padded, if they are.
-    pad: Option<i64>,
+    pad: Option<[i64; 2]>,
     steps: Vec<Step>,
     /// Steps whose result is added to what they read, behind the first of `steps`.
     residual: Vec<Step>,
@@ -143,7 +143,7 @@ impl Stem {
         };
         let (mut steps, mut residual) = (Vec::new(), Vec::new());
         let kernel = match config.stem {
-            StemKind::Patch => Kernel::patches(channels, d_model, patch, [config.stride, config.stride]),
+            StemKind::Patch => Kernel::patches(channels, d_model, patch, config.stride.sides()),
             StemKind::Overlap => {
                 let (vs, half) = (&vs / "stem", d_model / 2);
                 let conv = Conv2d::new(&(&vs / "conv"), &overlap(channels, half, patch[0]), true, None);
@@ -180,7 +180,7 @@ impl Stem {
         Stem {
             kind: config.stem,
             patch,
-            pad: config.patch_pad.then_some(config.stride),
+            pad: config.patch_pad.then_some(config.stride.sides()),
             steps,
             residual,
             proj: Conv2d::new(&(&vs / "proj"), &kernel, config.patch_bias && !batch_norm, init),
@@ -234,9 +234,11 @@ impl Stem {
         let (Some(stride), &[.., rows, columns]) = (self.pad, &images.size()[..]) else {
             return Ok(images.shallow_clone());
         };
-        let missing =
-            |size: i64, side: i64| (((size + stride - 1) / stride - 1) * stride + side - size).max(0);
-        let (down, across) = (missing(rows, self.patch[0]), missing(columns, self.patch[1]));
+        let missing = |axis: usize, size: i64| {
+            let stride = stride[axis];
+            (((size + stride - 1) / stride - 1) * stride + self.patch[axis] - size).max(0)
+        };
+        let (down, across) = (missing(0, rows), missing(1, columns));
         Ok(images.f_constant_pad_nd([0, across, 0, down])?)
     }
 }

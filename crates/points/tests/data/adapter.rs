@@ -270,7 +270,7 @@ fn numbers_that_are_too_large_for_the_model_are_an_error() {
 #[test]
 fn cards_read_and_their_formats_are_known() {
     let cards = cards::all().unwrap();
-    assert!(cards.iter().any(|card| card.name == "radhar" && card.format == Format::Frames));
+    assert!(cards.iter().any(|card| card.name == "radhar" && card.format == Format::Frames.name()));
     let solids = cards.iter().find(|card| card.name == "solids").unwrap();
     assert_eq!(solids.classes, ophidian_points::solids::CLASSES);
     for card in &cards {

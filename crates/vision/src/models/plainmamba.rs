@@ -214,7 +214,7 @@ impl Config {
         let mixer = &self.layer_cfgs.mamba_cfg;
         Ok(ModelConfig {
             patch_size: Size::Square(self.patch_size),
-            stride: self.patch_size,
+            stride: self.patch_size.into(),
             stem: StemKind::Conv,
             stem_convs: self.num_convs_patch_embed.max(0),
             d_model: self.embed_dims.into(),

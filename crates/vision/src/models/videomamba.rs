@@ -162,7 +162,7 @@ impl Config {
         }
         let model = ModelConfig {
             patch_size: self.patch_size,
-            stride: self.stride(),
+            stride: self.stride().into(),
             tubelet: video.map_or(1, |(_, tubelet)| tubelet),
             d_model: self.embed_dim.into(),
             depth: self.depth.into(),
@@ -183,7 +183,7 @@ impl Config {
     /// Which of their tensors is which of ours.
     fn keys(&self, ours: &ModelConfig) -> Vec<Key> {
         let (d, patch) = (self.embed_dim, self.patch_size.sides());
-        let grid = StemKind::Patch.grid(self.img_size.sides(), patch, self.stride());
+        let grid = StemKind::Patch.grid(self.img_size.sides(), patch, [self.stride(); 2]);
         let mut keys = Vec::new();
         let mut same = |name: String, shape: &[i64]| keys.push(Key::new(name.clone(), name, shape));
         same("cls_token".into(), &[1, 1, d]);

@@ -4,7 +4,7 @@ use ophidian_core::{
     Error, Result, config,
     grid::{
         Classifiers, ModelConfig, Pool, Report, Rope, Scans, Size, StemKind, Translated,
-        bimamba::{Bimamba, MixerConfig, mixer_keys},
+        bimamba::{Bimamba, FinalPool, MixerConfig, mixer_keys},
     },
     keymap::Key,
     layers::NormKind,
@@ -60,7 +60,7 @@ struct Config {
     rms_norm: bool,
     pt_hw_seq_len: i64,
     if_bidirectional: bool,
-    final_pool_type: PoolType,
+    final_pool_type: FinalPool,
     if_abs_pos_embed: bool,
     if_rope: bool,
     if_rope_residual: bool,
@@ -102,7 +102,7 @@ impl Default for Config {
             rms_norm: true,
             pt_hw_seq_len: 14,
             if_bidirectional: false,
-            final_pool_type: PoolType::None,
+            final_pool_type: FinalPool::None,
             if_abs_pos_embed: true,
             if_rope: false,
             if_rope_residual: false,
@@ -127,15 +127,6 @@ impl Default for Config {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum PoolType {
-    None,
-    Mean,
-    Max,
-    All,
-}
-
 impl Config {
     fn bimamba(&self) -> Bimamba {
         if self.if_bimamba { Bimamba::V1 } else { self.bimamba_type }
@@ -147,10 +138,7 @@ impl Config {
             (true, _) if self.use_double_cls_token => Pool::Both,
             (true, _) if self.use_middle_cls_token => Pool::Middle,
             (true, _) => Pool::Head,
-            (false, PoolType::None) => Pool::Last,
-            (false, PoolType::Mean) => Pool::Mean,
-            (false, PoolType::Max) => Pool::Max,
-            (false, PoolType::All) => Pool::All,
+            (false, pool) => pool.ours(),
         }
     }
 
@@ -177,7 +165,7 @@ impl Config {
         let mean = self.bimamba() == Bimamba::V2 && self.if_divide_out;
         let model = ModelConfig {
             patch_size: self.patch_size,
-            stride: self.stride,
+            stride: self.stride.into(),
             d_model: self.embed_dim.into(),
             depth: self.depth.into(),
             d_state: self.d_state,
@@ -208,7 +196,7 @@ impl Config {
     fn keys(&self, ours: &ModelConfig) -> Vec<Key> {
         let d = self.embed_dim;
         let patch = self.patch_size.sides();
-        let grid = StemKind::Patch.grid(self.img_size.sides(), patch, self.stride);
+        let grid = StemKind::Patch.grid(self.img_size.sides(), patch, [self.stride; 2]);
         let patches = grid[0] * grid[1];
         let class_tokens = ours.pool.class_tokens(patches);
         let mut keys = Vec::new();

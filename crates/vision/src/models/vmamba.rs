@@ -232,7 +232,7 @@ impl Config {
         let (taps, conv_bias) = if forward.first { (3, true) } else { (self.ssm_conv, self.ssm_conv_bias) };
         Ok(ModelConfig {
             patch_size: Size::Square(self.patch_size),
-            stride: self.patch_size,
+            stride: self.patch_size.into(),
             stem: if self.patchembed_version == Version::V2 { StemKind::Overlap } else { StemKind::Patch },
             patch_norm: self.patch_norm,
             d_model: self.dims.clone(),
@@ -288,7 +288,7 @@ impl Config {
             }
         }
         if self.posembed {
-            let [h, w] = ours.stem.grid(self.imgsize.sides(), [patch, patch], patch);
+            let [h, w] = ours.stem.grid(self.imgsize.sides(), [patch; 2], [patch; 2]);
             keys.push(Key::map("pos_embed", "pos_embed", &[1, d, h, w]));
         }
         let mut number = 0;

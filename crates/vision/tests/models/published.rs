@@ -335,7 +335,7 @@ fn a_base_is_a_published_model_with_other_values() {
     let tiny = models::CATALOGUE.official("vim_tiny_patch16_224").unwrap();
     assert_eq!(read("base = 'vim_tiny_patch16_224'").unwrap(), tiny.model);
     let smaller = read("base = 'vim_tiny_patch16_224'\ndepth = 3\npatch_size = 8").unwrap();
-    assert_eq!((smaller.blocks(), smaller.stride, smaller.widths()), (3, 8, vec![192]));
+    assert_eq!((smaller.blocks(), smaller.stride.sides(), smaller.widths()), (3, [8, 8], vec![192]));
     let error = read("base = 'vim_tiny_patch16_22'").unwrap_err();
     assert!(error.contains("did you mean `vim_tiny_patch16_224`?"), "{error}");
     assert!(read("base = 3").unwrap_err().contains("`model.base` is 3"));

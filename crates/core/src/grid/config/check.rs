@@ -102,7 +102,6 @@ impl ModelConfig {
             return wrong("patch_size", format!("{patch:?}"), "sides of 1 to 4096 pixels");
         }
         for (key, found, low, high) in [
-            ("stride", self.stride, 1, 4096),
             ("tubelet", self.tubelet, 1, 4096),
             ("rope_grid", self.rope_grid, 0, 1 << 20),
             ("stem_convs", self.stem_convs, 0, 64),
@@ -111,6 +110,10 @@ impl ModelConfig {
             if !(low..=high).contains(&found) {
                 return wrong(key, found, &format!("{low} to {high}"));
             }
+        }
+        let stride = self.stride.sides();
+        if stride.iter().any(|step| !(1..=4096).contains(step)) {
+            return wrong("stride", self.stride, "1 to 4096 pixels");
         }
         if self.stem == StemKind::Patch {
             return Ok(());
@@ -127,7 +130,7 @@ impl ModelConfig {
                 &format!("an even square for `stem = \"{}\"`", self.stem.name()),
             );
         }
-        if self.stride != patch[0] {
+        if stride != patch {
             let stem = self.stem.name();
             return wrong(
                 "stride",
@@ -260,9 +263,9 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Config`] with the sizes that do not fit and what would.
     pub fn tile(&self, image: [i64; 2]) -> Result<[i64; 2]> {
-        let (patch, stride) = (self.patch_size.sides(), self.stride);
+        let (patch, stride) = (self.patch_size.sides(), self.stride.sides());
         for (axis, name) in ["height", "width"].into_iter().enumerate() {
-            let (pixels, side) = (image[axis], patch[axis]);
+            let (pixels, side, stride) = (image[axis], patch[axis], stride[axis]);
             if pixels < side {
                 return Err(Error::Config(format!(
                     "`model.patch_size`: a patch of {side} pixels is larger than the image's {name} of {pixels}; \
@@ -302,11 +305,11 @@ impl ModelConfig {
 
     /// The grid of patches of an image of (rows, columns) pixels; 0 where nothing is left.
     pub fn patch_grid(&self, image: [i64; 2]) -> [i64; 2] {
-        let patch = self.patch_size.sides();
+        let (patch, stride) = (self.patch_size.sides(), self.stride.sides());
         if self.patch_pad && image.iter().all(|side| *side > 0) {
-            return image.map(|side| (side + self.stride - 1) / self.stride.max(1));
+            return [0, 1].map(|axis| (image[axis] + stride[axis] - 1) / stride[axis].max(1));
         }
-        self.stem.grid(image, patch, self.stride)
+        self.stem.grid(image, patch, stride)
     }
 
     /// The grid of each stage for an image of (rows, columns) pixels; 0 where nothing is left.

@@ -34,8 +34,9 @@ documented! {
 pub struct ModelConfig {
     /// Pixels per side of a patch, or [rows, columns].
     pub patch_size: Size,
-    /// Pixels from one patch to the next; smaller than the patch they overlap. 0 stands for the patch's rows.
-    pub stride: i64,
+    /// Pixels from one patch to the next, or [rows, columns]; smaller than the patch they overlap. 0 stands for the
+    /// patch's own.
+    pub stride: Size,
     /// Frames of a patch, where the inputs are clips; 1 for images.
     pub tubelet: i64,
     /// How pixels become patches: "patch" (one convolution), "overlap" (two 3x3 convolutions that overlap, a norm and
@@ -222,7 +223,7 @@ impl Default for ModelConfig {
         let mixer = Mamba1Config::default();
         ModelConfig {
             patch_size: Size::Square(4),
-            stride: 0,
+            stride: Size::Square(0),
             tubelet: 1,
             stem: StemKind::Patch,
             stem_convs: 0,
@@ -329,8 +330,8 @@ impl ModelConfig {
     /// [`Error::Config`](crate::Error::Config) naming the key (`model.…`) that is unknown or wrong.
     pub fn read(table: toml::Table) -> Result<ModelConfig> {
         let mut read: ModelConfig = config::from_table(mixers::with_implied(table), "model")?;
-        if read.stride == 0 {
-            read.stride = read.patch_size.sides()[0];
+        if read.stride == Size::Square(0) {
+            read.stride = read.patch_size;
         }
         read.scan = read.scan.scheduled();
         read = read.with_options();

@@ -15,6 +15,21 @@ pub enum Size {
     Sides([i64; 2]),
 }
 
+impl From<i64> for Size {
+    fn from(side: i64) -> Size {
+        Size::Square(side)
+    }
+}
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Size::Square(side) => side.fmt(f),
+            Size::Sides(sides) => write!(f, "{sides:?}"),
+        }
+    }
+}
+
 impl Size {
     /// (rows, columns).
     pub fn sides(self) -> [i64; 2] {
