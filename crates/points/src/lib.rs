@@ -3,7 +3,7 @@
 //! [`PointClouds`] is the adapter that the trainer sees. Below it lie, from files to tensors: [`formats`] (files as
 //! [`cloud`]s and meshes), [`solids`] (a generator), [`list`] and [`mod@open`] (which data set, which split),
 //! [`geometry`] (normalisation and augmentation), [`sample`] (farthest points and neighbours), [`dataset`] (groups as the
-//! model reads them), [`scans`] (orders of clouds over time), [`models`].
+//! model reads them), [`scans`] (orders of clouds over time), [`models`]. [`cards`] and [`inspect`] tell about data sets.
 
 pub mod adapter;
 pub mod cards;

@@ -11,7 +11,7 @@ use ophidian_core::{Error, Result};
 use zip::ZipArchive;
 
 /// Largest file that is read, unpacked (1 GiB).
-pub const MAX_BYTES: u64 = 1 << 30;
+const MAX_BYTES: u64 = 1 << 30;
 
 /// Text of numbers packs to a tenth, a file of zeros to a thousandth: what grows more than this is no data.
 const MOST_GROWTH: u64 = 200;

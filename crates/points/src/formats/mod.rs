@@ -16,7 +16,7 @@ use ophidian_core::{Error, Result};
 
 use crate::cloud::{Cloud, Mesh};
 
-pub use bytes::{Archive, MAX_BYTES};
+pub use bytes::Archive;
 
 /// What a file holds.
 #[derive(Debug, Clone, PartialEq)]

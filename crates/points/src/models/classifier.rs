@@ -223,6 +223,7 @@ fn block_config(config: &ModelConfig, i: i64) -> BlockConfig {
         mlp_kind: config.mlp,
         start: config.init,
         residuals: config.residuals(),
+        ..BlockConfig::default()
     }
 }
 
