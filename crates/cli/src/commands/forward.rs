@@ -33,7 +33,8 @@ pub struct Args {
 
 /// The families of every adapter.
 fn families() -> impl Iterator<Item = &'static dyn Family> {
-    ophidian_vision::models::FAMILIES.iter().copied()
+    use {ophidian_audio as audio, ophidian_points as points, ophidian_vision as vision};
+    [vision::models::FAMILIES, audio::models::FAMILIES, points::models::FAMILIES].concat().into_iter()
 }
 
 pub fn run(args: Args, printer: &Printer) -> Result<()> {
@@ -45,7 +46,8 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
         return Err(Usage(format!("there is no family `{}`; there is {known}{hint}", args.family)).into());
     };
     let input = tensors::read(&args.input)?;
-    let results = published::run_with(family, &args.model, args.weights.as_deref(), &input)?;
+    let results = published::run_with(family, &args.model, args.weights.as_deref(), &input)
+        .map_err(|error| error.of_file(&args.input))?;
     tensors::write(&args.output, &results)?;
     for (name, count) in tensors::non_finite(&results) {
         printer.note(format_args!("warning: {name} holds {count} values that are not finite"));

@@ -31,8 +31,17 @@ const MAX_PICKLE: u64 = 8 << 20;
 const MAX_SHARED: u64 = 16;
 
 /// Where the tensors of a model lie within a checkpoint that holds more; the first that is there is taken.
-const ENTRIES: [&str; 8] =
-    ["model", "state_dict", "model_state_dict", "module", "net", "model_ema", "state_dict_ema", "ema"];
+const ENTRIES: [&str; 9] = [
+    "model",
+    "state_dict",
+    "model_state_dict",
+    "base_model",
+    "module",
+    "net",
+    "model_ema",
+    "state_dict_ema",
+    "ema",
+];
 
 /// What PyTorch puts before every name of a model that was trained in parallel.
 const PARALLEL: &str = "module.";
