@@ -18,13 +18,13 @@ fn read(bytes: &[u8]) -> Result<tensors::Tensors, String> {
 }
 
 fn refused(bytes: &[u8], parts: &[&str]) {
-    let error = read(bytes).unwrap_err();
+    let error = read(bytes).map(|found| found.len()).unwrap_err();
     let found =
         error.contains("x.pth") && parts.iter().all(|part| error.contains(part)) && !error.contains('\n');
     assert!(found && error.len() < 2000, "{error}");
 }
 
-/// The pickle of the checkpoint above, and the same zip with another one, or with other bytes of storage 0.
+/// The pickle of the checkpoint above, and the same zip with another one, or with other bytes of storage 1.
 fn pickle() -> Vec<u8> {
     let mut archive = zip::ZipArchive::new(std::io::Cursor::new(SAVED)).unwrap();
     let mut bytes = Vec::new();
@@ -33,6 +33,10 @@ fn pickle() -> Vec<u8> {
 }
 
 fn with(pickle: &[u8]) -> Vec<u8> {
+    with_storage(pickle, None)
+}
+
+fn with_storage(pickle: &[u8], storage: Option<&[u8]>) -> Vec<u8> {
     let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     let mut archive = zip::ZipArchive::new(std::io::Cursor::new(SAVED)).unwrap();
@@ -42,7 +46,12 @@ fn with(pickle: &[u8]) -> Vec<u8> {
         entry.read_to_end(&mut bytes).unwrap();
         let name = entry.name().unwrap().into_owned();
         writer.start_file(&*name, options).unwrap();
-        writer.write_all(if name.ends_with("data.pkl") { pickle } else { &bytes }).unwrap();
+        let bytes = match storage {
+            _ if name.ends_with("data.pkl") => pickle,
+            Some(storage) if name.ends_with("data/1") => storage,
+            _ => &bytes,
+        };
+        writer.write_all(bytes).unwrap();
     }
     writer.finish().unwrap().into_inner()
 }
@@ -133,12 +142,13 @@ fn tensors_that_their_bytes_do_not_suffice_for_are_refused() {
     refused(&named(object), &["tensor `a`", "0 values, expected at least 4"]);
     // Many names of the same bytes.
     let mut many = vec![b'}'];
-    many.extend(tensor(0, &[12], &[1], "1", 12));
+    many.extend(tensor(0, &[200], &[1], "1", 200));
     many.extend(*b"q\x000");
     for i in 0..3000 {
         many.extend([text(&i.to_string()), b"h\x00s".to_vec()].concat());
     }
-    refused(&written(&[&many]), &["share bytes"]);
+    let pickle = [&[0x80, 2], many.as_slice(), b"."].concat();
+    refused(&with_storage(&pickle, Some(&[0; 800])), &["share bytes"]);
 }
 
 #[test]
