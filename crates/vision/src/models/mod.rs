@@ -20,7 +20,7 @@ mod vmamba;
 
 use ophidian_core::{
     Error, Result,
-    adapter::Model,
+    adapter::{Description, Model, Walk},
     config::KeyDoc,
     mixer::{Coarse, Compat},
     published::Family,
@@ -87,4 +87,21 @@ pub fn build(table: &toml::Table, input_shape: &[i64], classes: i64, vs: nn::Pat
     config.tile(input.image)?;
     input.frames.map_or(Ok(()), |frames| config.tile_frames(frames))?;
     Ok(Box::new(Classifier::new(&vs, &config, input, classes)?))
+}
+
+/// What the model of a resolved `[model]` table costs for one input of `input_shape`, and its scans over the patches of
+/// the first stage, class tokens left out.
+///
+/// # Errors
+/// As [`build`].
+pub fn describe(table: &toml::Table, input_shape: &[i64], classes: i64) -> Result<Description> {
+    let config = ModelConfig::read(table.clone())?;
+    let input = Input::try_from(input_shape)?;
+    let counted = config.count(input, classes)?;
+    let Some(stage) = counted.stages.first() else { return Ok(Description::default()) };
+    let geometry = input::geometry(stage.times, stage.grid);
+    let plans = config.scan.plans(&geometry, &[])?;
+    let walk = |(name, plan): (&String, _)| Walk { name: name.clone(), plan, geometry: geometry.clone() };
+    let scans = config.scan.texts().iter().zip(plans).map(walk).collect();
+    Ok(Description { flops: Some(counted.flops()), scans })
 }
