@@ -128,9 +128,11 @@ pub(super) fn scatter(dots: &[Dot], what: &str, show: &dyn Fn(f64) -> String) ->
         svg.chart viewBox="0 0 390 262" role="img" aria-label={ "accuracy against " (what) } {
             (frame.axes(&across, &down, show, &|y| format!("{}%", plain(y))))
             @for dot in dots {
-                @let (x, y) = (frame.across(dot.x), frame.down(100.0 * dot.accuracy));
-                @let spread = ends(dot).map(|y| frame.down(y));
+                @let (x, spread) = (frame.across(dot.x), ends(dot).map(|y| frame.down(y)));
                 line.spread x1=(px(x)) x2=(px(x)) y1=(px(spread[0])) y2=(px(spread[1])) {}
+            }
+            @for dot in dots {
+                @let (x, y) = (frame.across(dot.x), frame.down(100.0 * dot.accuracy));
                 circle.dot.baseline[dot.baseline] cx=(px(x)) cy=(px(y)) r="9" {
                     title { (dot.name) ": " (show(dot.x)) ", " (format!("{:.2}%", 100.0 * dot.accuracy)) }
                 }

@@ -46,7 +46,12 @@ pub(super) fn percent(share: f64) -> String {
 
 /// A difference of accuracies, in points of a per cent.
 pub(super) fn points(difference: f64) -> String {
-    format!("{:+.2}", 100.0 * difference)
+    signed(100.0 * difference, 2)
+}
+
+/// With a sign, as print has it, and so many digits.
+pub(super) fn signed(value: f64, digits: usize) -> String {
+    format!("{value:+.digits$}").replace('-', "−")
 }
 
 /// "1 arm", "3 arms".
@@ -90,7 +95,7 @@ fn conclusions(study: &Study, ranking: &[Ranked]) -> Markup {
         html! {
             @for (place, (one, difference, _)) in list.iter().enumerate() {
                 @if place > 0 { ", " }
-                b { (one.name) } " (" (points(difference.mean)) ")"
+                b { (one.name) } " (" (points(difference.mean)) " points)"
             }
         }
     };

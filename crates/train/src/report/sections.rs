@@ -7,7 +7,7 @@ use ophidian_scan::draw::{View, svg};
 
 use super::{
     Ranked, Study, charts,
-    page::{basis, count, percent, points},
+    page::{basis, count, percent, points, signed},
     study::{Point, Run, Status},
     tables::class_names,
 };
@@ -56,7 +56,7 @@ pub(super) fn ranking(study: &Study, ranking: &[Ranked]) -> Markup {
         section {
             h2 { "Ranking" }
             div.wide {
-                table {
+                table.ranking {
                     thead { tr {
                         th.number { "#" } th { "arm" } th.number { "accuracy" } th { "against the baseline, 95% interval" }
                     } }
@@ -224,9 +224,9 @@ pub(super) fn scans(study: &Study) -> Markup {
             }
             div.scans {
                 @for (walk, arms) in found.iter().take(SCANS) {
-                    figure {
+                    figure.long[walk.plan.directions() > 2] {
                         @match picture(walk) {
-                            Some(source) => img src=(source) alt={ "the scan " (walk.name) } loading="lazy" {},
+                            Some(source) => img src=(source) alt={ "the scan " (walk.name) } {},
                             None => p.aside { "too large to draw here" },
                         }
                         figcaption {
@@ -296,7 +296,7 @@ pub(super) fn classes(study: &Study, ranking: &[Ranked]) -> Markup {
                             tr {
                                 td.name { (one.name) }
                                 @for class in &order {
-                                    td.number style=(shade(gap(one, *class))) { (format!("{:+.1}", 100.0 * gap(one, *class))) }
+                                    td.number style=(shade(gap(one, *class))) { (signed(100.0 * gap(one, *class), 1)) }
                                 }
                             }
                         }
