@@ -118,7 +118,7 @@ fn check_names_every_corrupt_file() {
         put(folder.path(), &format!("pets/cat/{index}.bmp"), if whole { &bytes } else { &bytes[..40] });
     }
     let output = run(folder.path(), &["inspect", "pets", "--check"]);
-    fails(&output, 1, &["6 image(s) cannot be read"]);
+    fails(&output, 1, &["6 images cannot be read"]);
     let found = text(&output.stdout);
     for index in [1, 3, 5, 7, 9, 11] {
         assert!(found.contains(&format!("corrupt     pets/cat/{index}.bmp: broken Bmp image")), "{found}");

@@ -7,8 +7,10 @@ use tch::{Tensor, nn};
 
 use crate::{
     Error, Result,
+    cards::Card,
     config::KeyDoc,
     data::{Dataset, Sample},
+    inspect::{Progress, Report},
     ops::Orders,
     rng::Rng,
 };
@@ -113,6 +115,23 @@ pub trait Adapter: Sync {
 
     /// Opens the data sets of a resolved `[data]`.
     fn open(&self, data: &toml::Table) -> Result<Splits>;
+
+    /// Says what is in the data set of a `[data]` that need not be resolved. With `check`, every example is read.
+    ///
+    /// # Errors
+    /// The data set cannot be opened. Examples that cannot be read are problems in the report.
+    fn inspect(&self, data: toml::Table, check: bool, progress: &Progress<'_>) -> Result<Report> {
+        let _ = (data, check, progress);
+        Err(Error::invalid(format!("adapter \"{}\" has no statistics of its data sets", self.name())))
+    }
+
+    /// The data sets that it knows.
+    ///
+    /// # Errors
+    /// None for cards that are part of the program.
+    fn cards(&self) -> Result<Vec<Card>> {
+        Ok(Vec::new())
+    }
 
     /// Opens files or folders without labels for prediction, prepared as the eval split of `data` would be.
     fn open_inputs(&self, data: &toml::Table, inputs: &[&Path]) -> Result<Arc<dyn Dataset>>;

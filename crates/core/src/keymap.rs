@@ -17,8 +17,23 @@ pub struct Key {
     pub shape: Vec<i64>,
     /// Which row of our tensor it is, where we keep the directions of a mixer in one tensor.
     pub row: Option<i64>,
-    /// Theirs has (1, channels, …) where ours has (1, …, channels).
-    pub channels_first: bool,
+    /// Whose axes are in another order.
+    pub layout: Layout,
+    /// Which entry of our second axis each of theirs is; empty where they are the same.
+    pub order: Vec<i64>,
+}
+
+/// The order of an author's axes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// Ours.
+    #[default]
+    Same,
+    /// Two of ours the other way round.
+    Transposed(i64, i64),
+    /// The four tokens of a square that patch merging puts side by side: channels, rows, columns from slow to fast where
+    /// ours are columns, rows, channels.
+    Squares,
 }
 
 impl Key {
@@ -29,7 +44,8 @@ impl Key {
             ours: ours.into(),
             shape: shape.to_vec(),
             row: None,
-            channels_first: false,
+            layout: Layout::Same,
+            order: Vec::new(),
         }
     }
 
@@ -40,7 +56,12 @@ impl Key {
 
     /// A table of positions (1, L, channels) that is kept as a map (1, channels, h, w).
     pub fn map(theirs: impl Into<String>, ours: impl Into<String>, shape: &[i64]) -> Key {
-        Key { channels_first: true, ..Key::new(theirs, ours, shape) }
+        Key { layout: Layout::Transposed(1, -1), ..Key::new(theirs, ours, shape) }
+    }
+
+    /// Weights (…, 4 channels) of patch merging whose squares are laid out as [`Layout::Squares`] says.
+    pub fn squares(theirs: impl Into<String>, ours: impl Into<String>, shape: &[i64]) -> Key {
+        Key { layout: Layout::Squares, ..Key::new(theirs, ours, shape) }
     }
 
     /// The part of `tensor` (ours) that it stands for, axes in the author's order: a view.
@@ -49,12 +70,21 @@ impl Key {
             Some(row) => tensor.f_select(0, row)?,
             None => tensor.shallow_clone(),
         };
-        Ok(if self.channels_first { part.f_transpose(1, -1)? } else { part })
+        Ok(match self.layout {
+            Layout::Same => part,
+            Layout::Transposed(a, b) => part.f_transpose(a, b)?,
+            Layout::Squares => part.f_unflatten(-1, [2, 2, -1])?.f_transpose(-1, -3)?,
+        })
     }
 
     /// The same, shaped as the author's.
     fn part(&self, tensor: &Tensor) -> Result<Tensor> {
-        Ok(self.view(tensor)?.f_reshape(&self.shape[..])?)
+        let view = self.view(tensor)?;
+        let view = match &self.order[..] {
+            [] => view,
+            order => view.f_index_select(1, &Tensor::from_slice(order))?,
+        };
+        Ok(view.f_reshape(&self.shape[..])?)
     }
 }
 
@@ -104,7 +134,11 @@ pub fn load(keys: &[Key], file: &Tensors, variables: &HashMap<String, Tensor>) -
             };
             let mut ours = key.view(ours)?;
             let values = found.to_kind(Kind::Float).f_reshape(ours.size())?;
-            ours.f_copy_(&values)?;
+            if key.order.is_empty() {
+                ours.f_copy_(&values)?;
+            } else {
+                let _ = ours.f_index_copy_(1, &Tensor::from_slice(&key.order), &values)?;
+            }
             Ok(())
         })
     })

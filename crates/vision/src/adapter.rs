@@ -5,17 +5,20 @@ use std::{path::Path, sync::Arc};
 use ophidian_core::{
     Error, Result,
     adapter::{Adapter, Description, Model, Splits},
+    cards::Card,
     config::KeyDoc,
     data::Dataset,
+    inspect::{Progress, Report},
     rng::Rng,
 };
 use tch::{Tensor, nn};
 
 use crate::{
     augment::mix,
+    cards,
     config::Data,
     dataset::{ImageSet, Prepare},
-    models,
+    inspect, models,
     open::{self, Opened},
     source::{Labelled, Source, inputs},
     video::clips,
@@ -37,11 +40,11 @@ impl Adapter for Vision {
     }
 
     fn resolve_model(&self, model: toml::Table) -> Result<toml::Table> {
-        models::resolve(model)
+        models::CATALOGUE.resolve(model)
     }
 
     fn check(&self, data: &toml::Table, model: &toml::Table) -> Result<()> {
-        let (data, model) = (Data::read(data.clone())?, models::ModelConfig::read(model.clone())?);
+        let (data, model) = (Data::read(data.clone())?, models::CATALOGUE.read(model.clone())?);
         let (height, width) = data.input_size()?;
         model.tile([height as i64, width as i64])?;
         match &data.video {
@@ -55,7 +58,7 @@ impl Adapter for Vision {
     }
 
     fn model_keys(&self) -> Vec<KeyDoc> {
-        models::keys()
+        models::CATALOGUE.keys()
     }
 
     fn open(&self, data: &toml::Table) -> Result<Splits> {
@@ -65,6 +68,14 @@ impl Adapter for Vision {
             Ok(Arc::new(ImageSet::new(images, data.class_names.clone(), Prepare::new(&data)?)))
         };
         Ok(Splits { train: set(train)?, eval: set(eval)? })
+    }
+
+    fn inspect(&self, data: toml::Table, check: bool, progress: &Progress<'_>) -> Result<Report> {
+        inspect::inspect(Data::read(data)?, check, progress)
+    }
+
+    fn cards(&self) -> Result<Vec<Card>> {
+        cards::all()
     }
 
     /// Examples carry the label 0, which means nothing.

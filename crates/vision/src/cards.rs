@@ -1,12 +1,8 @@
-//! Data set cards: what a data set is, whose it is, where it comes from and how its files are told to be whole. They
-//! lie in `datasets/` and are part of the program.
+//! Cards of the data sets of images and clips.
 
-use std::collections::BTreeMap;
+use ophidian_core::{Result, cards};
 
-use ophidian_core::{Error, Result, config};
-use serde::{Deserialize, Serialize};
-
-use crate::config::Format;
+pub use cards::{Card, CardFile};
 
 const TEXTS: [&str; 6] = [
     include_str!("../../../datasets/mnist.toml"),
@@ -17,78 +13,18 @@ const TEXTS: [&str; 6] = [
     include_str!("../../../datasets/motions.toml"),
 ];
 
-/// A data set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Card {
-    /// Name on the command line.
-    pub name: String,
-    /// Name as its authors write it.
-    pub title: String,
-    /// One line.
-    pub what: String,
-    /// The `format` of a config.
-    pub format: Format,
-    /// Under which terms it may be used.
-    pub licence: String,
-    /// What to cite.
-    pub citation: String,
-    /// Where it is described.
-    pub homepage: String,
-    /// Prefixes of the files' addresses, tried in order. None for a generator.
-    pub sources: Vec<String>,
-    /// Number of images or clips in each split.
-    pub splits: BTreeMap<String, usize>,
-    /// Class names in the order of their labels; none if they are too many to list.
-    pub classes: Vec<String>,
-    /// Mean of each channel of the training images, between 0 and 1.
-    pub mean: Vec<f64>,
-    /// Standard deviation of each channel.
-    pub std: Vec<f64>,
-    /// Test accuracies of others, to hold one's own against.
-    pub anchors: Vec<String>,
-    /// What else one should know.
-    pub notes: String,
-    /// The files as published.
-    pub files: Vec<CardFile>,
-}
-
-/// A file of a data set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CardFile {
-    /// Its name.
-    pub name: String,
-    /// Its size in bytes.
-    pub bytes: u64,
-    /// Its SHA-256, in lower-case hexadecimal.
-    pub sha256: String,
-}
-
 /// All cards.
 ///
 /// # Errors
 /// None for the cards that are part of the program, as a test makes sure.
 pub fn all() -> Result<Vec<Card>> {
-    let card = |text: &&str| {
-        let table = text.parse().map_err(|error| Error::Config(format!("data set card: {error}")))?;
-        config::from_table(table, "")
-    };
-    TEXTS.iter().map(card).collect()
+    cards::read(&TEXTS)
 }
 
 /// The card called `name`.
 ///
 /// # Errors
-/// [`Error::Config`] naming the nearest card.
+/// [`Error::Config`](ophidian_core::Error::Config) naming the nearest card.
 pub fn named(name: &str) -> Result<Card> {
-    let cards = all()?;
-    let names: Vec<String> = cards.iter().map(|card| card.name.clone()).collect();
-    cards.into_iter().find(|card| card.name == name).ok_or_else(|| {
-        let hint = config::nearest(name, names.iter().map(String::as_str)).map_or_else(
-            || format!("there are {}", names.join(", ")),
-            |near| format!("did you mean `{near}`?"),
-        );
-        Error::Config(format!("there is no data set `{name}`; {hint}"))
-    })
+    cards::find(all()?, name)
 }

@@ -43,10 +43,11 @@ pub fn fetch(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Vec<PathBuf>> {
     if card.files.is_empty() {
-        return Err(Error::Config(format!(
-            "`{}` is generated on the fly; there is nothing to fetch",
-            card.name
-        )));
+        return Err(Error::Config(if card.homepage.is_empty() {
+            format!("`{}` is generated on the fly; there is nothing to fetch", card.name)
+        } else {
+            format!("`{}` has no files to fetch one by one. {}", card.name, card.notes)
+        }));
     }
     let sources: Vec<&str> =
         mirror.map_or_else(|| card.sources.iter().map(String::as_str).collect(), |one| vec![one]);

@@ -5,12 +5,14 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use ophidian_core::Result;
+use ophidian_core::{
+    Result,
+    inspect::{Progress, Report, Split, Sums},
+};
 use rayon::prelude::*;
-use serde::Serialize;
 
 use crate::{
-    config::{Data, Format},
+    config::Data,
     open::{self, Opened},
     pixels::Pixels,
     source::{Labelled, Source},
@@ -19,57 +21,12 @@ use crate::{
 /// Without a full check, about this many image files of a split are read, spread over it.
 const LOOK: usize = 1000;
 
-/// What was found in a data set.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
-    /// The format that was found or given.
-    pub format: Format,
-    /// Class names in the order of their labels.
-    pub classes: Vec<String>,
-    /// The splits as they would be used.
-    pub splits: Vec<Split>,
-    /// Where the evaluation split comes from.
-    pub eval_from: &'static str,
-    /// Test images left alone because there is a validation split.
-    pub set_aside: usize,
-    /// Mean of each channel of the training images that were read, between 0 and 1.
-    pub mean: Vec<f64>,
-    /// Standard deviation of each channel.
-    pub std: Vec<f64>,
-}
-
-/// A split of a data set.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Split {
-    /// "train" or "eval".
-    pub name: &'static str,
-    /// Number of images.
-    pub images: usize,
-    /// Number of images of each class.
-    pub per_class: Vec<usize>,
-    /// Number of images that were read.
-    pub read: usize,
-    /// Sizes of those, as "height x width x channels" and for clips "N frames of" that, with their number; the most frequent
-    /// first.
-    pub sizes: Vec<(String, usize)>,
-    /// Images that cannot be read, with the reason.
-    pub problems: Vec<String>,
-}
-
-/// Sums over the values of a channel.
-#[derive(Default, Clone, Copy)]
-struct Sums {
-    count: f64,
-    sum: f64,
-    squares: f64,
-}
-
 /// Looks into the data set of `[data]`, which need not be resolved. With `check`, every image is read. `progress` is
 /// called with the number of images read so far and the number to read, from any thread.
 ///
 /// # Errors
 /// The data set cannot be opened. Images that cannot be read are problems in the report.
-pub fn inspect(data: Data, check: bool, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Report> {
+pub fn inspect(data: Data, check: bool, progress: &Progress<'_>) -> Result<Report> {
     let data = open::resolve(data)?;
     let Opened { train, eval, eval_from, set_aside } = open::open(&data)?;
     let picked = [&train, &eval].map(|set| pick(set, check));
@@ -79,17 +36,16 @@ pub fn inspect(data: Data, check: bool, progress: &(dyn Fn(usize, usize) + Sync)
     let channels = data.input_channels()?;
     let (train, sums) = split("train", &train, &picked[0], &data, channels, check, &tick);
     let (eval, _) = split("eval", &eval, &picked[1], &data, channels, check, &tick);
-    let mean: Vec<f64> = sums.iter().map(|s| s.sum / s.count.max(1.0)).collect();
-    let std =
-        sums.iter().zip(&mean).map(|(s, mean)| (s.squares / s.count.max(1.0) - mean * mean).max(0.0).sqrt());
     Ok(Report {
-        format: data.format,
+        format: data.format.name().to_owned(),
+        unit: if data.format.is_video() { "clips" } else { "images" },
+        sizes_are: "height x width x channels",
         classes: data.class_names.clone(),
         splits: vec![train, eval],
         eval_from,
         set_aside,
-        std: std.collect(),
-        mean,
+        mean: sums.iter().map(Sums::mean).collect(),
+        std: sums.iter().map(Sums::std).collect(),
     })
 }
 
@@ -133,7 +89,15 @@ fn split(
     }
     let mut sizes: Vec<_> = sizes.into_iter().collect();
     sizes.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    let split = Split { name, images: set.items.len(), per_class, read: picked.len(), sizes, problems };
+    let split = Split {
+        name,
+        examples: set.items.len(),
+        per_class,
+        read: picked.len(),
+        sizes,
+        notes: Vec::new(),
+        problems,
+    };
     (split, total)
 }
 
@@ -162,20 +126,14 @@ fn look(
 
 fn add(total: &mut [Sums], more: &[Sums]) {
     for (total, more) in total.iter_mut().zip(more) {
-        total.count += more.count;
-        total.sum += more.sum;
-        total.squares += more.squares;
+        total.add(more);
     }
 }
 
 fn sums(image: &Pixels) -> Vec<Sums> {
     let mut sums = vec![Sums::default(); image.channels];
     for (at, value) in image.data.iter().enumerate() {
-        let value = f64::from(*value) / 255.0;
-        let of = &mut sums[at % image.channels];
-        of.count += 1.0;
-        of.sum += value;
-        of.squares += value * value;
+        sums[at % image.channels].push(f64::from(*value) / 255.0);
     }
     sums
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use ophidian_core::{Error, Result, rng};
+use ophidian_core::{Error, Result, data};
 
 use crate::{
     config::{Data, Format, Size},
@@ -169,6 +169,7 @@ pub fn open(data: &Data) -> Result<Opened> {
             (_, None, None) => return Err(Error::file(path, "holds no images")),
         }
     };
+    let limited = |set: Labelled, limit| Labelled { items: data::limited(set.items, limit), ..set };
     let (train, eval) = (limited(train, data.limit_train), limited(eval, data.limit_eval));
     Ok(Opened { train, eval, eval_from, set_aside })
 }
@@ -234,54 +235,17 @@ fn generated(data: &Data, stream: Stream) -> Result<Labelled> {
     Ok(Labelled { source, items })
 }
 
-/// Holds out `fraction` of each class, at least one image, chosen by the hash of their names: adding images to a data
-/// set hardly changes which are held out.
+/// Holds out images by their names within `path`.
 fn hold_out(all: Labelled, fraction: f64, path: &Path) -> Result<(Labelled, Labelled)> {
-    let mut by_class: std::collections::BTreeMap<u32, Vec<(u64, u32)>> = Default::default();
     let root = path.display().to_string();
-    for (at, class) in &all.items {
-        let name = all.source.name_of(*at as usize);
-        let name = name.strip_prefix(&root).unwrap_or(&name);
-        by_class.entry(*class).or_default().push((hash_name(name), *at));
-    }
-    let (mut train, mut eval) = (Vec::new(), Vec::new());
-    for (class, mut members) in by_class {
-        members.sort_unstable();
-        let held = ((members.len() as f64 * fraction).round() as usize).clamp(1, members.len());
-        if held == members.len() {
-            let reason = format!(
-                "has {} image(s) of class {class}, too few to hold out {fraction} of them; give `eval_path` or a split",
-                members.len()
-            );
-            return Err(Error::file(path, reason));
-        }
-        let numbered =
-            |members: &[(u64, u32)]| members.iter().map(|(_, at)| (*at, class)).collect::<Vec<_>>();
-        eval.extend(numbered(&members[..held]));
-        train.extend(numbered(&members[held..]));
-    }
-    train.sort_unstable();
-    eval.sort_unstable();
+    let name = |at: u32| {
+        let name = all.source.name_of(at as usize);
+        name.strip_prefix(&root).map_or(name.clone(), str::to_owned)
+    };
+    let [train, eval] =
+        data::hold_out(&all.items, fraction, name).map_err(|reason| Error::file(path, reason))?;
     let part = |items| Labelled { source: all.source.clone(), items };
     Ok((part(train), part(eval)))
-}
-
-/// At most `limit` images of a set, spread over it at random but always the same.
-fn limited(mut set: Labelled, limit: usize) -> Labelled {
-    if limit > 0 && limit < set.items.len() {
-        let mut order: Vec<(u64, usize)> =
-            (0..set.items.len()).map(|index| (rng::hash(&[index as u64]), index)).collect();
-        order.sort_unstable();
-        let mut kept: Vec<usize> = order[..limit].iter().map(|(_, index)| *index).collect();
-        kept.sort_unstable();
-        set.items = kept.into_iter().map(|index| set.items[index]).collect();
-    }
-    set
-}
-
-fn hash_name(name: &str) -> u64 {
-    let words: Vec<u64> = name.bytes().map(u64::from).collect();
-    rng::hash(&words)
 }
 
 fn path(data: &Data) -> Result<std::path::PathBuf> {

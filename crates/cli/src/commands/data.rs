@@ -9,14 +9,16 @@ use std::{
 
 use anyhow::Result;
 use clap::Subcommand;
-use ophidian_core::config;
-use ophidian_vision::{
+use ophidian_core::{
+    adapter::Adapter,
     cards::{self, Card},
-    config::Data,
-    fetch,
-    inspect::{self, Report, Split},
+    config,
+    inspect::{Report, Split},
 };
+use ophidian_train::config::find;
+use ophidian_vision::fetch;
 
+use super::setup::ADAPTERS;
 use crate::{exit::Usage, printer::Printer};
 
 /// How many problems are shown where not all are asked for.
@@ -48,12 +50,15 @@ struct List {
 
 #[derive(clap::Args)]
 struct Inspect {
-    /// A folder, an archive, a config (its `[data]`) or the name of a generator.
+    /// A folder, an archive, a list, a config (its `[data]`) or the name of a generator.
     #[arg(value_name = "PATH|CONFIG.toml")]
     what: PathBuf,
-    /// Read every image and name all corrupt files; exit code 1 if there is one.
+    /// Read every example and name all corrupt files; exit code 1 if there is one.
     #[arg(long)]
     check: bool,
+    /// Whose data it is, where no config says so: "vision", "audio", "points".
+    #[arg(long, default_value = "vision")]
+    adapter: String,
     /// A key of `[data]`, for example `data.format=cifar10`. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -83,40 +88,41 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
 }
 
 fn list(args: &List, printer: &Printer) -> Result<()> {
-    for card in cards::all()? {
+    for card in all_cards()? {
         if args.json {
             printer.json(&card)?;
             continue;
         }
         let size = match card.files.iter().map(|file| file.bytes).sum::<u64>() {
-            0 => "generated".to_owned(),
+            0 if card.homepage.is_empty() => "generated".to_owned(),
+            0 => "elsewhere".to_owned(),
             bytes => megabytes(bytes),
         };
-        let images = |split: &str| card.splits.get(split).copied().unwrap_or(0);
+        let examples = |split: &str| card.splits.get(split).copied().unwrap_or(0);
         printer.line(format_args!(
-            "{:<14} {:>9}  {:>6} + {:<6} {}",
+            "{:<16} {:>9}  {:>6} + {:<6} {}",
             card.name,
             size,
-            images("train"),
-            images("test"),
+            examples("train"),
+            examples("test"),
             card.what
         ))?;
-        printer.line(format_args!("{:32}licence: {}", "", card.licence))?;
+        printer.line(format_args!("{:34}licence: {}", "", card.licence))?;
     }
     Ok(())
 }
 
 fn inspect(args: &Inspect, printer: &Printer) -> Result<()> {
-    let data = table(&args.what, &args.set)?;
+    let (adapter, data) = table(args)?;
     let terminal = std::io::stderr().is_terminal();
     let shown = AtomicUsize::new(0);
     let progress = |done: usize, total: usize| {
         let percent = done * 100 / total.max(1);
         if terminal && shown.fetch_max(percent, Ordering::Relaxed) < percent {
-            printer.status(format_args!("reading images {percent}%"));
+            printer.status(format_args!("reading {percent}%"));
         }
     };
-    let report = inspect::inspect(Data::read(data)?, args.check, &progress)?;
+    let report = adapter.inspect(data, args.check, &progress)?;
     if terminal {
         printer.status("");
     }
@@ -127,44 +133,65 @@ fn inspect(args: &Inspect, printer: &Printer) -> Result<()> {
     }
     let problems: usize = report.splits.iter().map(|split| split.problems.len()).sum();
     if args.check && problems > 0 {
-        anyhow::bail!("{problems} image(s) cannot be read");
+        anyhow::bail!("{problems} {} cannot be read", report.unit);
     }
     Ok(())
 }
 
-/// The `[data]` table that `what` stands for.
-fn table(what: &Path, set: &[String]) -> Result<toml::Table> {
+/// The adapter and the `[data]` table that are meant.
+fn table(args: &Inspect) -> Result<(&'static dyn Adapter, toml::Table)> {
+    let what = &args.what;
     let mut root = if what.extension().is_some_and(|ending| ending == "toml") {
         config::read(what)?
     } else {
-        let generator = ["shapes", "motions"].iter().any(|name| what.as_os_str() == *name) && !what.exists();
-        let key = if generator { "format" } else { "path" };
-        let value = toml::Value::String(what.display().to_string());
-        let data = toml::Table::from_iter([(key.to_owned(), value)]);
-        toml::Table::from_iter([("data".to_owned(), toml::Value::Table(data))])
+        let name = what.display().to_string();
+        let generated = |adapter: &&&dyn Adapter| {
+            let mut cards = adapter.cards().unwrap_or_default().into_iter();
+            cards.any(|card| card.name == name && card.files.is_empty() && card.homepage.is_empty())
+        };
+        let generator = ADAPTERS.iter().find(generated).filter(|_| !what.exists());
+        let key = if generator.is_some() { "format" } else { "path" };
+        let adapter = generator.map_or(args.adapter.clone(), |adapter| adapter.name().to_owned());
+        let data = toml::Table::from_iter([(key.to_owned(), toml::Value::String(name))]);
+        toml::Table::from_iter([
+            ("adapter".to_owned(), toml::Value::String(adapter)),
+            ("data".to_owned(), toml::Value::Table(data)),
+        ])
     };
-    for assignment in set {
+    for assignment in &args.set {
         config::set(&mut root, assignment)?;
     }
+    let name = root.get("adapter").and_then(toml::Value::as_str).unwrap_or(&args.adapter);
+    let adapter = find(&ADAPTERS, name)?;
     match root.remove("data") {
-        Some(toml::Value::Table(data)) => Ok(data),
+        Some(toml::Value::Table(data)) => Ok((adapter, data)),
         _ => Err(Usage(format!("{} has no table [data]", what.display())).into()),
     }
 }
 
+/// The cards of every adapter.
+fn all_cards() -> Result<Vec<Card>> {
+    let cards: ophidian_core::Result<Vec<Vec<Card>>> =
+        ADAPTERS.iter().map(|adapter| adapter.cards()).collect();
+    Ok(cards?.concat())
+}
+
 fn show(report: &Report, check: bool, printer: &Printer) -> Result<()> {
-    printer.line(format_args!("format      {}", report.format.name()))?;
-    let unit = if report.format.is_video() { "clips" } else { "images" };
+    printer.line(format_args!("format      {}", report.format))?;
+    let unit = report.unit;
     for split in &report.splits {
         let from = if split.name == "eval" { format!(" ({})", report.eval_from) } else { String::new() };
-        printer.line(format_args!("{:<11} {} {unit}{from}", split.name, split.images))?;
+        printer.line(format_args!("{:<11} {} {unit}{from}", split.name, split.examples))?;
         for (size, count) in split.sizes.iter().take(4) {
-            printer.line(format_args!("{:12}{size} (height x width x channels): {count}", ""))?;
+            printer.line(format_args!("{:12}{size} ({}): {count}", "", report.sizes_are))?;
         }
         if split.sizes.len() > 4 {
             printer.line(format_args!("{:12}and {} other sizes", "", split.sizes.len() - 4))?;
         }
-        if split.read < split.images {
+        for note in &split.notes {
+            printer.line(format_args!("{:12}{note}", ""))?;
+        }
+        if split.read < split.examples {
             printer.line(format_args!("{:12}({} of them read; --check reads all)", "", split.read))?;
         }
     }
@@ -202,7 +229,14 @@ fn numbers(values: &[f64]) -> String {
 }
 
 fn fetch(args: Fetch, printer: &Printer) -> Result<()> {
-    let card: Card = cards::named(&args.name)?;
+    let card = cards::find(all_cards()?, &args.name)?;
+    if card.files.is_empty() && !card.homepage.is_empty() {
+        return Err(Usage(format!(
+            "`{}` is not fetched file by file. {}: {}",
+            card.name, card.homepage, card.notes
+        ))
+        .into());
+    }
     let folder = args.output.unwrap_or_else(|| Path::new("data").join(&card.name));
     let terminal = std::io::stderr().is_terminal();
     let total: u64 = card.files.iter().map(|file| file.bytes).sum();

@@ -2,7 +2,12 @@
 
 use anyhow::Result;
 use clap::Subcommand;
-use ophidian_vision::models::{self, Official, Summary};
+use ophidian_core::{
+    Error,
+    config::nearest,
+    grid::{Catalogue, ModelConfig, Official, Summary},
+};
+use ophidian_points::models as points;
 use toml::{Table, Value};
 
 use crate::printer::Printer;
@@ -28,6 +33,10 @@ enum Command {
 const COUNTED: &str = "a multiply-add of a matrix product or convolution is two operations, a scan 9 L D N and a skip \
                        or gate L D (L steps, D channels, N states); norms, activations and sums are not counted";
 
+/// The published models of every adapter.
+const CATALOGUES: [(&str, &Catalogue); 2] =
+    [("vision", &ophidian_vision::models::CATALOGUE), ("audio", &ophidian_audio::models::CATALOGUE)];
+
 pub fn run(args: Args, printer: &Printer) -> Result<()> {
     match args.command {
         Command::List => list(printer),
@@ -37,8 +46,8 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
 
 fn list(printer: &Printer) -> Result<()> {
     let mut rows = Vec::new();
-    for name in models::names() {
-        let model = models::official(name)?;
+    for (catalogue, name) in names() {
+        let model = catalogue.official(name)?;
         let summary = model.model.count(model.input, model.classes)?;
         rows.push([
             name.to_owned(),
@@ -50,13 +59,41 @@ fn list(printer: &Printer) -> Result<()> {
             model.paper,
         ]);
     }
+    for name in points::names() {
+        let model = points::official(name)?;
+        let summary = model.model.count(model.input, model.classes)?;
+        rows.push([
+            name.to_owned(),
+            model.family,
+            grouped(summary.parameters),
+            format!("{:.2}", summary.flops / 1e9),
+            model.input.to_string(),
+            model.model.scan_name(),
+            model.paper,
+        ]);
+    }
     printer.table(["name", "family", "parameters", "GFLOPs", "input", "scan", "paper"], &rows, 2..4)?;
     printer.line(format_args!("\nFLOPs of one input: {COUNTED}."))?;
     Ok(())
 }
 
+/// Every published model.
+fn names() -> impl Iterator<Item = (&'static Catalogue, &'static str)> {
+    CATALOGUES.into_iter().flat_map(|(_, catalogue)| catalogue.names().map(move |name| (catalogue, name)))
+}
+
 fn show(name: &str, printer: &Printer) -> Result<()> {
-    let model = models::official(name)?;
+    if points::names().any(|known| known == name) {
+        return show_points(&points::official(name)?, printer);
+    }
+    let holds = |(_, catalogue): &(&str, &Catalogue)| catalogue.names().any(|known| known == name);
+    let Some((adapter, catalogue)) = CATALOGUES.into_iter().find(holds) else {
+        let known = names().map(|(_, known)| known).chain(points::names());
+        let hint = nearest(name, known).map(|near| format!("did you mean `{near}`?"));
+        let hint = hint.unwrap_or_else(|| "`ophidian models list` shows them".to_owned());
+        return Err(Error::Config(format!("there is no published model `{name}`; {hint}")).into());
+    };
+    let model = catalogue.official(name)?;
     let summary = model.model.count(model.input, model.classes)?;
     for line in about(&model, &summary)? {
         printer.line(format!("# {line}").trim_end())?;
@@ -65,6 +102,9 @@ fn show(name: &str, printer: &Printer) -> Result<()> {
     let size = if height == width { Value::Integer(height) } else { Value::from(vec![height, width]) };
     let mut data =
         Table::from_iter([("image_size".to_owned(), size), ("channels".to_owned(), channels.into())]);
+    if !model.data.is_empty() {
+        data = model.data.clone();
+    }
     if let Some(frames) = model.input.frames {
         data.insert("format".to_owned(), "video".into());
         data.insert(
@@ -73,12 +113,71 @@ fn show(name: &str, printer: &Printer) -> Result<()> {
         );
     }
     let config = Table::from_iter([
-        ("adapter".to_owned(), Value::from("vision")),
+        ("adapter".to_owned(), Value::from(adapter)),
         ("data".to_owned(), Value::Table(data)),
         ("model".to_owned(), Value::Table(Table::try_from(&model.model)?)),
     ]);
     printer.line(toml::to_string(&config)?.trim_end())?;
     Ok(())
+}
+
+fn show_points(model: &points::Official, printer: &Printer) -> Result<()> {
+    let summary = model.model.count(model.input, model.classes)?;
+    let mut lines = vec![format!("{}: {}", model.name, model.paper), String::new()];
+    lines.push(format!(
+        "{} points in {} groups of {}: {} tokens of {} channels, {} blocks",
+        model.points,
+        model.input.groups,
+        model.input.size,
+        summary.tokens,
+        model.model.d_model,
+        model.model.depth
+    ));
+    lines.push(format!("parameters: {}", grouped(summary.parameters)));
+    lines.extend(summary.parts.iter().map(|(name, count)| format!("{:>14}  {name}", grouped(*count))));
+    lines.push(format!("FLOPs of one cloud: {:.2} G", summary.flops / 1e9));
+    lines.push(format!("({COUNTED})"));
+    lines.push(String::new());
+    lines.extend(weights(&model.weights, "['base_model']", &model.authors, &model.family)?);
+    lines.push("  ophidian train FILE.toml --output RUN --set data.path=DATA".into());
+    lines.push(format!("or write `base = \"{}\"` under [model] of a config of your own.", model.name));
+    lines.push(String::new());
+    for line in lines {
+        printer.line(format!("# {line}").trim_end())?;
+    }
+    let number = |key: &str, value: i64| (key.to_owned(), Value::Integer(value));
+    let data = Table::from_iter([
+        number("points", model.points),
+        number("groups", model.input.groups),
+        number("group_size", model.input.size),
+    ]);
+    let config = Table::from_iter([
+        ("adapter".to_owned(), Value::from("points")),
+        ("data".to_owned(), Value::Table(data)),
+        ("model".to_owned(), Value::Table(Table::try_from(&model.model)?)),
+    ]);
+    printer.line(toml::to_string(&config)?.trim_end())?;
+    Ok(())
+}
+
+/// How to run released weights, and how to train from the start but for the command.
+fn weights(address: &str, entry: &str, authors: &Table, family: &str) -> Result<Vec<String>> {
+    Ok(vec![
+        format!("Released weights: {address}. To run them, turn the checkpoint into safetensors:"),
+        format!(
+            "  python3 -c \"import torch, safetensors.torch as s; s.save_file({{k.removeprefix('module.'): \
+             v.contiguous() for k, v in torch.load('FILE.pth', map_location='cpu'){entry}.items()}}, \
+             'DIR/model.safetensors')\""
+        ),
+        "put this beside it as DIR/config.json:".into(),
+        format!("  {}", serde_json::to_string(authors)?),
+        "and type:".into(),
+        format!(
+            "  ophidian forward --family {family} --model DIR --input IN.safetensors --output OUT.safetensors"
+        ),
+        String::new(),
+        "To train it from the start, save this as a file and type:".into(),
+    ])
 }
 
 /// What stands above the config.
@@ -105,32 +204,20 @@ fn about(model: &Official, summary: &Summary) -> Result<Vec<String>> {
     ));
     lines.push(format!("({COUNTED})"));
     lines.push(String::new());
-    let entry = if model.family == "plainmamba" { "state_dict" } else { "model" };
-    lines.push(format!(
-        "Released weights: {}. To run them, turn the checkpoint into safetensors:",
-        model.weights
-    ));
-    lines.push(format!(
-        "  python3 -c \"import torch, safetensors.torch as s; s.save_file({{k: v.contiguous() for k, v in \
-         torch.load('FILE.pth', map_location='cpu')['{entry}'].items()}}, 'DIR/model.safetensors')\""
-    ));
-    lines.push("put this beside it as DIR/config.json:".into());
-    lines.push(format!("  {}", serde_json::to_string(&model.authors)?));
-    lines.push("and type:".into());
-    lines.push(format!(
-        "  ophidian forward --family {} --model DIR --input IN.safetensors --output OUT.safetensors",
-        model.family
-    ));
-    lines.push(String::new());
-    lines.push("To train it from the start, save this as a file and type:".into());
-    lines.push("  ophidian train FILE.toml --output RUN --set data.path=IMAGES".into());
+    let entry = match model.family.as_str() {
+        "plainmamba" => "['state_dict']",
+        "aum" => "",
+        _ => "['model']",
+    };
+    lines.extend(weights(&model.weights, entry, &model.authors, &model.family)?);
+    lines.push("  ophidian train FILE.toml --output RUN --set data.path=DATA".into());
     lines.push(format!("or write `base = \"{}\"` under [model] of a config of your own.", model.name));
     lines.push(String::new());
     Ok(lines)
 }
 
 /// The pattern, or how many patterns the blocks take in turn.
-fn scan_name(model: &models::ModelConfig) -> String {
+fn scan_name(model: &ModelConfig) -> String {
     match model.scan.texts() {
         [one] if one.starts_with('[') => format!("{} directions", one.split(',').count()),
         [one] => one.clone(),

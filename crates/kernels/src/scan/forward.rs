@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Dtype, Isa, Pool, Result, View, ViewMut,
-    orders::Paths,
+    orders::{Path, Paths},
     simd::{Simd, dispatch, math},
 };
 
@@ -116,10 +116,11 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
         for start in (0..path.tokens.len()).step_by(chunk) {
             let steps = start..(start + chunk).min(path.tokens.len());
             let resets = path.resets.get(steps.clone()).unwrap_or(&[]);
-            let next = &path.tokens[steps.end..(steps.end + chunk).min(path.tokens.len())];
-            let tokens = &path.tokens[steps];
+            let ahead = steps.end..(steps.end + chunk).min(path.tokens.len());
+            let next = &path.tokens[ahead.clone()];
             let mut group = usize::MAX;
-            tiles.turn(job, [tokens, next], b, k);
+            tiles.turn(job, path, [steps.clone(), ahead], b, k);
+            let tokens = &path.tokens[steps];
             for (i, index) in blocks.clone().enumerate() {
                 let block = layout.blocks[index];
                 let h = unsafe { state.as_mut_ptr().add(i * per_block) };
@@ -200,23 +201,24 @@ impl Tiles {
         }
     }
 
-    /// Turns to the chunk of the first `tokens`, the one that was ahead unless an order begins.
-    fn turn(&mut self, job: &Job, [tokens, next]: [&[i32]; 2], b: usize, k: usize) {
+    /// Turns to the chunk of the first steps, the one that was ahead unless an order begins.
+    fn turn(&mut self, job: &Job, path: &Path, [steps, next]: [Range<usize>; 2], b: usize, k: usize) {
         if self.ahead[0].is_empty() {
-            find(&mut self.ahead, job, tokens, b, k);
+            find(&mut self.ahead, job, path, steps, b, k);
         }
         std::mem::swap(&mut self.rows, &mut self.ahead);
-        find(&mut self.ahead, job, next, b, k);
+        find(&mut self.ahead, job, path, next, b, k);
     }
 }
 
-fn find([u, delta, z, y]: &mut [Rows; 4], job: &Job, tokens: &[i32], b: usize, k: usize) {
+fn find([u, delta, z, y]: &mut [Rows; 4], job: &Job, path: &Path, steps: Range<usize>, b: usize, k: usize) {
+    let (tokens, written) = (&path.tokens[steps.clone()], &path.written()[steps]);
     u.find(tokens, |token| job.scan.u.offset(b, token, k, 0));
     delta.find(tokens, |token| job.scan.delta.offset(b, token, k, 0));
     if let Some(view) = &job.scan.z {
         z.find(tokens, |token| view.offset(b, token, k, 0));
     }
-    y.find(tokens, |token| job.y.offset(b, token, k, 0));
+    y.find(written, |token| job.y.offset(b, token, k, 0));
 }
 
 /// Asks for the rows of a block.

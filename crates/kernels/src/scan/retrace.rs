@@ -57,9 +57,10 @@ pub(super) unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>, coe
         for start in (0..path.tokens.len()).step_by(chunk).rev() {
             let steps = start..(start + chunk).min(path.tokens.len());
             let tokens = &path.tokens[steps.clone()];
-            let ahead = &path.tokens[start.saturating_sub(chunk)..start];
-            let resets = path.resets.get(steps).unwrap_or(&[]);
-            scratch.turn(job, [tokens, ahead], b, k);
+            let before = start.saturating_sub(chunk)..start;
+            let ahead = &path.tokens[before.clone()];
+            let resets = path.resets.get(steps.clone()).unwrap_or(&[]);
+            scratch.turn(job, path, [steps, before], b, k);
             let mut group = usize::MAX;
             let mut first = blocks.start;
             while first < blocks.end {

@@ -1,6 +1,9 @@
 //! What a task of the backward works on.
 
+use std::ops::Range;
+
 use super::{Aligned, backward::Job, rows::Rows};
+use crate::orders::Path;
 
 /// Channel blocks that share one sum of dB and dC: enough to make folding the lanes cheap, few enough that what is
 /// prepared for them stays in the second-level cache.
@@ -85,21 +88,24 @@ impl Scratch {
         unsafe { self.parts.as_mut_ptr().add((block * PARTS + part as usize) * self.part) }
     }
 
-    /// Turns to the chunk of the first `tokens`, the one that was ahead unless an order begins.
-    pub fn turn(&mut self, job: &Job, [tokens, ahead]: [&[i32]; 2], b: usize, k: usize) {
+    /// Turns to the chunk of the first steps, the one that was ahead unless an order begins.
+    pub fn turn(&mut self, job: &Job, path: &Path, [steps, ahead]: [Range<usize>; 2], b: usize, k: usize) {
         if self.ahead[0].is_empty() {
-            find(&mut self.ahead, job, tokens, b, k);
+            find(&mut self.ahead, job, path, steps, b, k);
         }
         std::mem::swap(&mut self.rows, &mut self.ahead);
-        find(&mut self.ahead, job, ahead, b, k);
+        find(&mut self.ahead, job, path, ahead, b, k);
     }
 }
 
-fn find(rows: &mut [Rows; 7], job: &Job, tokens: &[i32], b: usize, k: usize) {
+fn find(rows: &mut [Rows; 7], job: &Job, path: &Path, steps: Range<usize>, b: usize, k: usize) {
+    let (tokens, written) = (&path.tokens[steps.clone()], &path.written()[steps]);
     let read = [Some(&job.scan.u), Some(&job.scan.delta), Some(&job.dy), job.scan.z.as_ref()];
     let write = [Some(job.du), Some(job.ddelta), job.dz];
     let (inputs, outputs) = rows.split_at_mut(4);
-    for (rows, view) in inputs.iter_mut().zip(read) {
+    for (i, (rows, view)) in inputs.iter_mut().zip(read).enumerate() {
+        // No gradient comes from a step that writes nothing.
+        let tokens = if i == 2 { written } else { tokens };
         view.iter().for_each(|view| rows.find(tokens, |token| view.offset(b, token, k, 0)));
     }
     for (rows, view) in outputs.iter_mut().zip(write) {

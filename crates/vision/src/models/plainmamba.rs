@@ -2,6 +2,7 @@
 
 use ophidian_core::{
     Error, Result, config,
+    grid::{Classifiers, ModelConfig, Pool, Report, Scans, Size, StemKind, Translated, family::layer},
     init::Start,
     keymap::Key,
     layers::NormKind,
@@ -9,13 +10,6 @@ use ophidian_core::{
     tensors::Tensors,
 };
 use serde::Deserialize;
-
-use super::{
-    ModelConfig, Pool, Scans, Size,
-    family::{Classifiers, Translated, layer},
-    run::Report,
-    stem::StemKind,
-};
 
 /// The family.
 pub const PLAINMAMBA: Classifiers = Classifiers {
@@ -220,7 +214,7 @@ impl Config {
         let mixer = &self.layer_cfgs.mamba_cfg;
         Ok(ModelConfig {
             patch_size: Size::Square(self.patch_size),
-            stride: self.patch_size,
+            stride: self.patch_size.into(),
             stem: StemKind::Conv,
             stem_convs: self.num_convs_patch_embed.max(0),
             d_model: self.embed_dims.into(),
@@ -289,7 +283,7 @@ impl Config {
     }
 
     fn block_keys(&self, ours: &ModelConfig, i: i64, keys: &mut Vec<Key>) {
-        let mixer = ours.mixer(self.embed_dims, 4);
+        let mixer = ours.mamba(self.embed_dims, 4);
         let (width, d, n, r, w) =
             (self.embed_dims, mixer.d_inner(), mixer.d_state, mixer.rank(), mixer.d_conv);
         let (theirs, block) = (format!("backbone.layers.{i}"), format!("layers.{i}"));

@@ -5,6 +5,10 @@
 
 use ophidian_core::{
     Error, Result, config,
+    grid::{
+        Classifiers, Input, ModelConfig, Pool, Report, Scans, Size, StemKind, Translated,
+        bimamba::{Bimamba, MixerConfig, mixer_keys},
+    },
     init::Start,
     keymap::Key,
     layers::NormKind,
@@ -13,14 +17,6 @@ use ophidian_core::{
 };
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
-
-use super::{
-    Input, ModelConfig, Pool, Scans, Size,
-    family::{Classifiers, Translated},
-    run::Report,
-    stem::StemKind,
-    vim::{Directions, MixerConfig, mixer_keys},
-};
 
 /// The family.
 pub const VIDEOMAMBA: Classifiers = Classifiers {
@@ -166,7 +162,7 @@ impl Config {
         }
         let model = ModelConfig {
             patch_size: self.patch_size,
-            stride: self.stride(),
+            stride: self.stride().into(),
             tubelet: video.map_or(1, |(_, tubelet)| tubelet),
             d_model: self.embed_dim.into(),
             depth: self.depth.into(),
@@ -187,7 +183,7 @@ impl Config {
     /// Which of their tensors is which of ours.
     fn keys(&self, ours: &ModelConfig) -> Vec<Key> {
         let (d, patch) = (self.embed_dim, self.patch_size.sides());
-        let grid = StemKind::Patch.grid(self.img_size.sides(), patch, self.stride());
+        let grid = StemKind::Patch.grid(self.img_size.sides(), patch, [self.stride(); 2]);
         let mut keys = Vec::new();
         let mut same = |name: String, shape: &[i64]| keys.push(Key::new(name.clone(), name, shape));
         same("cls_token".into(), &[1, 1, d]);
@@ -211,7 +207,7 @@ impl Config {
             let shape = [1, frames / tubelet.max(1), d];
             keys.push(Key::new("temporal_pos_embedding", "temporal.pos_embed", &shape));
         }
-        let directions = if self.bimamba { Directions::Two } else { Directions::One };
+        let directions = if self.bimamba { Bimamba::V2 } else { Bimamba::None };
         (0..self.depth).for_each(|i| mixer_keys(ours, directions, &format!("layers.{i}"), &mut keys));
         keys
     }

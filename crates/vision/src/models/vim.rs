@@ -2,18 +2,15 @@
 
 use ophidian_core::{
     Error, Result, config,
+    grid::{
+        Classifiers, ModelConfig, Pool, Report, Rope, Scans, Size, StemKind, Translated,
+        bimamba::{Bimamba, FinalPool, MixerConfig, mixer_keys},
+    },
     keymap::Key,
     layers::NormKind,
-    mixer::{DtInit, DtRank, Merge, Parameters, StepSizes},
+    mixer::{Merge, StepSizes},
 };
 use serde::Deserialize;
-
-use super::{
-    ModelConfig, Pool, Rope, Scans, Size,
-    family::{Classifiers, Translated},
-    run::Report,
-    stem::StemKind,
-};
 
 /// The family.
 pub const VIM: Classifiers = Classifiers {
@@ -63,7 +60,7 @@ struct Config {
     rms_norm: bool,
     pt_hw_seq_len: i64,
     if_bidirectional: bool,
-    final_pool_type: PoolType,
+    final_pool_type: FinalPool,
     if_abs_pos_embed: bool,
     if_rope: bool,
     if_rope_residual: bool,
@@ -105,7 +102,7 @@ impl Default for Config {
             rms_norm: true,
             pt_hw_seq_len: 14,
             if_bidirectional: false,
-            final_pool_type: PoolType::None,
+            final_pool_type: FinalPool::None,
             if_abs_pos_embed: true,
             if_rope: false,
             if_rope_residual: false,
@@ -130,91 +127,6 @@ impl Default for Config {
     }
 }
 
-/// `ssm_cfg`: further arguments of the authors' `Mamba`.
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct MixerConfig {
-    /// Not Vim's, which has it among the arguments of the model.
-    d_state: Option<i64>,
-    d_conv: i64,
-    expand: f64,
-    dt_rank: DtRank,
-    dt_min: f64,
-    dt_max: f64,
-    dt_init: DtInit,
-    dt_scale: f64,
-    dt_init_floor: f64,
-    conv_bias: bool,
-    bias: bool,
-    use_fast_path: bool,
-}
-
-impl MixerConfig {
-    /// `model` with a mixer as this says, of one direction or, as the authors' fast path alone is, of two.
-    ///
-    /// # Errors
-    /// Two directions without the fast path.
-    pub(super) fn apply(&self, bidirectional: bool, model: ModelConfig) -> Result<ModelConfig> {
-        if bidirectional && !self.use_fast_path {
-            return Err(Error::Config(
-                "`ssm_cfg.use_fast_path` is false, which makes the authors' code drop the backward direction \
-                 silently: not supported; leave it out, or switch the backward direction off"
-                    .into(),
-            ));
-        }
-        Ok(ModelConfig {
-            d_state: self.d_state.unwrap_or(model.d_state),
-            d_conv: self.d_conv,
-            expand: self.expand,
-            dt_rank: self.dt_rank,
-            dt_min: self.dt_min,
-            dt_max: self.dt_max,
-            dt_floor: self.dt_init_floor,
-            dt_init: self.dt_init,
-            dt_scale: self.dt_scale,
-            conv_bias: self.conv_bias,
-            bias: self.bias,
-            ..model
-        })
-    }
-}
-
-impl Default for MixerConfig {
-    fn default() -> Self {
-        MixerConfig {
-            d_state: None,
-            d_conv: 4,
-            expand: 2.0,
-            dt_rank: DtRank::Auto,
-            dt_min: 1e-3,
-            dt_max: 0.1,
-            dt_init: DtInit::Random,
-            dt_scale: 1.0,
-            dt_init_floor: 1e-4,
-            conv_bias: true,
-            bias: false,
-            use_fast_path: true,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum PoolType {
-    None,
-    Mean,
-    Max,
-    All,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Bimamba {
-    None,
-    V1,
-    V2,
-}
-
 impl Config {
     fn bimamba(&self) -> Bimamba {
         if self.if_bimamba { Bimamba::V1 } else { self.bimamba_type }
@@ -226,10 +138,7 @@ impl Config {
             (true, _) if self.use_double_cls_token => Pool::Both,
             (true, _) if self.use_middle_cls_token => Pool::Middle,
             (true, _) => Pool::Head,
-            (false, PoolType::None) => Pool::Last,
-            (false, PoolType::Mean) => Pool::Mean,
-            (false, PoolType::Max) => Pool::Max,
-            (false, PoolType::All) => Pool::All,
+            (false, pool) => pool.ours(),
         }
     }
 
@@ -247,11 +156,7 @@ impl Config {
                 "unknown key `ssm_cfg.d_state`; expected `d_state = {states}` beside `ssm_cfg`"
             )));
         }
-        let (directions, parameters) = match self.bimamba() {
-            Bimamba::None => ("row", Parameters::Own),
-            Bimamba::V1 => ("bidirectional", Parameters::Decay),
-            Bimamba::V2 => ("bidirectional", Parameters::Own),
-        };
+        let directions = self.bimamba().scan();
         let scan = if self.if_bidirectional {
             Scans::Each(vec![directions.into(), format!("{directions} | reverse")])
         } else {
@@ -260,20 +165,20 @@ impl Config {
         let mean = self.bimamba() == Bimamba::V2 && self.if_divide_out;
         let model = ModelConfig {
             patch_size: self.patch_size,
-            stride: self.stride,
+            stride: self.stride.into(),
             d_model: self.embed_dim.into(),
             depth: self.depth.into(),
             d_state: self.d_state,
             step_sizes: StepSizes::FirstLogUniform,
             scan,
-            parameters,
+            parameters: self.bimamba().parameters(),
             merge: if mean { Merge::Mean } else { Merge::Sum },
             layer_pairs: self.if_bidirectional,
             norm: if self.rms_norm { NormKind::Rms } else { NormKind::Layer },
             norm_eps: self.norm_epsilon,
             layer_scale: self.init_layer_scale,
             drop_path: self.drop_path_rate,
-            mlp_ratio: 0.0,
+            mlp_ratio: 0.0.into(),
             pool: self.pool(),
             pos_embed: self.if_abs_pos_embed,
             rope: match (self.if_rope, self.if_rope_residual) {
@@ -291,7 +196,7 @@ impl Config {
     fn keys(&self, ours: &ModelConfig) -> Vec<Key> {
         let d = self.embed_dim;
         let patch = self.patch_size.sides();
-        let grid = StemKind::Patch.grid(self.img_size.sides(), patch, self.stride);
+        let grid = StemKind::Patch.grid(self.img_size.sides(), patch, [self.stride; 2]);
         let patches = grid[0] * grid[1];
         let class_tokens = ours.pool.class_tokens(patches);
         let mut keys = Vec::new();
@@ -318,61 +223,7 @@ impl Config {
         for i in 0..self.depth {
             norms.iter().for_each(|part| same(format!("layers.{i}.norm.{part}"), &[d]));
         }
-        let directions = match self.bimamba() {
-            Bimamba::None => Directions::One,
-            Bimamba::V1 => Directions::Decays,
-            Bimamba::V2 => Directions::Two,
-        };
-        (0..self.depth).for_each(|i| mixer_keys(ours, directions, &format!("layers.{i}"), &mut keys));
+        (0..self.depth).for_each(|i| mixer_keys(ours, self.bimamba(), &format!("layers.{i}"), &mut keys));
         keys
-    }
-}
-
-/// What the authors' mixer has for a backward direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Directions {
-    /// There is none.
-    One,
-    /// Decays.
-    Decays,
-    /// Everything.
-    Two,
-}
-
-/// The tensors of a mixer of Vim and its descendants, whose two directions are the rows of our tensors.
-pub(super) fn mixer_keys(ours: &ModelConfig, directions: Directions, layer: &str, keys: &mut Vec<Key>) {
-    let d = ours.last_width();
-    let mixer = ours.mixer(d, 1);
-    let (inner, n, w) = (mixer.d_inner(), ours.d_state, mixer.d_conv);
-    let rank = mixer.dt_rank.of(d);
-    let name = |name: &str| format!("{layer}.mixer.{name}");
-    if ours.layer_scale.is_some() {
-        keys.push(Key::new(name("gamma"), format!("{layer}.gamma"), &[d]));
-    }
-    for (projection, rows, columns) in [("in_proj", 2 * inner, d), ("out_proj", d, inner)] {
-        let (weight, bias) = (name(&format!("{projection}.weight")), name(&format!("{projection}.bias")));
-        keys.push(Key::new(weight.clone(), weight, &[rows, columns]));
-        if mixer.bias {
-            keys.push(Key::new(bias.clone(), bias, &[rows]));
-        }
-    }
-    let decays: &[&str] = if directions == Directions::One { &["A_log"] } else { &["A_log", "A_b_log"] };
-    for (row, theirs) in decays.iter().enumerate() {
-        keys.push(Key::row(name(theirs), name("A_log"), row as i64, &[inner, n]));
-    }
-    let suffixes: &[&str] = if directions == Directions::Two { &["", "_b"] } else { &[""] };
-    for (row, suffix) in suffixes.iter().enumerate() {
-        let mut part = |layer: &str, part: &str, shape: &[i64]| {
-            let (theirs, ours) = (format!("{layer}{suffix}{part}"), format!("{layer}{part}"));
-            keys.push(Key::row(name(&theirs), name(&ours), row as i64, shape));
-        };
-        part("D", "", &[inner]);
-        part("conv1d", ".weight", &[inner, 1, w]);
-        if mixer.conv_bias {
-            part("conv1d", ".bias", &[inner]);
-        }
-        part("x_proj", ".weight", &[rank + 2 * n, inner]);
-        part("dt_proj", ".weight", &[inner, rank]);
-        part("dt_proj", ".bias", &[inner]);
     }
 }

@@ -2,6 +2,10 @@
 
 use ophidian_core::{
     Error, Result, config,
+    grid::{
+        Classifiers, Maps, ModelConfig, PerStage, Pool, Report, Scans, Size, StemKind, Translated,
+        family::layer,
+    },
     init::Start,
     keymap::Key,
     layers::{DownsampleKind, MlpKind, NormKind},
@@ -9,13 +13,6 @@ use ophidian_core::{
     tensors::Tensors,
 };
 use serde::Deserialize;
-
-use super::{
-    ModelConfig, PerStage, Pool, Scans, Size,
-    family::{Classifiers, Translated, layer},
-    run::{Maps, Report},
-    stem::StemKind,
-};
 
 /// The family.
 pub const VMAMBA: Classifiers = Classifiers {
@@ -235,7 +232,7 @@ impl Config {
         let (taps, conv_bias) = if forward.first { (3, true) } else { (self.ssm_conv, self.ssm_conv_bias) };
         Ok(ModelConfig {
             patch_size: Size::Square(self.patch_size),
-            stride: self.patch_size,
+            stride: self.patch_size.into(),
             stem: if self.patchembed_version == Version::V2 { StemKind::Overlap } else { StemKind::Patch },
             patch_norm: self.patch_norm,
             d_model: self.dims.clone(),
@@ -261,7 +258,7 @@ impl Config {
             out_norm: forward.out_norm.then_some(NormKind::Layer),
             norm: NormKind::Layer,
             drop_path: self.drop_path_rate,
-            mlp_ratio: self.mlp_ratio,
+            mlp_ratio: self.mlp_ratio.into(),
             mlp: if self.gmlp { MlpKind::Gated } else { MlpKind::Gelu },
             pool: Pool::Mean,
             pos_embed: self.posembed,
@@ -291,7 +288,7 @@ impl Config {
             }
         }
         if self.posembed {
-            let [h, w] = ours.stem.grid(self.imgsize.sides(), [patch, patch], patch);
+            let [h, w] = ours.stem.grid(self.imgsize.sides(), [patch; 2], [patch; 2]);
             keys.push(Key::map("pos_embed", "pos_embed", &[1, d, h, w]));
         }
         let mut number = 0;
@@ -317,7 +314,7 @@ impl Config {
 
 /// A block of `width` channels.
 fn block_keys(keys: &mut Vec<Key>, ours: &ModelConfig, width: i64, theirs: &str, block: &str) {
-    let mixer = ours.mixer(width, 4);
+    let mixer = ours.mamba(width, 4);
     let (k, d, n, r) = (mixer.directions, mixer.d_inner(), mixer.d_state, mixer.rank());
     let (op, mix) = (format!("{theirs}.op"), format!("{block}.mixer"));
     let mut one = |theirs: &str, ours: &str, shape: &[i64]| {
@@ -340,7 +337,7 @@ fn block_keys(keys: &mut Vec<Key>, ours: &ModelConfig, width: i64, theirs: &str,
         layer(keys, &format!("{op}.out_norm"), &format!("{mix}.out_norm"), &[d], true);
     }
     layer(keys, &format!("{theirs}.norm"), &format!("{block}.norm"), &[width], true);
-    let hidden = (ours.mlp_ratio * width as f64) as i64;
+    let hidden = (ours.mlp_ratio.of(0).unwrap_or(0.0) * width as f64) as i64;
     if hidden > 0 {
         let wide = if ours.mlp == MlpKind::Gated { 2 * hidden } else { hidden };
         layer(keys, &format!("{theirs}.norm2"), &format!("{block}.norm2"), &[width], true);
@@ -367,6 +364,8 @@ fn downsample_keys(
         }
         DownsampleKind::Conv2 => 2,
         DownsampleKind::Conv3 => 3,
+        // None of VMamba's.
+        DownsampleKind::Inverted => return,
     };
     layer(keys, &name(theirs, "1"), &name(ours, "conv"), &[next, width, side, side], true);
     layer(keys, &name(theirs, "3"), &name(ours, "norm"), &[next], true);

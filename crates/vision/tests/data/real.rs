@@ -96,7 +96,7 @@ fn cifar10_format_is_given_where_two_are_found() {
     let report =
         inspect::inspect(data(&format!("format = 'cifar10'\npath = '{}'", path.display())), true, &|_, _| ())
             .unwrap();
-    assert_eq!(report.format, Format::Cifar10);
+    assert_eq!(report.format, "cifar10");
     assert!(report.splits.iter().all(|split| split.problems.is_empty() && split.read == 1000));
     near(&report.mean, &[0.4914, 0.4822, 0.4465], 0.02);
 }

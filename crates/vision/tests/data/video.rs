@@ -323,7 +323,7 @@ fn clips_are_inspected() {
             .unwrap()
     };
     let report = inspect::inspect(data(), false, &|_, _| {}).unwrap();
-    assert_eq!(report.splits[0].images + report.splits[1].images, 8);
+    assert_eq!(report.splits[0].examples + report.splits[1].examples, 8);
     let sizes = &report.splits[0].sizes;
     assert_eq!(sizes.len(), 2, "{sizes:?}");
     assert_eq!(sizes[0], ("3 frames of 4x6x3".to_owned(), 3));

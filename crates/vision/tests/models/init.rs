@@ -119,7 +119,7 @@ fn mamba1_starts_as_its_authors_do() {
 fn parameters_of_the_same_name_and_shape_start_equal() {
     let start = |seed: u64, text: &str| {
         let vs = VarStore::new(Device::Cpu);
-        let table = ophidian_vision::models::resolve(text.parse().unwrap()).unwrap();
+        let table = ophidian_vision::models::CATALOGUE.resolve(text.parse().unwrap()).unwrap();
         keyed(seed, || ophidian_vision::models::build(&table, &[1, 16, 16], 10, vs.root())).unwrap();
         vs.variables()
     };

@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor, nn::VarStore};
 use crate::{family, json, relative, seeded, shared};
 
 fn officials() -> impl Iterator<Item = Official> {
-    models::names().map(|name| models::official(name).unwrap())
+    models::CATALOGUE.names().map(|name| models::CATALOGUE.official(name).unwrap())
 }
 
 /// The outputs of a folder's model with a position embedding of zeros.
@@ -123,7 +123,7 @@ fn operations_are_what_the_authors_print() {
     // README of VMamba (224x224): 4.9, 8.7 and 15.4 GFLOPs, a multiply-add as one, norms included.
     for (name, giga) in [("vmamba_tiny_s1l8", 4.9), ("vmamba_small_s2l15", 8.7), ("vmamba_base_s2l15", 15.4)]
     {
-        let model = models::official(name).unwrap();
+        let model = models::CATALOGUE.official(name).unwrap();
         let summary = model.model.count(model.input, model.classes).unwrap();
         let found = summary.flops_of_papers() / 1e9;
         assert!((found / giga - 1.0).abs() < 0.03, "{name}: {found}, the authors have {giga}");
@@ -331,15 +331,15 @@ fn every_tensor_of_a_checkpoint_is_read() {
 
 #[test]
 fn a_base_is_a_published_model_with_other_values() {
-    let read = |text: &str| ModelConfig::read(text.parse().unwrap()).map_err(|error| error.to_string());
-    let tiny = models::official("vim_tiny_patch16_224").unwrap();
+    let read = |text: &str| models::CATALOGUE.read(text.parse().unwrap()).map_err(|error| error.to_string());
+    let tiny = models::CATALOGUE.official("vim_tiny_patch16_224").unwrap();
     assert_eq!(read("base = 'vim_tiny_patch16_224'").unwrap(), tiny.model);
     let smaller = read("base = 'vim_tiny_patch16_224'\ndepth = 3\npatch_size = 8").unwrap();
-    assert_eq!((smaller.blocks(), smaller.stride, smaller.widths()), (3, 8, vec![192]));
+    assert_eq!((smaller.blocks(), smaller.stride.sides(), smaller.widths()), (3, [8, 8], vec![192]));
     let error = read("base = 'vim_tiny_patch16_22'").unwrap_err();
     assert!(error.contains("did you mean `vim_tiny_patch16_224`?"), "{error}");
     assert!(read("base = 3").unwrap_err().contains("`model.base` is 3"));
-    let resolved = models::resolve("base = 'vmamba_tiny_s1l8'".parse().unwrap()).unwrap();
+    let resolved = models::CATALOGUE.resolve("base = 'vmamba_tiny_s1l8'".parse().unwrap()).unwrap();
     assert!(!resolved.contains_key("base") && resolved.contains_key("depth"), "whole without its base");
 }
 
@@ -347,8 +347,8 @@ fn a_base_is_a_published_model_with_other_values() {
 #[test]
 fn shown_configs_train() {
     let text = "base = 'vmamba_tiny_s1l8'\nd_model = 8\ndepth = [1, 1, 2]";
-    let resolved = models::resolve(text.parse().unwrap()).unwrap();
-    assert_eq!(models::resolve(resolved.clone()).unwrap(), resolved);
+    let resolved = models::CATALOGUE.resolve(text.parse().unwrap()).unwrap();
+    assert_eq!(models::CATALOGUE.resolve(resolved.clone()).unwrap(), resolved);
     let vs = VarStore::new(Device::Cpu);
     let model = models::build(&resolved, &[3, 32, 32], 4, vs.root()).unwrap();
     let _guard = seeded(2);

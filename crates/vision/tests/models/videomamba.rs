@@ -145,7 +145,7 @@ fn image_weights_inflate() {
 
 fn build(text: &str, shape: &[i64]) -> ophidian_core::Result<(VarStore, Box<dyn Model>)> {
     let vs = VarStore::new(Device::Cpu);
-    let model = models::build(&models::resolve(table(text))?, shape, 8, vs.root())?;
+    let model = models::build(&models::CATALOGUE.resolve(table(text))?, shape, 8, vs.root())?;
     Ok((vs, model))
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use ophidian_vision::models::search;
+use ophidian_core::grid::search;
 
 use crate::{
     commands::setup::{self, Which},

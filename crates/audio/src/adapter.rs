@@ -1,0 +1,153 @@
+//! The audio adapter: `adapter = "audio"`.
+
+use std::{path::Path, sync::Arc};
+
+use ophidian_core::{
+    Error, Result,
+    adapter::{Adapter, Description, Model, Splits},
+    cards::Card,
+    config::KeyDoc,
+    data::Dataset,
+    grid,
+    inspect::{Progress, Report},
+    rng::Rng,
+};
+use tch::{Tensor, nn};
+
+use crate::{
+    cards,
+    config::{Data, Features},
+    dataset::{ClipSet, Prepare},
+    inspect, models,
+    open::{self, Opened},
+    picture,
+    source::{Labelled, Source, folder, is_wav},
+};
+
+/// Sounds.
+pub struct Audio;
+
+impl Adapter for Audio {
+    fn name(&self) -> &'static str {
+        "audio"
+    }
+
+    fn resolve_data(&self, data: toml::Table) -> Result<toml::Table> {
+        open::resolve(Data::read(data)?)?.to_table()
+    }
+
+    fn resolve_model(&self, model: toml::Table) -> Result<toml::Table> {
+        models::CATALOGUE.resolve(model)
+    }
+
+    fn check(&self, data: &toml::Table, model: &toml::Table) -> Result<()> {
+        let (data, model) = (Data::read(data.clone())?, models::CATALOGUE.read(model.clone())?);
+        let [_, rows, columns] = data.shape()?;
+        model
+            .tile([rows as i64, columns as i64])
+            .map(drop)
+            .map_err(|error| in_our_words(error, data.features))
+    }
+
+    fn data_keys(&self) -> Vec<KeyDoc> {
+        Data::keys()
+    }
+
+    fn model_keys(&self) -> Vec<KeyDoc> {
+        models::CATALOGUE.keys()
+    }
+
+    fn open(&self, data: &toml::Table) -> Result<Splits> {
+        let data = Data::read(data.clone())?;
+        let Opened { train, eval, .. } = open::open(&data)?;
+        let set = |clips| -> Result<Arc<dyn Dataset>> {
+            Ok(Arc::new(ClipSet::new(clips, data.class_names.clone(), Prepare::new(&data)?)))
+        };
+        Ok(Splits { train: set(train)?, eval: set(eval)? })
+    }
+
+    fn inspect(&self, data: toml::Table, check: bool, progress: &Progress<'_>) -> Result<Report> {
+        inspect::inspect(Data::read(data)?, check, progress)
+    }
+
+    fn cards(&self) -> Result<Vec<Card>> {
+        cards::all()
+    }
+
+    /// Clips carry the label 0, which means nothing.
+    fn open_inputs(&self, data: &toml::Table, inputs: &[&Path]) -> Result<Arc<dyn Dataset>> {
+        let data = Data::read(data.clone())?;
+        let mut files = Vec::new();
+        for input in inputs {
+            if input.is_dir() {
+                let found = folder::walk(input)?;
+                if found.is_empty() {
+                    return Err(Error::file(input, "holds no WAV files"));
+                }
+                files.extend(found);
+            } else if is_wav(input) || !input.exists() {
+                files.push(input.to_path_buf());
+            } else {
+                return Err(Error::file(
+                    input,
+                    "is no WAV file by its name; expected .wav, or a folder of such",
+                ));
+            }
+        }
+        let len = u32::try_from(files.len())
+            .map_err(|_| Error::invalid(format!("{} clips are more than can be numbered", files.len())))?;
+        let items = (0..len).map(|index| (index, 0)).collect();
+        let clips = Labelled { source: Arc::new(Source::Files(files)), items };
+        Ok(Arc::new(ClipSet::new(clips, data.class_names.clone(), Prepare::new(&data)?)))
+    }
+
+    fn model(
+        &self,
+        model: &toml::Table,
+        input_shape: &[i64],
+        classes: i64,
+        vs: nn::Path,
+    ) -> Result<Box<dyn Model>> {
+        grid::build(model, input_shape, classes, vs)
+    }
+
+    fn describe(&self, model: &toml::Table, input_shape: &[i64], classes: i64) -> Result<Description> {
+        grid::describe(model, input_shape, classes)
+    }
+
+    fn mix(
+        &self,
+        data: &toml::Table,
+        input: Tensor,
+        target: Tensor,
+        rng: &mut Rng,
+    ) -> Result<(Tensor, Tensor)> {
+        Data::read(data.clone())?.augment.mix(input, target, rng)
+    }
+
+    fn picture(&self, _: &toml::Table, input: &[f32], shape: &[i64]) -> Option<(u32, u32, Vec<u8>)> {
+        picture::draw(input, shape)
+    }
+}
+
+/// What core says about images, about spectrograms and waveforms.
+fn in_our_words(error: Error, features: Features) -> Error {
+    let Error::Config(mut text) = error else { return error };
+    let words = match features {
+        Features::Fbank => [
+            ("the image's height of", "the filters, of which there are (`data.fbank.mels`)"),
+            ("the image's width of", "the frames, of which there are (`data.seconds`)"),
+            ("pixels", "cells"),
+        ],
+        Features::Waveform => [
+            ("the image's height of", "the one row of a waveform, which is"),
+            ("the image's width of", "the samples, of which there are (`data.seconds`)"),
+            ("pixels", "samples"),
+        ],
+    };
+    for (ours, theirs) in words {
+        text = text.replace(ours, theirs);
+    }
+    text = text.replace("an image of", "an input of").replace("images of", "inputs of");
+    Error::Config(text.replace("`data.image_size`", "`data.seconds` or `data.fbank.mels`"))
+}

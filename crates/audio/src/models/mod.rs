@@ -1,0 +1,27 @@
+//! Published audio models as configs and key maps. What they have in common with others is core's [`grid`].
+
+mod aum;
+
+use ophidian_core::{grid, published::Family};
+
+pub use grid::Catalogue;
+
+pub use aum::AUM;
+
+/// Every family of published audio models.
+pub const FAMILIES: &[&dyn Family] = &[&AUM];
+
+/// Name and text of every file of `configs/models`.
+macro_rules! files {
+    ($($name:literal)+) => {
+        &[$(($name, include_str!(concat!("../../../../configs/models/", $name, ".toml")))),+]
+    };
+}
+
+/// The published models.
+pub const CATALOGUE: Catalogue = Catalogue(files! {
+    "aum_base_fobi"
+    "aum_base_bibi"
+    "aum_small_bibi"
+    "aum_tiny_bibi"
+});

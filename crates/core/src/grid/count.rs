@@ -1,0 +1,267 @@
+//! What a model costs: parameters by part, and operations of a forward pass.
+
+use tch::{Device, nn::VarStore};
+
+use super::{Classifier, Input, ModelConfig, Pool, StemKind, input::geometry};
+use crate::{
+    Result,
+    adapter::{self, Description},
+    init::without_values,
+    mixer::{ConvPlace, Merge, Parameters},
+};
+
+/// Weights of a block that every token is multiplied with.
+const MULTIPLIED: [&str; 9] =
+    ["in_proj", "x_proj", "dt_proj", "conv1d", "conv2d", "out_proj", "fc1", "fc2", "conv"];
+
+/// Parameters and operations of a model for one image.
+///
+/// Counted are matrix products and convolutions, a multiply-add being two operations, and the scans: 9 L D N for D
+/// channels and N states over L steps, as the counter of VMamba's authors has it, D L for the skip and D L for the gate.
+/// Norms, activations and sums are not counted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// Trained numbers.
+    pub parameters: i64,
+    /// The same by part.
+    pub parts: Vec<Part>,
+    /// The stages.
+    pub stages: Vec<StageCount>,
+    /// Multiply-adds of matrix products and convolutions.
+    pub multiply_adds: f64,
+    /// Operations of the scans.
+    pub scan: f64,
+}
+
+impl Summary {
+    /// Operations, a multiply-add being two.
+    pub fn flops(&self) -> f64 {
+        2.0 * self.multiply_adds + self.scan
+    }
+
+    /// Operations as most papers print them, a multiply-add being one.
+    pub fn flops_of_papers(&self) -> f64 {
+        self.multiply_adds + self.scan
+    }
+}
+
+/// A part of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// What it is.
+    pub name: String,
+    /// Trained numbers.
+    pub parameters: i64,
+}
+
+/// A stage of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageCount {
+    /// Groups of frames, of a clip.
+    pub times: Option<i64>,
+    /// Rows and columns of patches.
+    pub grid: [i64; 2],
+    /// Tokens, class tokens included.
+    pub tokens: i64,
+    /// Channels of a token.
+    pub channels: i64,
+    /// Blocks.
+    pub blocks: i64,
+}
+
+/// Where a parameter belongs.
+enum Place {
+    Embedding,
+    Positions,
+    /// Of this block of this stage.
+    Block(usize, usize),
+    /// Behind this stage.
+    Downsample(usize),
+    Norm,
+    Head,
+}
+
+/// The scan of a block.
+struct Walk {
+    width: i64,
+    tokens: f64,
+    directions: f64,
+    /// Of all directions.
+    steps: f64,
+}
+
+impl ModelConfig {
+    /// Counts what the model of this config costs for an image of `input` = (channels, height, width), or a clip.
+    ///
+    /// # Errors
+    /// [`crate::Error::Config`] if the config is wrong or does not fit the images.
+    pub fn count(&self, input: impl Into<Input>, classes: i64) -> Result<Summary> {
+        let input = input.into();
+        let vs = VarStore::new(Device::Cpu);
+        without_values(|| Classifier::new(&vs.root(), self, input, classes))?;
+        let stages = self.stage_counts(&input);
+        let walks = self.walks(&input, &stages)?;
+        let mut shapes: Vec<(String, Vec<i64>)> = vs
+            .variables()
+            .into_iter()
+            .filter(|(_, tensor)| tensor.requires_grad())
+            .map(|(name, tensor)| (name, tensor.size()))
+            .collect();
+        shapes.sort();
+        let mut parts: Vec<Part> = Vec::new();
+        let mut add = |name: String, parameters: i64| match parts.iter_mut().find(|part| part.name == name) {
+            Some(part) => part.parameters += parameters,
+            None => parts.push(Part { name, parameters }),
+        };
+        for name in self.part_names() {
+            add(name, 0);
+        }
+        let (mut parameters, mut multiply_adds) = (0, 0.0);
+        for (name, shape) in &shapes {
+            let (place, size) = (self.place(name), shape.iter().product::<i64>());
+            parameters += size;
+            multiply_adds += size as f64 * self.uses(name, &place, input, &stages, &walks);
+            add(part_name(&place), size);
+        }
+        parts.retain(|part| part.parameters > 0);
+        let scan = walks.iter().map(|walk| self.scan_flops(walk)).sum();
+        Ok(Summary { parameters, parts, stages, multiply_adds, scan })
+    }
+
+    fn stage_counts(&self, input: &Input) -> Vec<StageCount> {
+        let (grids, widths) = (self.grids(input.image), self.widths());
+        let stage = |((grid, channels), blocks): (([i64; 2], i64), i64)| {
+            let times = input.times(self.tubelet);
+            let patches = times.unwrap_or(1) * grid[0] * grid[1];
+            let tokens = patches + self.pool.class_tokens(patches).len() as i64;
+            StageCount { times, grid, tokens, channels, blocks }
+        };
+        grids.into_iter().zip(widths).zip(self.depths().iter().copied()).map(stage).collect()
+    }
+
+    /// One entry for each block.
+    fn walks(&self, input: &Input, stages: &[StageCount]) -> Result<Vec<Walk>> {
+        let mut walks = Vec::new();
+        for stage in stages {
+            let times = input.times(self.tubelet);
+            let class_tokens = self.pool.class_tokens(times.unwrap_or(1) * stage.grid[0] * stage.grid[1]);
+            let plans = self.scan.plans(&geometry(times, stage.grid), &class_tokens)?;
+            for _ in 0..stage.blocks {
+                let plan = &plans[walks.len() % plans.len()];
+                let steps: usize = plan.orders().iter().map(|order| order.len()).sum();
+                walks.push(Walk {
+                    width: stage.channels,
+                    tokens: stage.tokens as f64,
+                    directions: plan.directions() as f64,
+                    steps: steps as f64,
+                });
+            }
+        }
+        Ok(walks)
+    }
+
+    /// Scan, skip and gate of a block.
+    fn scan_flops(&self, walk: &Walk) -> f64 {
+        let mixer = self.mamba(walk.width, walk.directions as i64);
+        let (d, n) = (mixer.d_inner() as f64, mixer.d_state as f64);
+        let coarse = mixer.coarse.map_or(0.0, |coarse| {
+            coarse.directions as f64 * walk.tokens / (coarse.stride * coarse.stride).max(1) as f64
+        });
+        let results = if mixer.merge == Merge::Concat { walk.directions } else { 1.0 };
+        let gate = if mixer.gate { walk.tokens * d * results } else { 0.0 };
+        (walk.steps + coarse) * d * (9.0 * n + 1.0) + gate
+    }
+
+    fn part_names(&self) -> Vec<String> {
+        let mut places = vec![Place::Embedding, Place::Positions];
+        for stage in 0..self.stages() {
+            places.extend([Place::Block(stage, 0), Place::Downsample(stage)]);
+        }
+        places.extend([Place::Norm, Place::Head]);
+        places.iter().map(part_name).collect()
+    }
+
+    fn place(&self, name: &str) -> Place {
+        let mut parts = name.split('.');
+        let (first, number) = (parts.next().unwrap_or(""), parts.next().and_then(|n| n.parse::<i64>().ok()));
+        match (first, number) {
+            ("patch_embed", _) => Place::Embedding,
+            ("layers", Some(block)) => {
+                let mut behind = 0;
+                let stage = self.depths().iter().position(|depth| {
+                    behind += depth;
+                    block < behind
+                });
+                Place::Block(stage.unwrap_or(0), block as usize)
+            }
+            ("downsample", Some(stage)) => Place::Downsample(stage as usize),
+            ("norm_f", _) => Place::Norm,
+            ("head", _) => Place::Head,
+            _ => Place::Positions,
+        }
+    }
+
+    /// How often every number of the tensor `name` is multiplied for one image.
+    fn uses(&self, name: &str, place: &Place, input: Input, stages: &[StageCount], walks: &[Walk]) -> f64 {
+        let area = |[h, w]: [i64; 2]| (h * w) as f64;
+        let weight = |layers: &[&str]| layers.iter().any(|layer| name.ends_with(&format!(".{layer}.weight")));
+        match place {
+            Place::Embedding if weight(&["proj"]) => {
+                area(stages[0].grid) * stages[0].times.unwrap_or(1) as f64
+            }
+            Place::Embedding if weight(&["conv"]) => {
+                let between = self.stem.between(input.image, self.patch_size.sides());
+                if self.stem == StemKind::Patch { 0.0 } else { area(between) }
+            }
+            Place::Block(stage, block) => {
+                let tokens = stages[*stage].tokens as f64;
+                // One set of parameters, but inputs that differ by direction.
+                let each = self.parameters == Parameters::Shared && self.conv == ConvPlace::Along;
+                if weight(&["x_proj", "dt_proj", "conv1d"]) && each {
+                    tokens * walks.get(*block).map_or(1.0, |walk| walk.directions)
+                } else if weight(&MULTIPLIED) {
+                    tokens
+                } else {
+                    0.0
+                }
+            }
+            Place::Downsample(stage) if weight(&["conv", "reduction"]) => {
+                stages.get(stage + 1).map_or(0.0, |next| area(next.grid))
+            }
+            Place::Head if name == "head.weight" => match self.pool {
+                Pool::All | Pool::Max => stages.last().map_or(1.0, |last| last.tokens as f64),
+                _ => 1.0,
+            },
+            _ => 0.0,
+        }
+    }
+}
+
+fn part_name(place: &Place) -> String {
+    match place {
+        Place::Embedding => "patch embedding".into(),
+        Place::Positions => "class tokens and positions".into(),
+        Place::Block(stage, _) => format!("stage {stage}"),
+        Place::Downsample(stage) => format!("step behind stage {stage}"),
+        Place::Norm => "last norm".into(),
+        Place::Head => "head".into(),
+    }
+}
+
+/// What the model of a resolved `[model]` table costs for one input of `input_shape`, and its scans over the patches of
+/// the first stage, class tokens left out.
+///
+/// # Errors
+/// As [`build`](super::build).
+pub fn describe(table: &toml::Table, input_shape: &[i64], classes: i64) -> Result<Description> {
+    let config = ModelConfig::read(table.clone())?;
+    let input = Input::try_from(input_shape)?;
+    let counted = config.count(input, classes)?;
+    let Some(stage) = counted.stages.first() else { return Ok(Description::default()) };
+    let geometry = geometry(stage.times, stage.grid);
+    let plans = config.scan.plans(&geometry, &[])?;
+    let walk =
+        |(name, plan): (&String, _)| adapter::Walk { name: name.clone(), plan, geometry: geometry.clone() };
+    let scans = config.scan.texts().iter().zip(plans).map(walk).collect();
+    Ok(Description { flops: Some(counted.flops()), scans })
+}
