@@ -24,7 +24,7 @@ use crate::{
     optimizer::{Average, Optimizer, variables},
     pictures,
     progress::{Progress, duration},
-    records::Records,
+    records::{Evaluation, Records, Summary},
     schedule::Schedule,
 };
 
@@ -50,7 +50,8 @@ pub struct Request<'a> {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// All steps were taken.
     Finished,
@@ -331,6 +332,7 @@ impl Trainer<'_> {
             self.save(&[LAST])?;
         }
         self.draw_curves();
+        self.summarise(ending)?;
         Ok(Outcome {
             ending,
             steps,
@@ -389,6 +391,9 @@ impl Trainer<'_> {
             }
         }
         self.say_epoch(epoch, plain.as_ref(), averaged.as_ref());
+        if let Some(found) = averaged.as_ref().or(plain.as_ref()) {
+            Evaluation::of(found, epoch, &self.about.classes).write(&self.folder.evaluation())?;
+        }
         let mut names = Vec::new();
         if let Some(found) = averaged.or(plain) {
             let better = |best: Best| {
@@ -460,6 +465,26 @@ impl Trainer<'_> {
             checkpoint::write(&self.folder.checkpoint(name), &self.about, &tensors)?;
         }
         Ok(())
+    }
+
+    /// Writes down how the run ended, for reports.
+    fn summarise(&self, ending: Ending) -> Result<()> {
+        let (about, state) = (&self.about, &self.about.state);
+        let classes = about.classes.len() as i64;
+        Summary {
+            ending,
+            step: state.step,
+            steps: self.course.steps,
+            epochs: state.epochs_done,
+            best_accuracy: state.best.map(|best| best.accuracy),
+            parameters: self.parameters(),
+            flops: self.adapter.describe(&about.config.model, &about.input_shape, classes)?.flops,
+            input_shape: about.input_shape.clone(),
+            classes: about.classes.len(),
+            training_examples: self.course.samples,
+            seconds: state.seconds,
+        }
+        .write(&self.folder.summary())
     }
 
     fn touch_clock(&mut self) {

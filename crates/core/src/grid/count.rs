@@ -5,6 +5,7 @@ use tch::{Device, nn::VarStore};
 use super::{Classifier, Input, ModelConfig, Pool, StemKind, input::geometry};
 use crate::{
     Result,
+    adapter::{self, Description},
     init::without_values,
     mixer::{ConvPlace, Merge, Parameters},
 };
@@ -245,4 +246,22 @@ fn part_name(place: &Place) -> String {
         Place::Norm => "last norm".into(),
         Place::Head => "head".into(),
     }
+}
+
+/// What the model of a resolved `[model]` table costs for one input of `input_shape`, and its scans over the patches of
+/// the first stage, class tokens left out.
+///
+/// # Errors
+/// As [`build`](super::build).
+pub fn describe(table: &toml::Table, input_shape: &[i64], classes: i64) -> Result<Description> {
+    let config = ModelConfig::read(table.clone())?;
+    let input = Input::try_from(input_shape)?;
+    let counted = config.count(input, classes)?;
+    let Some(stage) = counted.stages.first() else { return Ok(Description::default()) };
+    let geometry = geometry(stage.times, stage.grid);
+    let plans = config.scan.plans(&geometry, &[])?;
+    let walk =
+        |(name, plan): (&String, _)| adapter::Walk { name: name.clone(), plan, geometry: geometry.clone() };
+    let scans = config.scan.texts().iter().zip(plans).map(walk).collect();
+    Ok(Description { flops: Some(counted.flops()), scans })
 }

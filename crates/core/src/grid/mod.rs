@@ -18,7 +18,7 @@ mod stem;
 
 pub use classifier::{Classifier, build};
 pub use config::{MixerKind, Mixers, ModelConfig, PerStage, Scans, Size, pattern};
-pub use count::{Part, StageCount, Summary};
+pub use count::{Part, StageCount, Summary, describe};
 pub use embed::{Pool, resize_positions};
 pub use family::{Classifiers, Translated};
 pub use input::Input;

@@ -9,7 +9,7 @@ use ophidian_core::{grid, published::Family};
 
 pub use grid::{
     Catalogue, Classifier, Classifiers, Input, MixerKind, ModelConfig, Official, Pool, Scans, build,
-    resize_positions,
+    describe, resize_positions,
 };
 pub use plainmamba::PLAINMAMBA;
 pub use videomamba::VIDEOMAMBA;
