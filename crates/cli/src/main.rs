@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     let printer = printer::Printer::new();
     ophidian_core::torch::keep_freed_memory();
     ophidian_core::torch::register_cuda();
+    ophidian_points::scans::register_scans();
     match commands::Cli::parse().run(&printer) {
         Ok(code) => code,
         Err(error) => exit::report(&error, &printer),

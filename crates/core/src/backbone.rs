@@ -33,7 +33,9 @@ pub struct Stage {
     pub blocks: Vec<Block>,
     /// Local convolutions on the sum behind a block, by its number in the stage.
     pub local: BTreeMap<usize, LocalConv>,
-    /// Behind the last block; absent in the last stage.
+    /// Behind the last block.
+    pub norm: Option<Norm>,
+    /// Behind that; absent in the last stage.
     pub downsample: Option<Downsample>,
 }
 
@@ -110,8 +112,11 @@ impl Backbone {
             let orders = if orders.len() == 1 { orders } else { &orders[first..first + stage.blocks.len()] };
             first += stage.blocks.len();
             tokens = self.stage(stage, tokens, grid, orders, between, train)?;
+            if let Some(norm) = &stage.norm {
+                tokens = norm.forward(&tokens)?;
+            }
             if let Some(downsample) = &stage.downsample {
-                (tokens, grid) = downsample.forward(&tokens, grid)?;
+                (tokens, grid) = downsample.forward(&tokens, grid, train)?;
             }
             tap(number, &tokens, grid);
         }

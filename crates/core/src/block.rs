@@ -5,10 +5,22 @@ use tch::{Tensor, nn};
 use crate::{
     Result,
     init::{Init, Start},
-    layers::{DropPath, Mlp, MlpKind, Norm, NormKind},
-    mixer::Mixer,
+    layers::{Conv2d, DropPath, Kernel, Mlp, MlpKind, Norm, NormKind, to_map, to_tokens},
+    mixer::{Mixer, map_of},
     ops::Orders,
 };
+
+/// Where a block's first norm acts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NormPlace {
+    /// On what the mixer reads.
+    #[default]
+    Before,
+    /// On what the mixer makes.
+    After,
+    /// Nowhere: the mixer has norms of its own.
+    None,
+}
 
 /// What stands around a block's mixer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,6 +31,12 @@ pub struct BlockConfig {
     pub norm: NormKind,
     /// Added to the variance in a normalisation.
     pub norm_eps: f64,
+    /// Where the mixer's norm acts; that of the MLP acts on what it reads.
+    pub norm_place: NormPlace,
+    /// The mixer's branch is added to the normalised tokens that it read, not to the stream (Mamba-ND as released).
+    pub carry_normed: bool,
+    /// In front of each norm a depthwise 3x3 convolution over the map is added to the stream (Spatial-Mamba).
+    pub position_conv: bool,
     /// Probability of dropping the block's branches for a sample while training.
     pub drop_path: f64,
     /// Start of a learned scale per channel on the mixer's output (arXiv 2103.17239); none if absent.
@@ -33,33 +51,72 @@ pub struct BlockConfig {
     pub residuals: i64,
 }
 
+impl Default for BlockConfig {
+    fn default() -> Self {
+        BlockConfig {
+            d_model: 128,
+            norm: NormKind::Rms,
+            norm_eps: 1e-5,
+            norm_place: NormPlace::Before,
+            carry_normed: false,
+            position_conv: false,
+            drop_path: 0.0,
+            layer_scale: None,
+            mlp: 0,
+            mlp_kind: MlpKind::Gelu,
+            start: Start::FanIn,
+            residuals: 1,
+        }
+    }
+}
+
 /// A pre-norm residual block over a stream that is kept in f32.
 ///
 /// As in the authors' code the sum is taken at the start of the next block, so that a position rotation can
 /// be put between: a block reads (hidden, residual) and returns (branch, residual + hidden).
+///
+/// `norm` (none if it acts nowhere), `mixer.*`, `gamma` of a layer scale, `norm2` and `mlp` of an MLP, `position` and
+/// `position2` of position convolutions.
 pub struct Block {
-    norm: Norm,
+    norm: Option<Norm>,
+    place: NormPlace,
+    carry_normed: bool,
     mixer: Box<dyn Mixer>,
     gamma: Option<Tensor>,
     mlp: Option<(Norm, Mlp)>,
+    positions: Option<[Conv2d; 2]>,
     drop_path: DropPath,
 }
 
 impl Block {
     /// A block around `mixer`, whose parameters are under `mixer` of the same path.
     pub fn new(vs: &nn::Path, config: &BlockConfig, mixer: Box<dyn Mixer>) -> Block {
-        let norm = |name: &str| Norm::new(&(vs / name), config.norm, config.d_model, config.norm_eps);
-        let mlp = || {
-            let BlockConfig { d_model, mlp, mlp_kind, residuals, start, .. } = *config;
-            (norm("norm2"), Mlp::new(&(vs / "mlp"), mlp_kind, d_model, mlp, residuals, start))
+        let norm = (config.norm_place != NormPlace::None)
+            .then(|| Norm::new(&(vs / "norm"), config.norm, config.d_model, config.norm_eps));
+        Block::with_norm(vs, config, mixer, norm)
+    }
+
+    /// As [`new`](Block::new), with a norm that other blocks have too.
+    pub fn with_norm(
+        vs: &nn::Path,
+        config: &BlockConfig,
+        mixer: Box<dyn Mixer>,
+        norm: Option<Norm>,
+    ) -> Block {
+        let BlockConfig { d_model, mlp, mlp_kind, residuals, start, .. } = *config;
+        let second = || {
+            let norm = Norm::new(&(vs / "norm2"), config.norm, d_model, config.norm_eps);
+            (norm, Mlp::new(&(vs / "mlp"), mlp_kind, d_model, mlp, residuals, start))
         };
+        let position = |name: &str| Conv2d::new(&(vs / name), &Kernel::depthwise(d_model, 3, 1), true, None);
         Block {
-            norm: norm("norm"),
+            norm,
+            place: config.norm_place,
+            carry_normed: config.carry_normed,
             mixer,
-            gamma: config
-                .layer_scale
-                .map(|start| Init::Constant(start).parameter(vs, "gamma", &[config.d_model])),
-            mlp: (config.mlp > 0).then(mlp),
+            gamma: config.layer_scale.map(|start| Init::Constant(start).parameter(vs, "gamma", &[d_model])),
+            mlp: (mlp > 0).then(second),
+            positions: config.position_conv.then(|| ["position", "position2"].map(position)),
             drop_path: DropPath::new(config.drop_path),
         }
     }
@@ -76,8 +133,24 @@ impl Block {
         orders: &Orders,
         train: bool,
     ) -> Result<(Tensor, Tensor)> {
-        let residual = add(hidden, residual)?;
-        let mut branch = self.mixer.forward(&self.norm.forward(&residual)?, orders)?;
+        let [position, position2] = match &self.positions {
+            Some([first, second]) => [Some(first), Some(second)],
+            None => [None, None],
+        };
+        let mut residual = positioned(add(hidden, residual)?, position, orders)?;
+        let mut branch = match (&self.norm, self.place) {
+            (Some(norm), NormPlace::Before) => {
+                let normed = norm.forward(&residual)?;
+                if self.carry_normed {
+                    residual = normed.shallow_clone();
+                }
+                self.mixer.forward_t(&normed, orders, train)?
+            }
+            (Some(norm), NormPlace::After) => {
+                norm.forward(&self.mixer.forward_t(&residual, orders, train)?)?
+            }
+            _ => self.mixer.forward_t(&residual, orders, train)?,
+        };
         if let Some(gamma) = &self.gamma {
             branch = branch.f_mul(gamma)?;
         }
@@ -85,8 +158,9 @@ impl Block {
         let Some((norm, mlp)) = &self.mlp else {
             return Ok((branch, residual));
         };
-        let residual = add(&branch, Some(&residual))?;
-        let branch = mlp.forward(&norm.forward(&residual)?)?;
+        let residual = positioned(add(&branch, Some(&residual))?, position2, orders)?;
+        let grid = if mlp.needs_grid() { orders.plane()? } else { &[] };
+        let branch = mlp.forward(&norm.forward(&residual)?, grid)?;
         Ok((self.drop_path.forward(branch, train), residual))
     }
 }
@@ -98,4 +172,11 @@ pub(crate) fn add(hidden: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> 
         Some(residual) => residual.f_add(hidden)?,
         None => hidden.to_kind(tch::Kind::Float),
     })
+}
+
+/// The stream, and what a convolution over its map makes of it.
+fn positioned(stream: Tensor, conv: Option<&Conv2d>, orders: &Orders) -> Result<Tensor> {
+    let Some(conv) = conv else { return Ok(stream) };
+    let added = conv.forward(&to_map(&stream, map_of(orders)?)?)?;
+    Ok(stream.f_add(&to_tokens(&added)?)?)
 }

@@ -17,10 +17,23 @@ pub struct Key {
     pub shape: Vec<i64>,
     /// Which row of our tensor it is, where we keep the directions of a mixer in one tensor.
     pub row: Option<i64>,
-    /// Two axes of ours that theirs has the other way round.
-    pub transposed: Option<[i64; 2]>,
+    /// Whose axes are in another order.
+    pub layout: Layout,
     /// Which entry of our second axis each of theirs is; empty where they are the same.
     pub order: Vec<i64>,
+}
+
+/// The order of an author's axes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// Ours.
+    #[default]
+    Same,
+    /// Two of ours the other way round.
+    Transposed(i64, i64),
+    /// The four tokens of a square that patch merging puts side by side: channels, rows, columns from slow to fast where
+    /// ours are columns, rows, channels.
+    Squares,
 }
 
 impl Key {
@@ -31,7 +44,7 @@ impl Key {
             ours: ours.into(),
             shape: shape.to_vec(),
             row: None,
-            transposed: None,
+            layout: Layout::Same,
             order: Vec::new(),
         }
     }
@@ -43,7 +56,12 @@ impl Key {
 
     /// A table of positions (1, L, channels) that is kept as a map (1, channels, h, w).
     pub fn map(theirs: impl Into<String>, ours: impl Into<String>, shape: &[i64]) -> Key {
-        Key { transposed: Some([1, -1]), ..Key::new(theirs, ours, shape) }
+        Key { layout: Layout::Transposed(1, -1), ..Key::new(theirs, ours, shape) }
+    }
+
+    /// Weights (…, 4 channels) of patch merging whose squares are laid out as [`Layout::Squares`] says.
+    pub fn squares(theirs: impl Into<String>, ours: impl Into<String>, shape: &[i64]) -> Key {
+        Key { layout: Layout::Squares, ..Key::new(theirs, ours, shape) }
     }
 
     /// The part of `tensor` (ours) that it stands for, axes in the author's order: a view.
@@ -52,9 +70,10 @@ impl Key {
             Some(row) => tensor.f_select(0, row)?,
             None => tensor.shallow_clone(),
         };
-        Ok(match self.transposed {
-            Some([a, b]) => part.f_transpose(a, b)?,
-            None => part,
+        Ok(match self.layout {
+            Layout::Same => part,
+            Layout::Transposed(a, b) => part.f_transpose(a, b)?,
+            Layout::Squares => part.f_unflatten(-1, [2, 2, -1])?.f_transpose(-1, -3)?,
         })
     }
 

@@ -7,8 +7,8 @@ use ophidian_core::{
     init::{Start, without_values},
     keymap::{Key, export, load},
     layers::{
-        BatchNorm, Conv2d, Downsample, DownsampleKind, Kernel, LocalConv, Mlp, MlpKind, Norm, NormKind,
-        to_map, to_tokens,
+        BatchNorm, Conv2d, Downsample, DownsampleConfig, DownsampleKind, Kernel, LocalConv, Mlp, MlpKind,
+        Norm, NormKind, to_map, to_tokens,
     },
     mixer::Mixer,
     ops::Orders,
@@ -71,13 +71,17 @@ fn at(tokens: &Tensor, [h, w]: [i64; 2], row: i64, column: i64, c: i64) -> f64 {
     tokens.double_value(&[0, row * w + column, c])
 }
 
+fn step_config(kind: DownsampleKind, channels: [i64; 2]) -> DownsampleConfig {
+    DownsampleConfig { kind, channels, norm: NormKind::Layer, eps: 1e-5, bias: true, start: Start::Normal }
+}
+
 #[test]
 fn downsampling_is_its_sum_written_out() {
     for kind in [DownsampleKind::Merge, DownsampleKind::Conv2, DownsampleKind::Conv3] {
         for grid in [[4, 6], [5, 3], [1, 2]] {
             let [h, w] = grid;
             let vs = VarStore::new(Device::Cpu);
-            let down = Downsample::new(&vs.root(), kind, 2, 3, NormKind::Layer, 1e-5, Start::Normal);
+            let down = Downsample::new(&vs.root(), &step_config(kind, [2, 3]));
             perturb(&vs);
             let variables = vs.variables();
             let norm = |x: &Tensor| {
@@ -85,7 +89,7 @@ fn downsampling_is_its_sum_written_out() {
                 x.layer_norm([x.size()[0]], Some(weight), Some(bias), 1e-5, false)
             };
             let tokens = Tensor::randn([1, h * w, 2], F32);
-            let Ok((got, found)) = down.forward(&tokens, grid) else {
+            let Ok((got, found)) = down.forward(&tokens, grid, false) else {
                 assert!(kind == DownsampleKind::Conv2 && h == 1, "{kind:?} of {grid:?}");
                 continue;
             };
@@ -158,7 +162,7 @@ fn a_gated_mlp_multiplies_its_halves() {
     let inside = x.linear(&variables["fc1.weight"], Some(&variables["fc1.bias"]));
     let inside = inside.narrow(2, 0, 5) * inside.narrow(2, 5, 5).gelu("none");
     let want = inside.linear(&variables["fc2.weight"], Some(&variables["fc2.bias"]));
-    close("gated", &mlp.forward(&x).unwrap(), &want);
+    close("gated", &mlp.forward(&x, &[]).unwrap(), &want);
 }
 
 /// Doubles its input and tells how many directions it was given.
@@ -181,6 +185,7 @@ fn block(vs: &VarStore, number: i64, d_model: i64) -> Block {
         mlp_kind: MlpKind::Gelu,
         start: Start::Normal,
         residuals: 1,
+        ..BlockConfig::default()
     };
     Block::new(&(vs.root() / "layers" / number), &config, Box::new(Double))
 }
@@ -190,12 +195,13 @@ fn stages_run_one_after_another_on_their_grids() {
     let vs = VarStore::new(Device::Cpu);
     let root = vs.root();
     let kind = DownsampleKind::Merge;
-    let down = || Downsample::new(&(&root / "down"), kind, 2, 4, NormKind::Layer, 1e-5, Start::Normal);
+    let down = || Downsample::new(&(&root / "down"), &step_config(kind, [2, 4]));
     let alone = VarStore::new(Device::Cpu);
     let first = Stage {
         blocks: vec![block(&vs, 0, 2), block(&vs, 1, 2)],
         local: [(0, LocalConv::new(&(&root / "local"), 2))].into(),
         downsample: Some(down()),
+        ..Stage::default()
     };
     let second = Stage { blocks: vec![block(&vs, 2, 4)], ..Stage::default() };
     let norm = Norm::new(&(&root / "norm_f"), NormKind::Rms, 4, 1e-5);
@@ -203,7 +209,7 @@ fn stages_run_one_after_another_on_their_grids() {
     perturb(&vs);
     // The same layers by themselves, with the same values.
     let local = LocalConv::new(&(alone.root() / "local"), 2);
-    let step = Downsample::new(&(alone.root() / "down"), kind, 2, 4, NormKind::Layer, 1e-5, Start::Normal);
+    let step = Downsample::new(&(alone.root() / "down"), &step_config(kind, [2, 4]));
     let theirs = vs.variables();
     tch::no_grad(|| {
         for (name, mut tensor) in alone.variables() {
@@ -225,7 +231,7 @@ fn stages_run_one_after_another_on_their_grids() {
     let one = &x + norm(&x, "layers.0.norm") * 2.0;
     let one = local.forward(&one, [3, 4], false).unwrap();
     let one = &one + norm(&one, "layers.1.norm") * 4.0;
-    let (one, grid) = step.forward(&one, [3, 4]).unwrap();
+    let (one, grid) = step.forward(&one, [3, 4], false).unwrap();
     let two = &one + norm(&one, "layers.2.norm") * 6.0;
     assert_eq!(grid, [2, 2]);
     close("the first stage", &seen[0].1, &one);

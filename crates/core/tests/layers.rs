@@ -84,6 +84,7 @@ fn config() -> BlockConfig {
         mlp_kind: MlpKind::Gelu,
         start: Start::FanIn,
         residuals: 1,
+        ..BlockConfig::default()
     }
 }
 

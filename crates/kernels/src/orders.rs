@@ -14,6 +14,8 @@ pub struct Orders<'a> {
     pub table: &'a [i32],
     /// Nonzero where the state starts afresh *at* that step; same shape as `table`.
     pub resets: Option<&'a [u8]>,
+    /// Nonzero where the token is read but not written: nothing comes out of that step. Same shape as `table`.
+    pub silent: Option<&'a [u8]>,
     /// Steps per order (T).
     pub steps: usize,
     /// True if every sample has its own K orders.
@@ -27,13 +29,20 @@ pub(crate) struct Path {
     pub tokens: Vec<i32>,
     /// Where the state starts afresh; empty if nowhere.
     pub resets: Vec<bool>,
-    /// Every token is visited exactly once: outputs can be stored instead of added.
+    /// Token that each step writes to, or [`BLANK`]; empty if it is the one that is read.
+    written: Vec<i32>,
+    /// Every token is read and written exactly once: outputs can be stored instead of added.
     pub permutation: bool,
 }
 
 impl Path {
     pub fn reset(&self, step: usize) -> bool {
         self.resets.get(step).copied().unwrap_or(false)
+    }
+
+    /// Token that each step writes to, or [`BLANK`].
+    pub fn written(&self) -> &[i32] {
+        if self.written.is_empty() { &self.tokens } else { &self.written }
     }
 }
 
@@ -68,16 +77,20 @@ impl Orders<'_> {
         if self.table.len() != expected {
             return Err(Error::Length { name: "orders", found: self.table.len(), expected });
         }
-        if let Some(resets) = self.resets
-            && resets.len() != expected
-        {
-            return Err(Error::Length { name: "resets", found: resets.len(), expected });
+        for (name, marks) in [("resets", self.resets), ("silent", self.silent)] {
+            if let Some(marks) = marks
+                && marks.len() != expected
+            {
+                return Err(Error::Length { name, found: marks.len(), expected });
+            }
         }
         let mut paths = Vec::with_capacity(count);
         let mut seen = vec![0u32; tokens];
         for order in 0..count {
             let row = order * self.steps..(order + 1) * self.steps;
             let resets = self.resets.map(|resets| &resets[row.clone()]);
+            let silent =
+                self.silent.map(|silent| &silent[row.clone()]).filter(|row| row.iter().any(|s| *s != 0));
             let mut path = Path { permutation: true, ..Path::default() };
             path.tokens.reserve(self.steps);
             let mut pending = false;
@@ -102,7 +115,11 @@ impl Orders<'_> {
                 }
                 pending = false;
                 path.tokens.push(token);
+                if let Some(silent) = silent {
+                    path.written.push(if silent[step] == 0 { token } else { BLANK });
+                }
             }
+            path.permutation &= silent.is_none();
             path.permutation &= seen.iter().all(|mark| *mark == order as u32 + 1);
             paths.push(path);
         }

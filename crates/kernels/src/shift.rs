@@ -6,7 +6,8 @@
 //! out[b, order_k[t + 1]] += y[b, order_k[t], k]
 //! ```
 //!
-//! Nothing arrives at a first step, at a step where the state starts afresh, or behind a blank step. A task owns a
+//! Nothing arrives at a first step, at a step where the state starts afresh, or behind a blank or silent step; a silent
+//! step gets nothing. A task owns a
 //! sample and a block of channels, so results do not depend on the threads.
 
 use crate::{
@@ -124,7 +125,7 @@ unsafe fn run<T: Copy + Default + std::ops::Add<Output = T>>(job: &Job) {
     }
     for k in 0..shift.directions {
         let path = paths.get(b, k);
-        for (step, pair) in path.tokens.windows(2).enumerate() {
+        for (step, pair) in path.written().windows(2).enumerate() {
             let (Ok(token), Ok(next)) = (usize::try_from(pair[0]), usize::try_from(pair[1])) else {
                 continue;
             };

@@ -95,7 +95,7 @@ impl Problem {
                     let mut past: Vec<f64> = (0..taps - 1)
                         .map(|i| initial.get(row * (taps - 1) + i).copied().unwrap_or(0.0))
                         .collect();
-                    for (token, reset) in self.table.path(directions, b, k) {
+                    for (token, reset, written) in self.table.path(directions, b, k) {
                         if reset {
                             past.fill(0.0);
                         }
@@ -108,7 +108,7 @@ impl Problem {
                             sum += weight[param * taps + w] * past[w];
                         }
                         past.remove(0);
-                        if token >= 0 {
+                        if written >= 0 {
                             y[own * channels + d] +=
                                 if self.silu() { sum / (1.0 + (-sum).exp()) } else { sum };
                         }

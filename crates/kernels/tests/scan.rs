@@ -147,7 +147,7 @@ impl Problem {
                     let g = i / (ch / self.groups);
                     let mut h: Vec<f64> =
                         (0..n_all).map(|n| initial.get(row * n_all + n).copied().unwrap_or(0.0)).collect();
-                    for (token, reset) in self.table.path(k_all, s, k) {
+                    for (token, reset, written) in self.table.path(k_all, s, k) {
                         if reset {
                             h.fill(0.0);
                         }
@@ -169,7 +169,7 @@ impl Problem {
                                 (dt * a[param * n_all + n]).exp() * h[n] + dt * read(b, coefficient) * input;
                             out += read(c, coefficient) * h[n];
                         }
-                        if !blank {
+                        if written >= 0 {
                             let gate = z.get(once * ch + i).map_or(1.0, |z| z / (1.0 + (-z).exp()));
                             y[once * ch + i] += out * gate;
                         }

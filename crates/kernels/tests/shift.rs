@@ -27,7 +27,7 @@ proptest! {
         for b in 0..batch {
             for direction in 0..k {
                 for pair in table.path(k, b, direction).windows(2) {
-                    let ((token, _), (next, fresh)) = (pair[0], pair[1]);
+                    let ((.., token), (_, fresh, next)) = (pair[0], pair[1]);
                     if token < 0 || next < 0 || fresh {
                         continue;
                     }
@@ -59,7 +59,7 @@ proptest! {
 
 #[test]
 fn misfits_are_refused() {
-    let table = Table { table: vec![0, 1, 5], resets: None, steps: 3, per_sample: false };
+    let table = Table { table: vec![0, 1, 5], resets: None, silent: None, steps: 3, per_sample: false };
     let shift = Shift { batch: 1, tokens: 3, directions: 1, channels: 2, orders: table.orders() };
     let (y, mut out, mut wide) = (vec![0f32; 6], vec![7f32; 6], vec![0f64; 6]);
     let strides = Strides::shared(3, 2);

@@ -45,7 +45,7 @@ impl fmt::Display for Merge {
 
 impl Merge {
     /// The merged rows (N, L) of `scanned`, whose k-th is (N, T) along order k of `plan`: a step adds its value to the
-    /// token it visits, blank steps to none, and a token that no step visits is 0. Row n is of channel `n % channels`.
+    /// token it visits, blank and silent steps to none, and a token that no step visits is 0. Row n is of channel `n % channels`.
     ///
     /// # Errors
     /// Another number of sequences than directions, or rows of another length than the order.
@@ -72,7 +72,10 @@ impl Merge {
                 if self == Merge::Channels && group != k {
                     continue;
                 }
-                for (&token, value) in order.index().iter().zip(values) {
+                for ((&token, value), &silent) in order.index().iter().zip(values).zip(order.silent()) {
+                    if silent {
+                        continue;
+                    }
                     if let Some(sum) = usize::try_from(token).ok().and_then(|token| row.get_mut(token)) {
                         *sum += value;
                     }

@@ -22,10 +22,12 @@ pub enum Blank {
 ///
 /// A gather map: `scanned[t] = x[index[t]]`, where -1 is a blank step. An order may leave tokens out, visit them more
 /// than once, or take blank steps; [`summary`](Order::summary) says which it does. It never points outside the tokens.
+/// A *silent* step reads its token and moves the state on, but nothing is written to the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
     index: Vec<i32>,
     resets: Vec<bool>,
+    silent: Vec<bool>,
     tokens: usize,
     blank: Blank,
 }
@@ -36,7 +38,8 @@ impl Order {
     /// # Errors
     /// No token, no step, more steps than [`MAX_STEPS`], or an entry outside -1..tokens, which is named.
     pub fn new(index: Vec<i32>, tokens: usize) -> Result<Order> {
-        let order = Order { resets: vec![false; index.len()], index, tokens, blank: Blank::Zero };
+        let none = vec![false; index.len()];
+        let order = Order { resets: none.clone(), silent: none, index, tokens, blank: Blank::Zero };
         order.validate()?;
         Ok(order)
     }
@@ -75,13 +78,24 @@ impl Order {
         Ok(self)
     }
 
+    /// The same order with every step marked true silent: the token is read there and the state moves on, but the
+    /// output goes nowhere, and no gradient comes from it.
+    ///
+    /// # Errors
+    /// `silent` has another length than the order.
+    pub fn with_silent(mut self, silent: Vec<bool>) -> Result<Order> {
+        self.silent = silent;
+        self.validate()?;
+        Ok(self)
+    }
+
     /// The same order with another meaning of its blank steps.
     pub fn with_blank(mut self, blank: Blank) -> Order {
         self.blank = blank;
         self
     }
 
-    /// Checks what [`Order::new`] and [`Order::with_resets`] check; an order that exists passes.
+    /// Checks what [`Order::new`], [`Order::with_resets`] and [`Order::with_silent`] check; an order that exists passes.
     ///
     /// # Errors
     /// See there.
@@ -97,6 +111,10 @@ impl Order {
         }
         if self.resets.len() != steps {
             return Err(Error::Plan(format!("{} resets were given for {steps} steps", self.resets.len())));
+        }
+        if self.silent.len() != steps {
+            let found = self.silent.len();
+            return Err(Error::Plan(format!("{found} marks of silent steps were given for {steps} steps")));
         }
         match self.index.iter().position(|&i| i < -1 || i >= tokens as i32) {
             Some(step) => {
@@ -127,6 +145,11 @@ impl Order {
         &self.resets
     }
 
+    /// True where the token of that step is read but not written: (T).
+    pub fn silent(&self) -> &[bool] {
+        &self.silent
+    }
+
     /// What its blank steps do.
     pub fn blank(&self) -> Blank {
         self.blank
@@ -146,9 +169,9 @@ impl Order {
         visits
     }
 
-    /// True if every token is visited exactly once and no step is blank.
+    /// True if every token is visited exactly once and no step is blank or silent.
     pub fn is_permutation(&self) -> bool {
-        self.len() == self.tokens && self.covers_all()
+        self.len() == self.tokens && self.covers_all() && !self.silent.contains(&true)
     }
 
     /// True if every token is visited at least once.
@@ -156,7 +179,8 @@ impl Order {
         self.visits().iter().all(|&n| n > 0)
     }
 
-    /// The step at which each token is visited: an order of L steps over T "tokens", -1 for a token never visited.
+    /// The step at which each token is visited: an order of L steps over T "tokens", -1 for a token never visited. Silent
+    /// steps, whose output goes nowhere, do not count.
     ///
     /// It reads a scanned sequence back: `y[p] = scanned[inverse[p]]`. The inverse of the inverse has the same index
     /// (resets and the kind of blank belong to the way there and are lost).
@@ -165,7 +189,8 @@ impl Order {
     /// A token is visited twice; it is named.
     pub fn inverse(&self) -> Result<Order> {
         let mut inverse = vec![-1; self.tokens];
-        for (step, &token) in self.index.iter().enumerate().filter(|(_, i)| **i >= 0) {
+        let written = |&(step, &i): &(usize, &i32)| i >= 0 && !self.silent[step];
+        for (step, &token) in self.index.iter().enumerate().filter(written) {
             let seen = &mut inverse[token as usize];
             if *seen >= 0 {
                 let message =
@@ -182,6 +207,7 @@ impl Order {
         let steps = self.len();
         let mut order = self.clone();
         order.index.reverse();
+        order.silent.reverse();
         for t in 1..steps {
             order.resets[t] = self.resets[steps - t];
         }
@@ -192,31 +218,32 @@ impl Order {
     ///
     /// An order of nothing but blanks keeps one of them, because an order has at least one step.
     pub fn without_blanks(&self) -> Order {
-        let (mut index, mut resets, mut pending) = (Vec::new(), Vec::new(), false);
-        for (&token, &reset) in self.index.iter().zip(&self.resets) {
-            pending |= reset;
+        let (mut index, mut resets, mut silent, mut pending) = (Vec::new(), Vec::new(), Vec::new(), false);
+        for (step, &token) in self.index.iter().enumerate() {
+            pending |= self.resets[step];
             if token >= 0 {
                 index.push(token);
+                silent.push(self.silent[step]);
                 resets.push(std::mem::take(&mut pending));
             }
         }
         if index.is_empty() {
-            (index, resets) = (vec![-1], vec![pending]);
+            (index, resets, silent) = (vec![-1], vec![pending], vec![false]);
         }
-        Order { index, resets, ..*self }
+        Order { index, resets, silent, ..*self }
     }
 
     /// The same walk over renumbered tokens: `number(i)` is the new number of token i, or None for a blank step.
     pub(crate) fn renumbered(&self, tokens: usize, number: impl Fn(usize) -> Option<usize>) -> Order {
         let renumber = |&i: &i32| if i < 0 { -1 } else { number(i as usize).map_or(-1, |n| n as i32) };
-        let index = self.index.iter().map(renumber).collect();
-        Order { index, resets: self.resets.clone(), tokens, blank: self.blank }
+        Order { index: self.index.iter().map(renumber).collect(), tokens, ..self.clone() }
     }
 
     /// The same walk with one more step, not a reset, before step `step`; `token` may be a new number below `tokens`.
     pub(crate) fn inserted(mut self, step: usize, token: usize, tokens: usize) -> Result<Order> {
         self.index.insert(step, token as i32);
         self.resets.insert(step, false);
+        self.silent.insert(step, false);
         self.tokens = tokens;
         self.validate()?;
         Ok(self)
@@ -246,6 +273,11 @@ impl Order {
             let steps = if blanks == 1 { "1 step is".to_string() } else { format!("{blanks} steps are") };
             faults.push(format!("{steps} blank (first {step})"));
         }
+        if let Some(step) = self.silent.iter().position(|&silent| silent) {
+            let silent = self.silent.iter().filter(|&&silent| silent).count();
+            let steps = if silent == 1 { "1 step is".to_string() } else { format!("{silent} steps are") };
+            faults.push(format!("{steps} silent (first {step})"));
+        }
         (!faults.is_empty()).then(|| faults.join(", "))
     }
 
@@ -260,6 +292,7 @@ impl Order {
             blanks: self.blanks(),
             blank: self.blank,
             resets: self.resets.iter().filter(|&&r| r).count(),
+            silent: self.silent.iter().filter(|&&s| s).count(),
         }
     }
 }
@@ -281,6 +314,8 @@ pub struct Summary {
     pub blank: Blank,
     /// Steps at which the state starts afresh.
     pub resets: usize,
+    /// Steps whose output goes nowhere.
+    pub silent: usize,
 }
 
 impl fmt::Display for Summary {
@@ -300,8 +335,13 @@ impl fmt::Display for Summary {
             };
             write!(f, ", {} blank ({what})", self.blanks)?;
         }
-        if self.resets > 0 {
-            write!(f, ", state starts afresh {} times", self.resets)?;
+        match self.resets {
+            0 => {}
+            1 => write!(f, ", state starts afresh once")?,
+            n => write!(f, ", state starts afresh {n} times")?,
+        }
+        if self.silent > 0 {
+            write!(f, ", {} silent (read, not written)", self.silent)?;
         }
         Ok(())
     }

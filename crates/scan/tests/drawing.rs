@@ -157,7 +157,7 @@ fn points_are_listed() {
     assert_eq!(
         draw::text(&plan, &geometry).unwrap(),
         "\
-order.0  4 steps: every token once, 1 blank (zero input), state starts afresh 1 times
+order.0  4 steps: every token once, 1 blank (zero input), state starts afresh once
     step     point           x          y          z    distance
        0     blank
        1         0      0.0000     0.0000     0.0000

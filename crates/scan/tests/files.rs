@@ -14,13 +14,15 @@ fn plan(pattern: &str, shape: &str) -> Plan {
     pattern.parse::<Pattern>().unwrap().plan(&shape.parse().unwrap()).unwrap()
 }
 
-/// Plans with repeated, missing and blank steps, resets, both kinds of blank, and orders of different lengths.
+/// Plans with repeated, missing, blank and silent steps, resets, both kinds of blank, and orders of different lengths.
 fn plans() -> impl Strategy<Value = Plan> {
     (1..40usize).prop_flat_map(|tokens| {
-        let step = (-1..tokens as i32, any::<bool>());
+        let step = (-1..tokens as i32, (any::<bool>(), any::<bool>()));
         let order = (prop::collection::vec(step, 1..30), any::<bool>()).prop_map(move |(steps, skip)| {
-            let (index, resets): (Vec<i32>, Vec<bool>) = steps.into_iter().unzip();
+            let (index, marks): (Vec<i32>, Vec<(bool, bool)>) = steps.into_iter().unzip();
+            let (resets, silent) = marks.into_iter().unzip();
             let order = Order::new(index, tokens).unwrap().with_resets(resets).unwrap();
+            let order = order.with_silent(silent).unwrap();
             if skip { order.with_blank(Blank::Skip) } else { order }
         });
         prop::collection::vec(order, 1..12).prop_map(|orders| Plan::new(orders).unwrap())
@@ -43,6 +45,7 @@ proptest! {
         let plain = plan.orders().iter().all(|order| {
             order.len() == steps
                 && !order.resets().contains(&true)
+                && !order.silent().contains(&true)
                 && (order.blank() == Blank::Zero || order.blanks() == 0)
         });
         match plan.encode(path) {

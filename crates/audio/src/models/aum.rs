@@ -288,8 +288,8 @@ impl Config {
             norms.iter().for_each(|part| same(format!("layers.{i}.norm.{part}"), &[d]));
         }
         let weight = "patch_embed.proj.weight";
-        let transposed = self.transpose_token_sequence.then_some([2, 3]);
-        keys.push(Key { transposed, ..Key::new(weight, weight, &[d, self.channels, patch[0], patch[1]]) });
+        let layout = if self.transpose_token_sequence { Layout::Transposed(2, 3) } else { Layout::Same };
+        keys.push(Key { layout, ..Key::new(weight, weight, &[d, self.channels, patch[0], patch[1]]) });
         if self.if_abs_pos_embed {
             let shape = [1, patches + class_tokens.len() as i64, d];
             let order = self.positions(&class_tokens, [mels, frames]);

@@ -56,7 +56,7 @@ struct Inspect {
     /// Read every example and name all corrupt files; exit code 1 if there is one.
     #[arg(long)]
     check: bool,
-    /// Whose data it is, where no config says so: "vision", "audio".
+    /// Whose data it is, where no config says so: "vision", "audio", "points".
     #[arg(long, default_value = "vision")]
     adapter: String,
     /// A key of `[data]`, for example `data.format=cifar10`. May be repeated.
@@ -100,14 +100,14 @@ fn list(args: &List, printer: &Printer) -> Result<()> {
         };
         let examples = |split: &str| card.splits.get(split).copied().unwrap_or(0);
         printer.line(format_args!(
-            "{:<14} {:>9}  {:>6} + {:<6} {}",
+            "{:<16} {:>9}  {:>6} + {:<6} {}",
             card.name,
             size,
             examples("train"),
             examples("test"),
             card.what
         ))?;
-        printer.line(format_args!("{:32}licence: {}", "", card.licence))?;
+        printer.line(format_args!("{:34}licence: {}", "", card.licence))?;
     }
     Ok(())
 }
@@ -230,6 +230,13 @@ fn numbers(values: &[f64]) -> String {
 
 fn fetch(args: Fetch, printer: &Printer) -> Result<()> {
     let card = cards::find(all_cards()?, &args.name)?;
+    if card.files.is_empty() && !card.homepage.is_empty() {
+        return Err(Usage(format!(
+            "`{}` is not fetched file by file. {}: {}",
+            card.name, card.homepage, card.notes
+        ))
+        .into());
+    }
     let folder = args.output.unwrap_or_else(|| Path::new("data").join(&card.name));
     let terminal = std::io::stderr().is_terminal();
     let total: u64 = card.files.iter().map(|file| file.bytes).sum();

@@ -29,7 +29,8 @@ pub struct Args {
 
 /// The families of every adapter.
 fn families() -> impl Iterator<Item = &'static dyn Family> {
-    [ophidian_vision::models::FAMILIES, ophidian_audio::models::FAMILIES].concat().into_iter()
+    use {ophidian_audio as audio, ophidian_points as points, ophidian_vision as vision};
+    [vision::models::FAMILIES, audio::models::FAMILIES, points::models::FAMILIES].concat().into_iter()
 }
 
 pub fn run(args: Args, printer: &Printer) -> Result<()> {

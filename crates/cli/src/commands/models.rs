@@ -7,6 +7,7 @@ use ophidian_core::{
     config::nearest,
     grid::{Catalogue, ModelConfig, Official, Summary},
 };
+use ophidian_points::models as points;
 use toml::{Table, Value};
 
 use crate::printer::Printer;
@@ -58,6 +59,19 @@ fn list(printer: &Printer) -> Result<()> {
             model.paper,
         ]);
     }
+    for name in points::names() {
+        let model = points::official(name)?;
+        let summary = model.model.count(model.input, model.classes)?;
+        rows.push([
+            name.to_owned(),
+            model.family,
+            grouped(summary.parameters),
+            format!("{:.2}", summary.flops / 1e9),
+            model.input.to_string(),
+            model.model.scan_name(),
+            model.paper,
+        ]);
+    }
     printer.table(["name", "family", "parameters", "GFLOPs", "input", "scan", "paper"], &rows, 2..4)?;
     printer.line(format_args!("\nFLOPs of one input: {COUNTED}."))?;
     Ok(())
@@ -69,10 +83,13 @@ fn names() -> impl Iterator<Item = (&'static Catalogue, &'static str)> {
 }
 
 fn show(name: &str, printer: &Printer) -> Result<()> {
+    if points::names().any(|known| known == name) {
+        return show_points(&points::official(name)?, printer);
+    }
     let holds = |(_, catalogue): &(&str, &Catalogue)| catalogue.names().any(|known| known == name);
     let Some((adapter, catalogue)) = CATALOGUES.into_iter().find(holds) else {
-        let hint =
-            nearest(name, names().map(|(_, known)| known)).map(|near| format!("did you mean `{near}`?"));
+        let known = names().map(|(_, known)| known).chain(points::names());
+        let hint = nearest(name, known).map(|near| format!("did you mean `{near}`?"));
         let hint = hint.unwrap_or_else(|| "`ophidian models list` shows them".to_owned());
         return Err(Error::Config(format!("there is no published model `{name}`; {hint}")).into());
     };
@@ -104,6 +121,65 @@ fn show(name: &str, printer: &Printer) -> Result<()> {
     Ok(())
 }
 
+fn show_points(model: &points::Official, printer: &Printer) -> Result<()> {
+    let summary = model.model.count(model.input, model.classes)?;
+    let mut lines = vec![format!("{}: {}", model.name, model.paper), String::new()];
+    lines.push(format!(
+        "{} points in {} groups of {}: {} tokens of {} channels, {} blocks",
+        model.points,
+        model.input.groups,
+        model.input.size,
+        summary.tokens,
+        model.model.d_model,
+        model.model.depth
+    ));
+    lines.push(format!("parameters: {}", grouped(summary.parameters)));
+    lines.extend(summary.parts.iter().map(|(name, count)| format!("{:>14}  {name}", grouped(*count))));
+    lines.push(format!("FLOPs of one cloud: {:.2} G", summary.flops / 1e9));
+    lines.push(format!("({COUNTED})"));
+    lines.push(String::new());
+    lines.extend(weights(&model.weights, "['base_model']", &model.authors, &model.family)?);
+    lines.push("  ophidian train FILE.toml --output RUN --set data.path=DATA".into());
+    lines.push(format!("or write `base = \"{}\"` under [model] of a config of your own.", model.name));
+    lines.push(String::new());
+    for line in lines {
+        printer.line(format!("# {line}").trim_end())?;
+    }
+    let number = |key: &str, value: i64| (key.to_owned(), Value::Integer(value));
+    let data = Table::from_iter([
+        number("points", model.points),
+        number("groups", model.input.groups),
+        number("group_size", model.input.size),
+    ]);
+    let config = Table::from_iter([
+        ("adapter".to_owned(), Value::from("points")),
+        ("data".to_owned(), Value::Table(data)),
+        ("model".to_owned(), Value::Table(Table::try_from(&model.model)?)),
+    ]);
+    printer.line(toml::to_string(&config)?.trim_end())?;
+    Ok(())
+}
+
+/// How to run released weights, and how to train from the start but for the command.
+fn weights(address: &str, entry: &str, authors: &Table, family: &str) -> Result<Vec<String>> {
+    Ok(vec![
+        format!("Released weights: {address}. To run them, turn the checkpoint into safetensors:"),
+        format!(
+            "  python3 -c \"import torch, safetensors.torch as s; s.save_file({{k.removeprefix('module.'): \
+             v.contiguous() for k, v in torch.load('FILE.pth', map_location='cpu'){entry}.items()}}, \
+             'DIR/model.safetensors')\""
+        ),
+        "put this beside it as DIR/config.json:".into(),
+        format!("  {}", serde_json::to_string(authors)?),
+        "and type:".into(),
+        format!(
+            "  ophidian forward --family {family} --model DIR --input IN.safetensors --output OUT.safetensors"
+        ),
+        String::new(),
+        "To train it from the start, save this as a file and type:".into(),
+    ])
+}
+
 /// What stands above the config.
 fn about(model: &Official, summary: &Summary) -> Result<Vec<String>> {
     let mut lines = vec![format!("{}: {}", model.name, model.paper), String::new()];
@@ -133,23 +209,7 @@ fn about(model: &Official, summary: &Summary) -> Result<Vec<String>> {
         "aum" => "",
         _ => "['model']",
     };
-    lines.push(format!(
-        "Released weights: {}. To run them, turn the checkpoint into safetensors:",
-        model.weights
-    ));
-    lines.push(format!(
-        "  python3 -c \"import torch, safetensors.torch as s; s.save_file({{k.removeprefix('module.'): v.contiguous() \
-         for k, v in torch.load('FILE.pth', map_location='cpu'){entry}.items()}}, 'DIR/model.safetensors')\""
-    ));
-    lines.push("put this beside it as DIR/config.json:".into());
-    lines.push(format!("  {}", serde_json::to_string(&model.authors)?));
-    lines.push("and type:".into());
-    lines.push(format!(
-        "  ophidian forward --family {} --model DIR --input IN.safetensors --output OUT.safetensors",
-        model.family
-    ));
-    lines.push(String::new());
-    lines.push("To train it from the start, save this as a file and type:".into());
+    lines.extend(weights(&model.weights, entry, &model.authors, &model.family)?);
     lines.push("  ophidian train FILE.toml --output RUN --set data.path=DATA".into());
     lines.push(format!("or write `base = \"{}\"` under [model] of a config of your own.", model.name));
     lines.push(String::new());

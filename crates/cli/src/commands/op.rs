@@ -19,7 +19,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE.safetensors")]
     output: PathBuf,
     /// An option of the op, for example `delta_softplus=true` (scans), `dt_softplus=true` (selective_state_update),
-    /// `activation=silu` (convolutions), `B=const`, `C=const` (what (D, N) cannot tell alone). May be repeated.
+    /// `activation=silu` (convolutions), `B=const`, `C=const` (what (D, N) cannot tell alone). One that the tensors contradict is refused. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
 }

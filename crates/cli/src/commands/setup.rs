@@ -5,11 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 use ophidian_audio::Audio;
 use ophidian_core::{adapter::Adapter, config};
+use ophidian_points::PointClouds;
 use ophidian_train::{Checkpoint, folder::find_checkpoint};
 use ophidian_vision::Vision;
 
 /// The modalities of this program.
-pub const ADAPTERS: [&dyn Adapter; 2] = [&Vision, &Audio];
+pub const ADAPTERS: [&dyn Adapter; 3] = [&Vision, &Audio, &PointClouds];
 
 /// The config file at `path` with overrides.
 pub fn table(path: &Path, overrides: &[String]) -> Result<toml::Table> {

@@ -111,7 +111,7 @@ fn conclude(args: &Args, outcome: &Outcome, printer: &Printer) -> Result<ExitCod
     if find_checkpoint(&args.output, "best").is_ok() {
         printer.line("next:")?;
         printer.line(format_args!("  {program} eval {show}"))?;
-        printer.line(format_args!("  {program} predict {show} IMAGE…"))?;
+        printer.line(format_args!("  {program} predict {show} INPUT…"))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -24,9 +24,9 @@ pub struct OrderRow {
     pub forward_s: f64,
     /// Median seconds of a forward and backward along the orders.
     pub both_s: f64,
-    /// forward_s over that of K left-to-right scans.
+    /// Median of its quotients by K left-to-right scans, round by round.
     pub forward_ratio: f64,
-    /// both_s over that of K left-to-right scans.
+    /// The same with the backward.
     pub both_ratio: f64,
     /// Peak memory of a forward and backward beyond its inputs less that of K left-to-right scans, in activations
     /// (B L D f32 values).
@@ -49,9 +49,9 @@ pub fn compare(case: &Case, effort: Effort) -> Result<OrderRow> {
     beside.forward_backward()?;
     let (less, more) = (memory(&beside)?, memory(&along)?);
     let forward = |prepared: &Prepared| tch::no_grad(|| prepared.forward().map(|_| ()));
-    let [forward_s, plain_forward_s] = medians(effort, [&|| forward(&along), &|| forward(&beside)])?;
-    let [both_s, plain_both_s] =
-        medians(effort, [&|| along.forward_backward(), &|| beside.forward_backward()])?;
+    let (forward_s, forward_ratio) = in_turns(effort, [&|| forward(&along), &|| forward(&beside)])?;
+    let (both_s, both_ratio) =
+        in_turns(effort, [&|| along.forward_backward(), &|| beside.forward_backward()])?;
     let Shape { batch, channels, .. } = case.shape;
     let activation = (batch * channels) as f64 * tokens as f64 * 4.0;
     let steps: usize = plan.orders().iter().map(Order::len).sum();
@@ -62,28 +62,35 @@ pub fn compare(case: &Case, effort: Effort) -> Result<OrderRow> {
         steps: steps as f64 / (directions * tokens) as f64,
         forward_s,
         both_s,
-        forward_ratio: forward_s / plain_forward_s,
-        both_ratio: both_s / plain_both_s,
+        forward_ratio,
+        both_ratio,
         more_activations: more.zip(less).map(|(more, less)| (more as f64 - less as f64) / activation),
     })
 }
 
-/// Median seconds of each of two, run in turns.
-fn medians(effort: Effort, runs: [&dyn Fn() -> Result<()>; 2]) -> Result<[f64; 2]> {
-    let mut seconds = [Vec::new(), Vec::new()];
+/// Median seconds of the first of two, and the median of its quotients by the second: each round runs both, and every
+/// second round the other way about.
+fn in_turns(effort: Effort, runs: [&dyn Fn() -> Result<()>; 2]) -> Result<(f64, f64)> {
+    let (mut seconds, mut ratios) = (Vec::new(), Vec::new());
     for round in 0..effort.warmup + effort.runs.max(1) {
-        for (run, seconds) in runs.iter().zip(&mut seconds) {
+        let mut took = [0.0; 2];
+        for turn in 0..2 {
+            let which = (round + turn) % 2;
             let start = Instant::now();
-            run()?;
-            if round >= effort.warmup {
-                seconds.push(start.elapsed().as_secs_f64());
-            }
+            runs[which]()?;
+            took[which] = start.elapsed().as_secs_f64();
+        }
+        if round >= effort.warmup {
+            seconds.push(took[0]);
+            ratios.push(took[0] / took[1]);
         }
     }
-    Ok(seconds.map(|mut seconds| {
-        seconds.sort_by(f64::total_cmp);
-        seconds[seconds.len() / 2]
-    }))
+    Ok((median(seconds), median(ratios)))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// `n` points (at least 2) drawn from a cube, and a graph of `n` nodes with two random edges each: what orders from data

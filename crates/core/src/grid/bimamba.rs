@@ -141,7 +141,7 @@ impl FinalPool {
 /// The tensors of a mixer of Vim and its descendants, whose two directions are the rows of our tensors.
 pub fn mixer_keys(ours: &ModelConfig, bimamba: Bimamba, layer: &str, keys: &mut Vec<Key>) {
     let d = ours.last_width();
-    let mixer = ours.mixer(d, 1);
+    let mixer = ours.mamba(d, 1);
     let (inner, n, w) = (mixer.d_inner(), ours.d_state, mixer.d_conv);
     let rank = mixer.dt_rank.of(d);
     let name = |name: &str| format!("{layer}.mixer.{name}");

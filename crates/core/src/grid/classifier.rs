@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use ophidian_scan::Plan;
 use tch::{Kind, Tensor, nn};
 
 use super::{
-    Input, ModelConfig,
+    Input, MixerKind, ModelConfig,
     config::plan,
     drawn::Drawn,
     embed::{Embedding, Pool},
@@ -16,10 +17,10 @@ use crate::{
     Error, Result,
     adapter::{Model, Planner},
     backbone::{Backbone, Between, Stage},
-    block::{Block, BlockConfig},
+    block::{Block, BlockConfig, NormPlace},
     init::{Init, Start, no_weight_decay, values_wanted},
-    layers::{Downsample, Kernel, Linear, LocalConv, Norm},
-    mixer::Mamba1,
+    layers::{BatchNorm, Downsample, DownsampleConfig, Kernel, Linear, LocalConv, MlpKind, Norm},
+    mixer::{ChannelAffinity, LocalBranch, Mixer},
     ops::Orders,
 };
 
@@ -33,8 +34,11 @@ pub struct Classifier {
     layout: Layout,
     /// Scans that are drawn anew for every sample.
     drawn: Option<Arc<Drawn>>,
-    /// None reads features out as they are.
-    head: Option<Linear>,
+    /// On each token, in front of pooling.
+    head_map: Option<(Linear, BatchNorm)>,
+    pool_norm: Option<Norm>,
+    /// None reads features out as they are; the logits of two are averaged.
+    heads: Vec<Linear>,
 }
 
 /// Where the tokens of an image or a clip lie and how they are visited.
@@ -43,17 +47,22 @@ struct Layout {
     times: Option<i64>,
     grid: [i64; 2],
     class_tokens: Vec<i64>,
-    /// One entry for each block.
+    /// One entry for each block, those that the mean passes included.
     orders: Vec<Orders>,
+    /// The plans that they were made of.
+    plans: Vec<Arc<Plan>>,
 }
 
 impl Layout {
     /// For patches on `grid`, at each of `times`.
     fn new(config: &ModelConfig, times: Option<i64>, grid: [i64; 2]) -> Result<Layout> {
         let class_tokens = config.pool.class_tokens(times.unwrap_or(1) * grid[0] * grid[1]);
-        let (mut orders, mut at) = (Vec::new(), grid);
-        for (stage, depth) in config.depths().iter().enumerate() {
-            if stage > 0 {
+        let (mut orders, mut all_plans, mut at) = (Vec::new(), Vec::new(), grid);
+        let class = (config.class_blocks > 0).then_some(&config.class_blocks);
+        for (stage, depth) in config.depths().iter().chain(class).enumerate() {
+            if stage == config.stages() {
+                at = [1, 1];
+            } else if stage > 0 {
                 at = config.downsample.grid(at);
             }
             if at[0] * at[1] < 1 {
@@ -72,10 +81,13 @@ impl Layout {
                 Ok(coarse.iter().fold(orders, |orders, coarse| orders.with_coarse(coarse.clone())))
             };
             let distinct = plans.iter().map(placed).collect::<Result<Vec<Orders>>>()?;
-            let first = orders.len();
-            orders.extend((first..first + *depth as usize).map(|i| distinct[i % distinct.len()].clone()));
+            let plans: Vec<Arc<Plan>> = plans.into_iter().map(Arc::new).collect();
+            for i in (orders.len()..).take(*depth as usize) {
+                orders.push(distinct[i % distinct.len()].clone());
+                all_plans.push(plans[i % plans.len()].clone());
+            }
         }
-        Ok(Layout { times, grid, class_tokens, orders })
+        Ok(Layout { times, grid, class_tokens, orders, plans: all_plans })
     }
 
     /// The tokens as rows and columns: the frames of a clip lie one below another.
@@ -131,7 +143,7 @@ impl Classifier {
         config.check()?;
         config.check_frames(&input)?;
         let (patch, times) = (config.patch_size.sides(), input.times(config.tubelet));
-        let grid = config.stem.grid(input.image, patch, config.stride.sides());
+        let grid = config.patch_grid(input.image);
         let patches = times.unwrap_or(1) * grid[0] * grid[1];
         if patches < 1 || input.channels < 1 || classes < 0 {
             let depth = times.map_or(String::new(), |_| format!("{}x", config.tubelet));
@@ -154,7 +166,12 @@ impl Classifier {
             })
             .transpose()?;
         let d_model = config.last_width();
-        let backbone = backbone(vs, config, &layout.orders)?;
+        let heads = ["head", "second_head"];
+        let features = match config.head_width {
+            0.0 => d_model,
+            ratio => ((ratio * d_model as f64) as i64).max(1),
+        };
+        let backbone = backbone(vs, config, &layout.plans)?;
         if config.init == Start::NormalInputs && values_wanted() {
             start_normal(vs, config.blocks());
         }
@@ -165,8 +182,16 @@ impl Classifier {
             backbone,
             drawn: Drawn::new(config, times, grid, &layout.class_tokens).map(Arc::new),
             layout,
-            head: (classes > 0)
-                .then(|| Linear::new(&(vs / "head"), d_model, classes, true, Init::Normal(0.02))),
+            head_map: (config.head_width > 0.0).then(|| {
+                let linear = Linear::new(&(vs / "head_map"), d_model, features, false, Init::Kaiming);
+                (linear, BatchNorm::new(&(vs / "head_map" / "norm"), features))
+            }),
+            pool_norm: config.pool_norm.then(|| norm(&(vs / "pool_norm"), config, features)),
+            heads: heads
+                .iter()
+                .take(if classes > 0 { 1 + usize::from(config.second_head) } else { 0 })
+                .map(|name| Linear::new(&(vs / *name), features, classes, true, Init::Normal(0.02)))
+                .collect(),
             config: config.clone(),
         })
     }
@@ -211,7 +236,7 @@ impl Classifier {
                 "images have shape {shape:?}, expected (batch, channels, height, width)"
             )));
         };
-        let grid = self.config.stem.grid([height, width], patch, self.config.stride.sides());
+        let grid = self.config.patch_grid([height, width]);
         if channels != self.input.channels || grid[0] * grid[1] < 1 {
             return Err(Error::invalid(format!(
                 "images have shape {shape:?}, expected (batch, {}, height, width), of at least {}x{} pixels",
@@ -242,14 +267,26 @@ impl Classifier {
         let tokens = &embedded.tokens;
         let tokens = self.backbone.forward_on(tokens, grid, orders, between, train, &mut tap)?;
         watch(Point::Tokens, &tokens, last);
+        let tokens = self.mapped(tokens, train)?;
         let at = |i: i64| tokens.f_select(1, i);
-        Ok(match (self.config.pool, &layout.class_tokens[..]) {
+        let features = match (self.config.pool, &layout.class_tokens[..]) {
             (_, [at_one]) => at(*at_one)?,
             (_, [first, second]) => (at(*first)? + at(*second)?) / 2.0,
             (Pool::Mean, _) => tokens.f_mean_dim(1, false, Kind::Float)?,
             (Pool::Last, _) => at(-1)?,
             _ => tokens,
-        })
+        };
+        match &self.pool_norm {
+            Some(norm) => norm.forward(&features),
+            None => Ok(features),
+        }
+    }
+
+    /// The tokens as the head reads them, before pooling.
+    fn mapped(&self, tokens: Tensor, train: bool) -> Result<Tensor> {
+        let Some((linear, norm)) = &self.head_map else { return Ok(tokens) };
+        let channels = linear.forward(&tokens)?.f_transpose(1, 2)?; // (B, channels, L)
+        Ok(norm.forward(&channels, train)?.f_gelu("none")?.f_transpose(1, 2)?)
     }
 
     /// Logits of [`features`](Classifier::features): (batch, classes), or (batch, tokens, classes) with
@@ -258,9 +295,13 @@ impl Classifier {
     /// # Errors
     /// Features of another width.
     pub fn logits(&self, features: &Tensor) -> Result<Tensor> {
-        let logits = match &self.head {
-            Some(head) => head.forward(features)?.to_kind(Kind::Float),
-            None => features.shallow_clone(),
+        let logits = match &self.heads[..] {
+            [] => features.shallow_clone(),
+            [head] => head.forward(features)?.to_kind(Kind::Float),
+            heads => {
+                let all = heads.iter().map(|head| head.forward(features)).collect::<Result<Vec<_>>>()?;
+                Tensor::f_stack(&all, 0)?.f_mean_dim(0, false, Kind::Float)?
+            }
         };
         Ok(if self.config.pool == Pool::Max { logits.f_amax(1, false)? } else { logits })
     }
@@ -284,43 +325,106 @@ pub fn build(table: &toml::Table, input_shape: &[i64], classes: i64, vs: nn::Pat
     Ok(Box::new(Classifier::new(&vs, &config, input, classes)?))
 }
 
-/// The stages of `config`, blocks under `layers`, steps between stages under `downsample`.
-fn backbone(vs: &nn::Path, config: &ModelConfig, orders: &[Orders]) -> Result<Backbone> {
+/// The norm behind the blocks, or another as it.
+fn norm(vs: &nn::Path, config: &ModelConfig, channels: i64) -> Norm {
+    let kind = config.final_norm.unwrap_or(config.norm);
+    Norm::new(vs, kind, channels, config.final_norm_eps.unwrap_or(config.norm_eps))
+}
+
+/// The stages of `config`, blocks under `layers`, steps between stages under `downsample`, blocks that the mean passes
+/// under `class_layers`.
+fn backbone(vs: &nn::Path, config: &ModelConfig, plans: &[Arc<Plan>]) -> Result<Backbone> {
     let (layers, widths) = (vs / "layers", config.widths());
+    let shared = config
+        .shared_norm
+        .then(|| Norm::new(&(vs / "shared_norm"), config.norm, config.last_width(), config.norm_eps));
     let (mut stages, mut number) = (Vec::new(), 0);
     for (s, (width, depth)) in widths.iter().zip(config.depths()).enumerate() {
         let mut stage = Stage::default();
         for i in 0..*depth as usize {
             let vs = &layers / number;
-            let mixer = Mamba1::new(&(&vs / "mixer"), &config.mixer(*width, orders[number].directions()))?;
-            let block = block_config(config, *width, number);
-            stage.blocks.push(Block::new(&vs, &block, Box::new(mixer)));
+            let mixer = mixer(&(&vs / "mixer"), config, [s, number], *width, &plans[number])?;
+            let block = block_config(config, s, *width, number);
+            stage.blocks.push(match &shared {
+                Some(norm) => Block::with_norm(&vs, &block, mixer, Some(norm.shared())),
+                None => Block::new(&vs, &block, mixer),
+            });
             if config.local_conv.contains(&(number as i64)) {
                 stage.local.insert(i, LocalConv::new(&(&vs / "local"), *width));
             }
             number += 1;
         }
-        stage.downsample = widths.get(s + 1).map(|next| {
-            let (vs, eps) = (vs / "downsample" / s, config.norm_eps);
-            Downsample::new(&vs, config.downsample, *width, *next, config.norm, eps, config.init)
-        });
+        if let Some(next) = widths.get(s + 1) {
+            stage.norm = config
+                .stage_norm
+                .then(|| Norm::new(&(vs / "stage_norm" / s), config.norm, *width, config.norm_eps));
+            let step = DownsampleConfig {
+                kind: config.downsample,
+                channels: [*width, *next],
+                norm: config.norm,
+                eps: config.patch_eps(),
+                bias: config.downsample_bias,
+                start: config.init,
+            };
+            stage.downsample = Some(Downsample::new(&(vs / "downsample" / s), &step));
+        } else if config.class_blocks > 0 {
+            stage.downsample = Some(Downsample::Mean);
+        }
         stages.push(stage);
     }
-    let (kind, eps) =
-        (config.final_norm.unwrap_or(config.norm), config.final_norm_eps.unwrap_or(config.norm_eps));
-    let norm = Norm::new(&(vs / "norm_f"), kind, config.last_width(), eps);
+    if config.class_blocks > 0 {
+        let (mut stage, last, width) = (Stage::default(), config.stages() - 1, config.last_width());
+        for i in 0..config.class_blocks {
+            let vs = vs / "class_layers" / i;
+            let mixer = mixer(&(&vs / "mixer"), config, [last, number], width, &plans[number])?;
+            let block = BlockConfig {
+                norm_place: NormPlace::After,
+                drop_path: 0.0,
+                position_conv: false,
+                // One token has no neighbours.
+                mlp_kind: if config.mlp.needs_grid() { MlpKind::Gelu } else { config.mlp },
+                ..block_config(config, last, width, 0)
+            };
+            stage.blocks.push(Block::new(&vs, &block, mixer));
+            number += 1;
+        }
+        stages.push(stage);
+    }
+    let norm = norm(&(vs / "norm_f"), config, config.last_width());
     Ok(Backbone::staged(stages, config.layer_pairs, norm))
 }
 
-/// Of block `i` of all stages.
-fn block_config(config: &ModelConfig, d_model: i64, i: usize) -> BlockConfig {
+/// The mixer of a block of [stage, number] with what stands around it.
+fn mixer(
+    vs: &nn::Path,
+    config: &ModelConfig,
+    [stage, number]: [usize; 2],
+    width: i64,
+    plan: &Plan,
+) -> Result<Box<dyn Mixer>> {
+    let mixer = config.mixer_of(stage, number, width, plan)?.build(vs)?;
+    Ok(match config.affinity {
+        Some(affinity) => Box::new(ChannelAffinity::new(vs, mixer, width, (width / affinity).max(1))),
+        None if config.conv_branch && config.kind(stage) != MixerKind::Inverted => {
+            Box::new(LocalBranch::new(vs, mixer, width, config.init))
+        }
+        None => mixer,
+    })
+}
+
+/// Of block `i` of all stages, in stage `stage`.
+fn block_config(config: &ModelConfig, stage: usize, d_model: i64, i: usize) -> BlockConfig {
+    let own_norm = config.affinity.is_some() || config.kind(stage) == MixerKind::Inverted;
     BlockConfig {
         d_model,
         norm: config.norm,
         norm_eps: config.norm_eps,
+        norm_place: if own_norm { NormPlace::None } else { NormPlace::Before },
+        carry_normed: config.carry_normed,
+        position_conv: config.position_conv,
         drop_path: config.drop_path * i as f64 / (config.blocks() - 1).max(1) as f64,
         layer_scale: config.layer_scale,
-        mlp: (config.mlp_ratio * d_model as f64) as i64,
+        mlp: config.mlp_width(stage),
         mlp_kind: config.mlp,
         start: config.init,
         residuals: config.residuals(),

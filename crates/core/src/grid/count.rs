@@ -161,7 +161,7 @@ impl ModelConfig {
 
     /// Scan, skip and gate of a block.
     fn scan_flops(&self, walk: &Walk) -> f64 {
-        let mixer = self.mixer(walk.width, walk.directions as i64);
+        let mixer = self.mamba(walk.width, walk.directions as i64);
         let (d, n) = (mixer.d_inner() as f64, mixer.d_state as f64);
         let coarse = mixer.coarse.map_or(0.0, |coarse| {
             coarse.directions as f64 * walk.tokens / (coarse.stride * coarse.stride).max(1) as f64

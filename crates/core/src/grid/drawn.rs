@@ -52,6 +52,8 @@ impl Drawn {
             let first = drawn.places.len();
             drawn.places.extend((first..first + *depth as usize).map(|i| of_texts[i % of_texts.len()]));
         }
+        // Those that the mean passes are never drawn: there is one token.
+        drawn.places.extend((0..config.class_blocks).map(|_| None));
         (!drawn.scans.is_empty()).then_some(drawn)
     }
 

@@ -17,12 +17,12 @@ pub mod search;
 mod stem;
 
 pub use classifier::{Classifier, build};
-pub use config::{ModelConfig, PerStage, Scans, Size};
+pub use config::{MixerKind, Mixers, ModelConfig, PerStage, Scans, Size, pattern};
 pub use count::{Part, StageCount, Summary};
 pub use embed::{Pool, resize_positions};
 pub use family::{Classifiers, Translated};
 pub use input::Input;
 pub use official::{Catalogue, Official};
 pub use rope::Rope;
-pub use run::{Maps, Report};
+pub use run::{Maps, Report, loss};
 pub use stem::StemKind;

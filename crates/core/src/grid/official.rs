@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Input, ModelConfig, Size};
+use super::{Input, ModelConfig, Size, config::with_implied};
 use crate::{
     Error, Result,
     config::{self, KeyDoc},
@@ -128,7 +128,7 @@ impl Catalogue {
         if table.contains_key("patch_size") && !table.contains_key("stride") {
             model.remove("stride");
         }
-        merge(&mut model, table);
+        merge(&mut model, with_implied(table));
         Ok(model)
     }
 

@@ -87,8 +87,11 @@ impl Run for Images {
     }
 }
 
-/// Mean cross-entropy, (1).
-pub(super) fn loss(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
+/// Mean cross-entropy (1) of logits (batch, classes) and labels (batch).
+///
+/// # Errors
+/// Shapes that do not fit, or a label outside the classes.
+pub fn loss(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     let [batch, classes] = logits.size()[..] else {
         return Err(Error::invalid(format!(
             "a loss needs one row of logits for each image, but there are {:?} logits (`final_pool_type` is \"all\")",

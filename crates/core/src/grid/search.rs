@@ -25,7 +25,7 @@ pub fn shares(
     let config = ModelConfig::read(table.clone())?;
     let input = Input::try_from(input_shape)?;
     let times = input.times(config.tubelet);
-    let mut grid = config.stem.grid(input.image, config.patch_size.sides(), config.stride.sides());
+    let mut grid = config.patch_grid(input.image);
     let (texts, mut found) = (config.scan.texts(), Vec::new());
     for (stage, depth) in config.depths().iter().enumerate() {
         if stage > 0 {

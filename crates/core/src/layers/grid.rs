@@ -1,7 +1,7 @@
 //! Layers that see tokens as the map they lie on.
 
 use serde::{Deserialize, Serialize};
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
 use super::{BatchNorm, Linear, Norm, NormKind};
 use crate::{
@@ -71,6 +71,11 @@ impl Kernel {
         Kernel { channels: [inputs, outputs], sides, stride, padding, groups: 1 }
     }
 
+    /// As [`around`](Kernel::around), channel by channel.
+    pub fn depthwise(channels: i64, side: i64, stride: i64) -> Kernel {
+        Kernel { groups: channels, ..Kernel::around(channels, channels, side, stride) }
+    }
+
     /// What a map of `size` becomes; 0 where the kernel does not fit.
     pub fn output(&self, size: [i64; 2]) -> [i64; 2] {
         [0, 1].map(|axis| {
@@ -118,16 +123,12 @@ pub enum DownsampleKind {
     /// A padded 3x3 convolution of stride 2, then a norm (VMamba's v3).
     #[default]
     Conv3,
+    /// Between 1x1 convolutions to four times the next stage's channels and back, a depthwise 3x3 one of stride 2, with
+    /// ReLU; then batch norm (Spatial-Mamba).
+    Inverted,
 }
 
 impl DownsampleKind {
-    fn kernel(self, inputs: i64, outputs: i64) -> Kernel {
-        match self {
-            DownsampleKind::Conv3 => Kernel::around(inputs, outputs, 3, 2),
-            _ => Kernel::patches(inputs, outputs, [2, 2], [2, 2]),
-        }
-    }
-
     /// The grid that `grid` becomes: an odd row or column is padded, or left out by `Conv2`.
     pub fn grid(self, grid: [i64; 2]) -> [i64; 2] {
         match self {
@@ -137,34 +138,66 @@ impl DownsampleKind {
     }
 }
 
-/// The step from one stage to the next.
+/// What a [`Downsample`] is told.
+#[derive(Debug, Clone, Copy)]
+pub struct DownsampleConfig {
+    /// Which one.
+    pub kind: DownsampleKind,
+    /// Channels in and out.
+    pub channels: [i64; 2],
+    /// Which normalisation; batch norm if [`DownsampleKind::Inverted`].
+    pub norm: NormKind,
+    /// Added to the variance in it.
+    pub eps: f64,
+    /// A bias in the convolution of `Conv2` and `Conv3`.
+    pub bias: bool,
+    /// Where the linear map of `Merge` starts from.
+    pub start: Start,
+}
+
+/// The step from one stage to the next: `norm` and `reduction`, `conv` and `norm`, or `expand`, `conv`, `project` and
+/// `norm`; the mean has no parameters.
 #[derive(Debug)]
-pub struct Downsample {
-    kind: DownsampleKind,
-    norm: Norm,
-    conv: Option<Conv2d>,
-    reduction: Option<Linear>,
+pub enum Downsample {
+    /// [`DownsampleKind::Merge`].
+    Merge(Norm, Linear),
+    /// [`DownsampleKind::Conv2`] and [`DownsampleKind::Conv3`].
+    Conv(DownsampleKind, Conv2d, Norm),
+    /// [`DownsampleKind::Inverted`].
+    Inverted([Conv2d; 3], BatchNorm),
+    /// All tokens become their mean, on a map of one token.
+    Mean,
 }
 
 impl Downsample {
-    /// From `inputs` to `outputs` channels.
-    pub fn new(
-        vs: &nn::Path,
-        kind: DownsampleKind,
-        inputs: i64,
-        outputs: i64,
-        norm: NormKind,
-        eps: f64,
-        start: Start,
-    ) -> Downsample {
-        let merge = kind == DownsampleKind::Merge;
-        let kernel = kind.kernel(inputs, outputs);
-        Downsample {
-            kind,
-            norm: Norm::new(&(vs / "norm"), norm, if merge { 4 * inputs } else { outputs }, eps),
-            conv: (!merge).then(|| Conv2d::new(&(vs / "conv"), &kernel, true, None)),
-            reduction: merge
-                .then(|| Linear::new(&(vs / "reduction"), 4 * inputs, outputs, false, start.linear())),
+    /// The step that `config` describes.
+    pub fn new(vs: &nn::Path, config: &DownsampleConfig) -> Downsample {
+        let DownsampleConfig { kind, channels: [inputs, outputs], norm, eps, bias, start } = *config;
+        let conv = |name: &str, kernel: &Kernel, bias: bool| Conv2d::new(&(vs / name), kernel, bias, None);
+        match kind {
+            DownsampleKind::Merge => Downsample::Merge(
+                Norm::new(&(vs / "norm"), norm, 4 * inputs, eps),
+                Linear::new(&(vs / "reduction"), 4 * inputs, outputs, false, start.linear()),
+            ),
+            DownsampleKind::Conv2 | DownsampleKind::Conv3 => {
+                let kernel = match kind {
+                    DownsampleKind::Conv2 => Kernel::patches(inputs, outputs, [2, 2], [2, 2]),
+                    _ => Kernel::around(inputs, outputs, 3, 2),
+                };
+                let norm = Norm::new(&(vs / "norm"), norm, outputs, eps);
+                Downsample::Conv(kind, conv("conv", &kernel, bias), norm)
+            }
+            DownsampleKind::Inverted => {
+                let inner = 4 * outputs;
+                let [expand, project] =
+                    [(inputs, inner), (inner, outputs)].map(|(from, to)| Kernel::around(from, to, 1, 1));
+                let convs = [
+                    conv("expand", &expand, true),
+                    conv("conv", &Kernel::depthwise(inner, 3, 2), true),
+                    conv("project", &project, true),
+                ];
+                Downsample::Inverted(convs, BatchNorm::new(&(vs / "norm"), outputs))
+            }
         }
     }
 
@@ -172,14 +205,23 @@ impl Downsample {
     ///
     /// # Errors
     /// Tokens that do not lie on `grid`.
-    pub fn forward(&self, tokens: &Tensor, grid: [i64; 2]) -> Result<(Tensor, [i64; 2])> {
+    pub fn forward(&self, tokens: &Tensor, grid: [i64; 2], train: bool) -> Result<(Tensor, [i64; 2])> {
         let map = to_map(tokens, grid)?;
-        let tokens = match (&self.conv, &self.reduction) {
-            (Some(conv), _) => self.norm.forward(&to_tokens(&conv.forward(&map)?)?)?,
-            (None, Some(reduction)) => reduction.forward(&self.norm.forward(&squares(&map)?)?)?,
-            (None, None) => self.norm.forward(tokens)?,
-        };
-        Ok((tokens, self.kind.grid(grid)))
+        Ok(match self {
+            Downsample::Merge(norm, reduction) => {
+                let tokens = reduction.forward(&norm.forward(&squares(&map)?)?)?;
+                (tokens, DownsampleKind::Merge.grid(grid))
+            }
+            Downsample::Conv(kind, conv, norm) => {
+                (norm.forward(&to_tokens(&conv.forward(&map)?)?)?, kind.grid(grid))
+            }
+            Downsample::Inverted([expand, conv, project], norm) => {
+                let inside = conv.forward(&expand.forward(&map)?.f_relu()?)?.f_relu()?;
+                let map = norm.forward(&project.forward(&inside)?, train)?;
+                (to_tokens(&map)?, DownsampleKind::Inverted.grid(grid))
+            }
+            Downsample::Mean => (tokens.f_mean_dim(1, true, Kind::Float)?, [1, 1]),
+        })
     }
 }
 
@@ -206,9 +248,8 @@ pub struct LocalConv {
 impl LocalConv {
     /// Of `channels` channels.
     pub fn new(vs: &nn::Path, channels: i64) -> LocalConv {
-        let kernel = Kernel { groups: channels, ..Kernel::around(channels, channels, 3, 1) };
         LocalConv {
-            conv: Conv2d::new(&(vs / "conv"), &kernel, false, None),
+            conv: Conv2d::new(&(vs / "conv"), &Kernel::depthwise(channels, 3, 1), false, None),
             norm: BatchNorm::new(&(vs / "norm"), channels),
         }
     }

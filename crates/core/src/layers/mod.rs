@@ -8,7 +8,7 @@ mod norm;
 mod path;
 
 pub use batch_norm::BatchNorm;
-pub use grid::{Conv2d, Downsample, DownsampleKind, Kernel, LocalConv, to_map, to_tokens};
+pub use grid::{Conv2d, Downsample, DownsampleConfig, DownsampleKind, Kernel, LocalConv, to_map, to_tokens};
 pub use linear::Linear;
 pub use mlp::{Mlp, MlpKind};
 pub use norm::{Norm, NormKind};

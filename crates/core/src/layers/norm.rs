@@ -39,6 +39,17 @@ impl Norm {
         Norm { kind, weight: Init::Constant(1.0).parameter(vs, "weight", &shape), bias, eps }
     }
 
+    /// The same norm, with the same parameters.
+    pub fn shared(&self) -> Norm {
+        let share = Tensor::shallow_clone;
+        Norm {
+            kind: self.kind,
+            weight: share(&self.weight),
+            bias: self.bias.as_ref().map(share),
+            eps: self.eps,
+        }
+    }
+
     /// (…, channels), or (…, groups, channels), f32 out.
     ///
     /// # Errors

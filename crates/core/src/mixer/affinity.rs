@@ -41,11 +41,15 @@ impl ChannelAffinity {
 }
 
 impl Mixer for ChannelAffinity {
-    fn forward(&self, x: &Tensor, orders: &Orders) -> Result<Tensor> {
+    fn forward_t(&self, x: &Tensor, orders: &Orders, train: bool) -> Result<Tensor> {
         let x = self.norm.forward(x)?;
         let mean = x.f_mean_dim(1, true, Kind::Float)?; // (B, 1, d_model)
         let gate = self.fc2.forward(&self.fc1.forward(&mean)?.f_relu()?)?.f_sigmoid()?;
-        let y = self.mixer.forward(&x, orders)?.f_mul(&x)?.f_mul(&gate.f_mul(&self.skip_scale)?)?;
+        let y = self.mixer.forward_t(&x, orders, train)?.f_mul(&x)?.f_mul(&gate.f_mul(&self.skip_scale)?)?;
         self.proj.forward(&self.norm.forward(&y)?)
+    }
+
+    fn forward(&self, x: &Tensor, orders: &Orders) -> Result<Tensor> {
+        self.forward_t(x, orders, false)
     }
 }

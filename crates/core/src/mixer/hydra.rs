@@ -14,7 +14,7 @@ use tch::{Kind, Tensor, nn};
 use super::{Mixer, mamba1::ssm::parts};
 use crate::{
     Error, Result,
-    init::{Init, step_size_bias},
+    init::{Init, Start, step_size_bias},
     layers::{Linear, Norm, NormKind},
     ops::{Merge, Orders, ScanInput, selective_scan, shift},
     torch::full_precision,
@@ -122,7 +122,9 @@ pub struct HydraConfig {
     pub conv_bias: bool,
     /// Added to the mean square in the norm.
     pub norm_eps: f64,
-    /// Branches that add up in the whole model: out_proj starts smaller by the square root.
+    /// Where the weights of in_proj and out_proj start from.
+    pub start: Start,
+    /// Branches that add up in the whole model, which `start` may want to know.
     pub residuals: i64,
 }
 
@@ -142,6 +144,7 @@ impl Default for HydraConfig {
             bias: false,
             conv_bias: true,
             norm_eps: 1e-5,
+            start: Start::FanIn,
             residuals: 1,
         }
     }
@@ -240,7 +243,7 @@ impl Hydra {
                 config.d_model,
                 d + mixed + k * h,
                 config.bias,
-                Init::Kaiming,
+                config.start.linear(),
             ),
             conv_weight: taps.parameter(&conv, "weight", &[mixed, 1, w]),
             conv_bias: config.conv_bias.then(|| taps.parameter(&conv, "bias", &[mixed])),
@@ -249,9 +252,9 @@ impl Hydra {
             d: Init::Constant(1.0).parameter(vs, "D", &[h]),
             fc_d: Init::Kaiming.parameter(&(vs / "fc_D"), "weight", &[h, d]),
             norm: Norm::new(&(vs / "norm"), NormKind::Rms, d, config.norm_eps),
-            out_proj: Linear::new(&(vs / "out_proj"), d, config.d_model, config.bias, Init::Kaiming),
+            out_proj: Linear::new(&(vs / "out_proj"), d, config.d_model, config.bias, config.start.linear()),
         };
-        hydra.out_proj.rescale((config.residuals.max(1) as f64).powf(-0.5));
+        hydra.out_proj.rescale(config.start.branch(config.residuals));
         Ok(hydra)
     }
 }

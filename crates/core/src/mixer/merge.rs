@@ -49,7 +49,8 @@ impl Merger {
         Merger {
             merge,
             gate: (merge == Merge::Gated).then(gate),
-            channel_gate: (merge == Merge::ChannelGate).then(|| ChannelGate::new(vs, channels)),
+            channel_gate: (merge == Merge::ChannelGate)
+                .then(|| ChannelGate::new(vs, channels, Init::Kaiming)),
             search: (merge == Merge::Search)
                 .then(|| Init::Normal(1e-3).parameter(&(vs / "search"), "weight", &[directions])),
         }
@@ -91,26 +92,26 @@ impl Merger {
     }
 }
 
-/// LocalMamba's BiAttn as released: its spatial half is left out there.
+/// LocalMamba's BiAttn as released: its spatial half is left out there. `norm`, `reduce` (D / 8, D), `select` (D, D / 8).
 #[derive(Debug)]
-struct ChannelGate {
+pub(super) struct ChannelGate {
     norm: Norm,
     reduce: Linear,
     select: Linear,
 }
 
 impl ChannelGate {
-    fn new(vs: &nn::Path, channels: i64) -> ChannelGate {
+    pub fn new(vs: &nn::Path, channels: i64, init: Init) -> ChannelGate {
         let inner = (channels / 8).max(1);
         ChannelGate {
             norm: Norm::new(&(vs / "norm"), NormKind::Layer, channels, 1e-5),
-            reduce: Linear::new(&(vs / "reduce"), channels, inner, true, Init::Kaiming),
-            select: Linear::new(&(vs / "select"), inner, channels, true, Init::Kaiming),
+            reduce: Linear::new(&(vs / "reduce"), channels, inner, true, init),
+            select: Linear::new(&(vs / "select"), inner, channels, true, init),
         }
     }
 
     /// The gates of (B, L, K, D): (B, 1, K, D).
-    fn forward(&self, y: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, y: &Tensor) -> Result<Tensor> {
         full_precision(|| {
             let means = self.norm.forward(y)?.f_mean_dim(1, true, Kind::Float)?;
             Ok(self.select.forward(&self.reduce.forward(&means)?.f_gelu("none")?)?.f_sigmoid()?)

@@ -6,11 +6,14 @@ mod choice;
 mod deform;
 mod fusion;
 mod hydra;
+mod inverted;
+mod local;
 mod mamba1;
 mod merge;
 mod quad;
 mod semantic;
 mod shell;
+mod squeeze;
 mod tree;
 
 use tch::{Tensor, nn};
@@ -22,12 +25,15 @@ pub use choice::Choice;
 pub use deform::{DefMamba, DefMambaConfig, DeformCompat, DeformablePath, Deformed};
 pub use fusion::{SpatialMamba, StateFusion};
 pub use hydra::{Hydra, HydraConfig, QuasiSeparable, quasi_separable};
+pub use inverted::{Inverted, InvertedConfig};
+pub use local::LocalBranch;
 pub use mamba1::{
     Channels, Coarse, Compat, ConvPlace, DtInit, DtRank, Mamba1, Mamba1Config, Parameters, StepSizes,
 };
 pub use merge::{Merge, Merger};
 pub use quad::{QuadCompat, QuadMamba, QuadMambaConfig};
 pub use semantic::{Semantic, SemanticCompat, SemanticConfig, sorted_by_class};
+pub(crate) use shell::map_of;
 pub use tree::{GrootL, GrootLConfig, GrootV};
 
 /// A token-mixing layer.
@@ -37,6 +43,15 @@ pub trait Mixer {
     /// # Errors
     /// A shape that does not fit, or orders of another number of tokens or directions.
     fn forward(&self, x: &Tensor, orders: &Orders) -> Result<Tensor>;
+
+    /// The same, or, where batch statistics or chance play a part, as in training if `train`.
+    ///
+    /// # Errors
+    /// As [`forward`](Mixer::forward).
+    fn forward_t(&self, x: &Tensor, orders: &Orders, train: bool) -> Result<Tensor> {
+        let _ = train;
+        self.forward(x, orders)
+    }
 }
 
 /// Any mixer of this floor, by its configuration.
@@ -58,6 +73,8 @@ pub enum MixerConfig {
     QuadMamba(QuadMambaConfig),
     /// [`Semantic`].
     Semantic(SemanticConfig),
+    /// [`Inverted`].
+    Inverted(InvertedConfig),
 }
 
 impl From<Mamba1Config> for MixerConfig {
@@ -81,6 +98,7 @@ impl MixerConfig {
             MixerConfig::DefMamba(config) => Box::new(DefMamba::new(vs, config)?),
             MixerConfig::QuadMamba(config) => Box::new(QuadMamba::new(vs, config)?),
             MixerConfig::Semantic(config) => Box::new(Semantic::new(vs, config)?),
+            MixerConfig::Inverted(config) => Box::new(Inverted::new(vs, config)?),
         })
     }
 
@@ -95,6 +113,7 @@ impl MixerConfig {
             MixerConfig::DefMamba(config) => config.mamba.d_model,
             MixerConfig::QuadMamba(config) => config.mamba.d_model,
             MixerConfig::Semantic(config) => config.d_model,
+            MixerConfig::Inverted(config) => config.d_model,
         }
     }
 }

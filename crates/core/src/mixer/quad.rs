@@ -11,12 +11,13 @@ use super::{
     shell::{Shell, map_of},
 };
 use crate::{
-    Error, Result,
+    Error, Result, documented,
     init::Init,
     layers::{Linear, Norm, NormKind},
     ops::Orders,
 };
 
+documented! {
 /// What the released code does differently from the paper: needed to run its weights, off otherwise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -27,6 +28,7 @@ pub struct QuadCompat {
     pub colliding_windows: bool,
     /// Chooses at random at inference too.
     pub random_inference: bool,
+}
 }
 
 /// What a QuadMamba mixer is told beside a [`Mamba1Config`].

@@ -19,7 +19,6 @@ use super::{
 };
 use crate::{
     Error, Result,
-    init::Init,
     layers::{Linear, Norm},
     ops::{Merge, Orders, ScanInput, selective_scan},
     torch::full_precision,
@@ -47,23 +46,24 @@ impl Shell {
             )));
         }
         let theirs = (config.channels, config.coarse, config.stages, config.compat, config.step_embedding);
-        if theirs != (Channels::All, None, 1, Compat::default(), false) || config.norm_each {
+        let more = config.norm_each || config.squeeze.is_some();
+        if theirs != (Channels::All, None, 1, Compat::default(), false) || more {
             return Err(Error::Config(format!(
-                "{name} takes no `channels`, `coarse`, `stages`, `step_embedding`, `norm_each` or `compat`"
+                "{name} takes no `channels`, `coarse`, `stages`, `step_embedding`, `norm_each`, `squeeze` or `compat`"
             )));
         }
         let (d, d_model) = (config.d_inner(), config.d_model);
         let dt_bias = first_steps(config);
         let inputs = if config.gate { 2 * d } else { d };
         let shell = Shell {
-            in_proj: Linear::new(&(vs / "in_proj"), d_model, inputs, config.bias, Init::Kaiming),
+            in_proj: Linear::new(&(vs / "in_proj"), d_model, inputs, config.bias, config.start.linear()),
             conv: Conv::new(vs, config),
             ssm: Ssm::new(vs, config, dt_bias),
             out_norm: config.out_norm.map(|kind| Norm::new(&(vs / "out_norm"), kind, d, config.out_norm_eps)),
-            out_proj: Linear::new(&(vs / "out_proj"), d, d_model, config.bias, Init::Kaiming),
+            out_proj: Linear::new(&(vs / "out_proj"), d, d_model, config.bias, config.start.linear()),
             config: config.clone(),
         };
-        shell.out_proj.rescale((config.residuals.max(1) as f64).powf(-0.5));
+        shell.out_proj.rescale(config.start.branch(config.residuals));
         Ok(shell)
     }
 
@@ -148,7 +148,7 @@ impl Ssm {
 }
 
 /// [rows, columns] of one map.
-pub(super) fn map_of(orders: &Orders) -> Result<[i64; 2]> {
+pub(crate) fn map_of(orders: &Orders) -> Result<[i64; 2]> {
     let plane = orders.plane()?;
     <[i64; 2]>::try_from(plane)
         .map_err(|_| Error::invalid(format!("a grid of {plane:?} is no map; expected [rows, columns]")))

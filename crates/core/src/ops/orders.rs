@@ -23,6 +23,7 @@ pub struct Orders {
 struct Table {
     table: Vec<i32>,
     resets: Option<Vec<u8>>,
+    silent: Option<Vec<u8>>,
     steps: usize,
     directions: usize,
     tokens: usize,
@@ -61,7 +62,17 @@ impl Orders {
     pub fn identity(tokens: i64, directions: i64) -> Orders {
         let (tokens, directions) = (tokens.max(0) as usize, directions.max(0) as usize);
         let table = identity(tokens, directions);
-        Table { table, resets: None, steps: tokens, directions, tokens, blanks: 0, samples: None }.into()
+        Table {
+            table,
+            resets: None,
+            silent: None,
+            steps: tokens,
+            directions,
+            tokens,
+            blanks: 0,
+            samples: None,
+        }
+        .into()
     }
 
     /// Left-to-right orders over packed sequences: `ids` (B, L) names the sequence of each token. The state starts
@@ -74,7 +85,8 @@ impl Orders {
         let resets =
             ids.iter().enumerate().map(|(i, id)| u8::from(i % tokens > 0 && ids[i - 1] != *id)).collect();
         let samples = Some(batch);
-        Table { table, resets: Some(resets), steps: tokens, directions: 1, tokens, blanks: 0, samples }.into()
+        let resets = Some(resets);
+        Table { table, resets, silent: None, steps: tokens, directions: 1, tokens, blanks: 0, samples }.into()
     }
 
     fn build(plans: &[&Plan], samples: Option<usize>) -> Orders {
@@ -82,16 +94,19 @@ impl Orders {
         let steps = orders.iter().map(|order| order.len()).max().unwrap_or(0);
         let mut table = vec![SKIP; orders.len() * steps];
         let mut resets = vec![0u8; table.len()];
+        let mut silent = vec![0u8; table.len()];
         for (i, order) in orders.iter().enumerate() {
             let blank = if order.blank() == Blank::Zero { BLANK } else { SKIP };
             for (t, token) in order.index().iter().enumerate() {
                 table[i * steps + t] = if *token < 0 { blank } else { *token };
                 resets[i * steps + t] = u8::from(order.resets().get(t).copied().unwrap_or(false));
+                silent[i * steps + t] = u8::from(order.silent().get(t).copied().unwrap_or(false));
             }
         }
         let resets = resets.contains(&1).then_some(resets);
+        let silent = silent.contains(&1).then_some(silent);
         let (tokens, directions) = plans.first().map_or((0, 0), |plan| (plan.tokens(), plan.orders().len()));
-        Table { table, resets, steps, directions, tokens, blanks: 0, samples }.into()
+        Table { table, resets, silent, steps, directions, tokens, blanks: 0, samples }.into()
     }
 
     /// The same orders, told that the tokens lie on a grid, row by row: `[rows, columns]`, or `[frames, rows, columns]`
@@ -174,7 +189,8 @@ impl Orders {
             blank.zip(table.tokens as i32..).for_each(|(token, own)| *token = own);
         }
         let tokens = table.tokens + blanks;
-        let table = Table { table: filled, resets: table.resets.clone(), tokens, blanks, ..*table };
+        let (resets, silent) = (table.resets.clone(), table.silent.clone());
+        let table = Table { table: filled, resets, silent, tokens, blanks, ..*table };
         Some(Orders { table: Arc::new(table), ..self.clone() })
     }
 
@@ -224,10 +240,8 @@ impl Orders {
     pub(crate) fn in_place(&self) -> Orders {
         let table = &*self.table;
         let steps = identity(table.tokens, table.rows());
-        Orders {
-            table: Arc::new(Table { table: steps, resets: table.resets.clone(), ..*table }),
-            ..self.clone()
-        }
+        let (resets, silent) = (table.resets.clone(), table.silent.clone());
+        Orders { table: Arc::new(Table { table: steps, resets, silent, ..*table }), ..self.clone() }
     }
 
     /// The token that each step of direction `k` visits, (L) int64, of orders that visit every token once.
@@ -289,6 +303,7 @@ impl Orders {
         ophidian_kernels::Orders {
             table: &self.table.table,
             resets: self.table.resets.as_deref(),
+            silent: self.table.silent.as_deref(),
             steps: self.table.steps,
             per_sample: self.table.samples.is_some(),
         }
@@ -308,19 +323,23 @@ impl Table {
     }
 
     fn part(&self, first: usize, count: usize) -> Table {
-        let Table { ref table, ref resets, steps, directions, tokens, blanks, samples } = *self;
+        let Table { ref table, ref resets, ref silent, steps, directions, tokens, blanks, samples } = *self;
         let first = first.min(directions);
         let count = count.min(directions - first);
         let (sample, range) = ((steps * directions).max(1), first * steps..(first + count) * steps);
         let table = table.chunks(sample).flat_map(|all| &all[range.clone()]).copied().collect();
-        let resets =
-            resets.as_ref().map(|r| r.chunks(sample).flat_map(|all| &all[range.clone()]).copied().collect());
-        Table { table, resets, steps, directions: count, tokens, blanks, samples }
+        let marks = |marks: &Option<Vec<u8>>| {
+            let rows = marks.as_ref()?.chunks(sample);
+            Some(rows.flat_map(|all| &all[range.clone()]).copied().collect())
+        };
+        let (resets, silent) = (marks(resets), marks(silent));
+        Table { table, resets, silent, steps, directions: count, tokens, blanks, samples }
     }
 
     /// Whether every order visits every token once and does nothing else.
     fn permutes(&self) -> bool {
         self.steps == self.tokens
+            && self.silent.is_none()
             && self.table.chunks(self.steps.max(1)).all(|order| {
                 let mut seen = vec![false; self.tokens];
                 order.iter().all(|token| {

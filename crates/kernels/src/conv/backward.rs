@@ -245,7 +245,7 @@ unsafe fn chunk<S: Simd, const W: usize>(
         for i in 0..past {
             S::store(s.as_mut_ptr().add((steps.len() + i) * S::LANES), S::load(after.add(i * wide)));
         }
-        for (q, &token) in path.tokens[steps.clone()].iter().enumerate() {
+        for (q, &token) in path.written()[steps.clone()].iter().enumerate() {
             let mut slope = zero;
             let first = first_tap(path, steps.start + q, taps);
             if token >= 0 {

@@ -220,7 +220,7 @@ unsafe fn convolve<S: Simd, const W: usize>(
         for (w, weight) in held.iter_mut().enumerate().take(W) {
             *weight = tap::<S>(&job.weight, conv, k, w, d, width);
         }
-        for (q, &token) in path.tokens[steps.clone()].iter().enumerate() {
+        for (q, &token) in path.written()[steps.clone()].iter().enumerate() {
             if token < 0 {
                 continue;
             }

@@ -95,7 +95,7 @@ pub fn forward(
         for (b, k) in (0..conv.batch).flat_map(|b| (0..conv.directions).map(move |k| (b, k))) {
             let line = Line { conv, path: paths.get(b, k), b, k, d };
             let (inputs, firsts) = (line.inputs(), line.firsts());
-            for (t, &token) in line.path.tokens.iter().enumerate() {
+            for (t, &token) in line.path.written().iter().enumerate() {
                 let Ok(token) = usize::try_from(token) else { continue };
                 let sum = line.sum(t, firsts[t], &inputs);
                 let value = if conv.silu { sum * sigmoid(sum) } else { sum };
@@ -142,7 +142,7 @@ pub fn backward(conv: &Conv<f64>, mut out: Backward<f64>, pool: &dyn Pool) -> Re
                     dinputs[steps + i] += dfinal[conv.state_at(b, k, d, i)];
                 }
             }
-            for (t, &token) in line.path.tokens.iter().enumerate() {
+            for (t, &token) in line.path.written().iter().enumerate() {
                 let Ok(token) = usize::try_from(token) else { continue };
                 let mut ds = dy.get(dy.offset(b, token, k, 0) + d);
                 if conv.silu {

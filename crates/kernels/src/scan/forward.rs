@@ -13,11 +13,11 @@ use std::ops::Range;
 use super::{
     Aligned, Layout, Scan,
     layout::Block,
-    rows::{Rows, coefficients, gather, per_channel, prefetch, scatter},
+    rows::{Rows, coefficients, gather, per_channel, prefetch, prefetch_coefficients, scatter},
 };
 use crate::{
     Dtype, Isa, Pool, Result, View, ViewMut,
-    orders::Paths,
+    orders::{Path, Paths},
     simd::{Simd, dispatch, math},
 };
 
@@ -116,9 +116,11 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
         for start in (0..path.tokens.len()).step_by(chunk) {
             let steps = start..(start + chunk).min(path.tokens.len());
             let resets = path.resets.get(steps.clone()).unwrap_or(&[]);
-            let tokens = &path.tokens[steps];
+            let ahead = steps.end..(steps.end + chunk).min(path.tokens.len());
+            let next = &path.tokens[ahead.clone()];
             let mut group = usize::MAX;
-            tiles.find(job, tokens, b, k);
+            tiles.turn(job, path, [steps.clone(), ahead], b, k);
+            let tokens = &path.tokens[steps];
             for (i, index) in blocks.clone().enumerate() {
                 let block = layout.blocks[index];
                 let h = unsafe { state.as_mut_ptr().add(i * per_block) };
@@ -134,7 +136,15 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
                 }
                 unsafe {
                     if index + 1 < blocks.end {
-                        prefetch_block::<S>(job, layout.blocks[index + 1].channels(), &tiles);
+                        prefetch_block::<S>(job, layout.blocks[index + 1], &tiles.rows, false);
+                    } else {
+                        let first = layout.blocks[blocks.start];
+                        prefetch_block::<S>(job, first, &tiles.ahead, true);
+                        for view in [&scan.b, &scan.c] {
+                            let row = |token| view.offset(b, token, k, first.group);
+                            let size = view.dtype().size();
+                            prefetch_coefficients::<S>(view.ptr(), size, next, states, row);
+                        }
                     }
                     prepare::<S>(job, k, block, tokens.len(), &mut tiles);
                     let decay = job.decay.as_ptr().add((k * layout.blocks.len() + index) * per_block);
@@ -167,6 +177,8 @@ struct Tiles {
     e: Aligned,
     /// Where the rows of u, delta, z and y lie.
     rows: [Rows; 4],
+    /// The same of the next chunk.
+    ahead: [Rows; 4],
     /// No decay is above 1.
     below_one: bool,
 }
@@ -184,29 +196,41 @@ impl Tiles {
             c: coefficients(),
             e: Aligned::zeros(chunk * 8 * lanes),
             rows: Default::default(),
+            ahead: Default::default(),
             below_one,
         }
     }
 
-    fn find(&mut self, job: &Job, tokens: &[i32], b: usize, k: usize) {
-        let [u, delta, z, y] = &mut self.rows;
-        u.find(tokens, |token| job.scan.u.offset(b, token, k, 0));
-        delta.find(tokens, |token| job.scan.delta.offset(b, token, k, 0));
-        if let Some(view) = &job.scan.z {
-            z.find(tokens, |token| view.offset(b, token, k, 0));
+    /// Turns to the chunk of the first steps, the one that was ahead unless an order begins.
+    fn turn(&mut self, job: &Job, path: &Path, [steps, next]: [Range<usize>; 2], b: usize, k: usize) {
+        if self.ahead[0].is_empty() {
+            find(&mut self.ahead, job, path, steps, b, k);
         }
-        y.find(tokens, |token| job.y.offset(b, token, k, 0));
+        std::mem::swap(&mut self.rows, &mut self.ahead);
+        find(&mut self.ahead, job, path, next, b, k);
     }
 }
 
+fn find([u, delta, z, y]: &mut [Rows; 4], job: &Job, path: &Path, steps: Range<usize>, b: usize, k: usize) {
+    let (tokens, written) = (&path.tokens[steps.clone()], &path.written()[steps]);
+    u.find(tokens, |token| job.scan.u.offset(b, token, k, 0));
+    delta.find(tokens, |token| job.scan.delta.offset(b, token, k, 0));
+    if let Some(view) = &job.scan.z {
+        z.find(tokens, |token| view.offset(b, token, k, 0));
+    }
+    y.find(written, |token| job.y.offset(b, token, k, 0));
+}
+
+/// Asks for the rows of a block.
 #[inline(always)]
-unsafe fn prefetch_block<S: Simd>(job: &Job, channels: Range<usize>, tiles: &Tiles) {
-    let [u, delta, z, y] = &tiles.rows;
-    let read = |view: &View, rows| prefetch::<S>(view.ptr(), view.dtype().size(), rows, channels.clone());
+unsafe fn prefetch_block<S: Simd>(job: &Job, block: Block, [u, delta, z, y]: &[Rows; 4], first: bool) {
+    let read = |view: &View, rows| {
+        prefetch::<S>(view.ptr(), view.dtype().size(), rows, block.channels(), first);
+    };
     read(&job.scan.u, u);
     read(&job.scan.delta, delta);
     job.scan.z.iter().for_each(|view| read(view, z));
-    prefetch::<S>(job.y.ptr(), 4, y, channels.clone());
+    prefetch::<S>(job.y.ptr(), 4, y, block.channels(), first);
 }
 
 #[inline(always)]

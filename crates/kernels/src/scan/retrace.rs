@@ -10,7 +10,7 @@ use super::{
     backward::{Coefficients, Job},
     forward::decays,
     layout::Block,
-    rows::{self, gather, per_channel, prefetch, scatter},
+    rows::{self, Rows, gather, per_channel, prefetch, prefetch_coefficients, scatter},
     scratch::{Part, STRIP, Scratch, TILE},
 };
 use crate::{
@@ -27,6 +27,8 @@ struct Strip<'a> {
     k: usize,
     /// Its blocks.
     blocks: Range<usize>,
+    /// The block that is taken after them: of this chunk, or the first of the chunk ahead.
+    next: usize,
     /// First step of the chunk.
     start: usize,
     tokens: &'a [i32],
@@ -55,16 +57,22 @@ pub(super) unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>, coe
         for start in (0..path.tokens.len()).step_by(chunk).rev() {
             let steps = start..(start + chunk).min(path.tokens.len());
             let tokens = &path.tokens[steps.clone()];
-            let resets = path.resets.get(steps).unwrap_or(&[]);
-            scratch.find(job, tokens, b, k);
+            let before = start.saturating_sub(chunk)..start;
+            let ahead = &path.tokens[before.clone()];
+            let resets = path.resets.get(steps.clone()).unwrap_or(&[]);
+            scratch.turn(job, path, [steps, before], b, k);
             let mut group = usize::MAX;
             let mut first = blocks.start;
             while first < blocks.end {
                 let here = layout.blocks[first].group;
                 let last =
                     (first..blocks.end.min(first + STRIP)).take_while(|i| layout.blocks[*i].group == here);
-                let strip =
-                    Strip { b, k, blocks: first..last.last().unwrap_or(first) + 1, start, tokens, resets };
+                let end = last.last().unwrap_or(first) + 1;
+                let next = if end == blocks.end { blocks.start } else { end };
+                let strip = Strip { b, k, blocks: first..end, next, start, tokens, resets };
+                if end == blocks.end {
+                    unsafe { prefetch_sums::<S>(job, &strip, ahead, coefficients) };
+                }
                 if group != here {
                     group = here;
                     rows::coefficients(&scan.b, &mut scratch.b, tokens, [b, k, group], states);
@@ -117,8 +125,9 @@ unsafe fn strip_backward<S: Simd>(
     let steps = strip.tokens.len();
     unsafe {
         for (i, index) in strip.blocks.clone().enumerate() {
-            let next = job.layout.blocks.get(index + 1).map_or(0..0, Block::channels);
-            prefetch_block::<S>(job, next, scratch);
+            if index + 1 < strip.blocks.end {
+                prefetch_block::<S>(job, job.layout.blocks[index + 1], &scratch.rows, false);
+            }
             prepare::<S>(job, strip, i, job.layout.blocks[index], scratch);
         }
         let mut n0 = 0;
@@ -128,6 +137,12 @@ unsafe fn strip_backward<S: Simd>(
             scratch.db[..used].fill(0.0);
             scratch.dc[..used].fill(0.0);
             for (i, index) in strip.blocks.clone().enumerate() {
+                // Between the recurrences memory has time.
+                if n0 == 0 && index + 1 == strip.blocks.end {
+                    let ahead = strip.next <= strip.blocks.start;
+                    let rows = if ahead { &scratch.ahead } else { &scratch.rows };
+                    prefetch_block::<S>(job, job.layout.blocks[strip.next], rows, true);
+                }
                 let own = (i * states + n0) * S::LANES;
                 let (g, da) = (g.add(own), da.add(own));
                 if width == TILE {
@@ -143,19 +158,33 @@ unsafe fn strip_backward<S: Simd>(
     }
 }
 
-/// Asks for the rows of the next block.
+/// Asks for the rows of a block.
 #[inline(always)]
-unsafe fn prefetch_block<S: Simd>(job: &Job, channels: Range<usize>, scratch: &Scratch) {
+unsafe fn prefetch_block<S: Simd>(job: &Job, block: Block, rows: &[Rows; 7], first: bool) {
     let read = [Some(&job.scan.u), Some(&job.scan.delta), Some(&job.dy), job.scan.z.as_ref()];
-    for (view, rows) in read.into_iter().zip(&scratch.rows) {
+    for (view, rows) in read.into_iter().zip(rows) {
         if let Some(view) = view {
-            prefetch::<S>(view.ptr(), view.dtype().size(), rows, channels.clone());
+            prefetch::<S>(view.ptr(), view.dtype().size(), rows, block.channels(), first);
         }
     }
-    for (view, rows) in [Some(job.du), Some(job.ddelta), job.dz].into_iter().zip(&scratch.rows[4..]) {
+    for (view, rows) in [Some(job.du), Some(job.ddelta), job.dz].into_iter().zip(&rows[4..]) {
         if let Some(view) = view {
-            prefetch::<S>(view.ptr(), 4, rows, channels.clone());
+            prefetch::<S>(view.ptr(), 4, rows, block.channels(), first);
         }
+    }
+}
+
+/// Asks for the rows of B and C, and of the sums of their gradients, of the chunk `ahead`.
+#[inline(always)]
+unsafe fn prefetch_sums<S: Simd>(job: &Job, strip: &Strip, ahead: &[i32], to: Coefficients) {
+    let (scan, group) = (job.scan, job.layout.blocks[strip.next].group);
+    for view in [&scan.b, &scan.c] {
+        let row = |token| view.offset(strip.b, token, strip.k, group);
+        prefetch_coefficients::<S>(view.ptr(), view.dtype().size(), ahead, scan.states, row);
+    }
+    for view in to.views {
+        let row = |token| view.offset(to.sample, token, strip.k, group);
+        prefetch_coefficients::<S>(view.ptr(), 4, ahead, scan.states, row);
     }
 }
 

@@ -19,6 +19,10 @@ impl Rows {
             .extend(tokens.iter().map(|&token| if token < 0 { usize::MAX } else { offset(token as usize) }));
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     #[inline(always)]
     fn iter(&self) -> impl Iterator<Item = (usize, usize)> {
         self.0.iter().copied().enumerate().filter(|(_, row)| *row != usize::MAX)
@@ -83,16 +87,40 @@ pub(crate) unsafe fn put<S: Simd>(to: *mut f32, value: S::V, width: usize, store
 }
 
 /// Asks for the lines that hold `channels` of every row: along an arbitrary order no hardware prefetcher guesses them.
+/// A line serves several blocks and is asked for once, with the block that enters it, or with the `first` of a task.
 #[inline(always)]
-pub(super) fn prefetch<S: Simd>(base: *const u8, size: usize, rows: &Rows, channels: Range<usize>) {
-    // A cache line serves several blocks: ask once, at the block that enters it. Behind the last block there is none.
+pub(super) fn prefetch<S: Simd>(
+    base: *const u8,
+    size: usize,
+    rows: &Rows,
+    channels: Range<usize>,
+    first: bool,
+) {
     let per_line = 64 / size;
-    if channels.start % per_line >= channels.len() {
+    if !first && channels.start % per_line >= channels.len() {
         return;
     }
     for (_, row) in rows.iter() {
         // Safety: a prefetch may name any address.
         unsafe { S::prefetch(base.wrapping_add((row + channels.start) * size)) }
+    }
+}
+
+/// Asks for the rows that [`coefficients`] will read, or that sums of their gradients are added to.
+#[inline(always)]
+pub(super) fn prefetch_coefficients<S: Simd>(
+    base: *const u8,
+    size: usize,
+    tokens: &[i32],
+    states: usize,
+    offset: impl Fn(usize) -> usize,
+) {
+    for &token in tokens.iter().filter(|token| **token >= 0) {
+        let row = base.wrapping_add(offset(token as usize) * size);
+        for at in (0..states * size).step_by(64) {
+            // Safety: a prefetch may name any address.
+            unsafe { S::prefetch(row.wrapping_add(at)) }
+        }
     }
 }
 

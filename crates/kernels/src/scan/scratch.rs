@@ -1,6 +1,9 @@
 //! What a task of the backward works on.
 
+use std::ops::Range;
+
 use super::{Aligned, backward::Job, rows::Rows};
+use crate::orders::Path;
 
 /// Channel blocks that share one sum of dB and dC: enough to make folding the lanes cheap, few enough that what is
 /// prepared for them stays in the second-level cache.
@@ -48,6 +51,8 @@ pub(super) struct Scratch {
     pub dc: Aligned,
     /// Where the rows of u, delta, dy, z, du, ddelta and dz lie.
     pub rows: [Rows; 7],
+    /// The same of the chunk that comes next.
+    pub ahead: [Rows; 7],
     /// z and the gradient of the gated y, (step, lane).
     pub z: Aligned,
     pub dy: Aligned,
@@ -71,6 +76,7 @@ impl Scratch {
             db: wide(),
             dc: wide(),
             rows: Default::default(),
+            ahead: Default::default(),
             z: tile(),
             dy: tile(),
             below_one,
@@ -82,15 +88,27 @@ impl Scratch {
         unsafe { self.parts.as_mut_ptr().add((block * PARTS + part as usize) * self.part) }
     }
 
-    pub fn find(&mut self, job: &Job, tokens: &[i32], b: usize, k: usize) {
-        let read = [Some(&job.scan.u), Some(&job.scan.delta), Some(&job.dy), job.scan.z.as_ref()];
-        let write = [Some(job.du), Some(job.ddelta), job.dz];
-        let (inputs, outputs) = self.rows.split_at_mut(4);
-        for (rows, view) in inputs.iter_mut().zip(read) {
-            view.iter().for_each(|view| rows.find(tokens, |token| view.offset(b, token, k, 0)));
+    /// Turns to the chunk of the first steps, the one that was ahead unless an order begins.
+    pub fn turn(&mut self, job: &Job, path: &Path, [steps, ahead]: [Range<usize>; 2], b: usize, k: usize) {
+        if self.ahead[0].is_empty() {
+            find(&mut self.ahead, job, path, steps, b, k);
         }
-        for (rows, view) in outputs.iter_mut().zip(write) {
-            view.iter().for_each(|view| rows.find(tokens, |token| view.offset(b, token, k, 0)));
-        }
+        std::mem::swap(&mut self.rows, &mut self.ahead);
+        find(&mut self.ahead, job, path, ahead, b, k);
+    }
+}
+
+fn find(rows: &mut [Rows; 7], job: &Job, path: &Path, steps: Range<usize>, b: usize, k: usize) {
+    let (tokens, written) = (&path.tokens[steps.clone()], &path.written()[steps]);
+    let read = [Some(&job.scan.u), Some(&job.scan.delta), Some(&job.dy), job.scan.z.as_ref()];
+    let write = [Some(job.du), Some(job.ddelta), job.dz];
+    let (inputs, outputs) = rows.split_at_mut(4);
+    for (i, (rows, view)) in inputs.iter_mut().zip(read).enumerate() {
+        // No gradient comes from a step that writes nothing.
+        let tokens = if i == 2 { written } else { tokens };
+        view.iter().for_each(|view| rows.find(tokens, |token| view.offset(b, token, k, 0)));
+    }
+    for (rows, view) in outputs.iter_mut().zip(write) {
+        view.iter().for_each(|view| rows.find(tokens, |token| view.offset(b, token, k, 0)));
     }
 }

@@ -250,7 +250,7 @@ pub fn forward(scan: &Wide, y: &ViewMut, final_state: Option<&mut [f64]>, pool: 
             for (t, &token) in path.tokens.iter().enumerate() {
                 let mut value = scan.advance(&at, token, path.reset(t), &before, &mut after);
                 std::mem::swap(&mut before, &mut after);
-                if token >= 0 {
+                if path.written()[t] >= 0 {
                     if let Some(z) = &scan.z {
                         let z = scan.input(z, &at, token);
                         value *= z * sigmoid(z);
@@ -429,7 +429,7 @@ fn channel_backward(scan: &Wide, at: &Spot, path: &Path, out: &WideBackward, ini
     for (t, &token) in path.tokens.iter().enumerate().rev() {
         let u = scan.input(&scan.u, at, token);
         let (raw, dt) = scan.delta(at, token);
-        let mut dy = scan.input(&out.dy, at, token);
+        let mut dy = scan.input(&out.dy, at, path.written()[t]);
         if let (Some(z), Some(dz)) = (&scan.z, &out.dz)
             && token >= 0
         {

@@ -29,6 +29,7 @@ pub fn wide(values: &[f32]) -> Vec<f64> {
 pub struct Table {
     pub table: Vec<i32>,
     pub resets: Option<Vec<u8>>,
+    pub silent: Option<Vec<u8>>,
     pub steps: usize,
     pub per_sample: bool,
 }
@@ -37,14 +38,22 @@ pub struct Table {
 pub enum Kind {
     Identity,
     Permutation,
-    /// Blanks, skips, repeated and missing tokens, resets.
+    /// A permutation some of whose steps are silent.
+    Silent,
+    /// Blanks, skips, repeated and missing tokens, resets, silent steps.
     Wild,
     /// As `Wild`, one set per sample.
     PerSample,
 }
 
 pub fn kinds() -> impl Strategy<Value = Kind> {
-    prop_oneof![Just(Kind::Identity), Just(Kind::Permutation), Just(Kind::Wild), Just(Kind::PerSample)]
+    prop_oneof![
+        Just(Kind::Identity),
+        Just(Kind::Permutation),
+        Just(Kind::Silent),
+        Just(Kind::Wild),
+        Just(Kind::PerSample)
+    ]
 }
 
 impl Table {
@@ -52,7 +61,7 @@ impl Table {
         let per_sample = matches!(kind, Kind::PerSample);
         let count = if per_sample { batch * directions } else { directions };
         let steps = match kind {
-            Kind::Identity | Kind::Permutation => tokens,
+            Kind::Identity | Kind::Permutation | Kind::Silent => tokens,
             _ => draw.below(2 * tokens + 3),
         };
         let mut table = Vec::new();
@@ -60,7 +69,7 @@ impl Table {
             let mut order: Vec<i32> = (0..tokens as i32).collect();
             match kind {
                 Kind::Identity => {}
-                Kind::Permutation => {
+                Kind::Permutation | Kind::Silent => {
                     for i in (1..tokens).rev() {
                         order.swap(i, draw.below(i + 1));
                     }
@@ -75,27 +84,33 @@ impl Table {
         }
         let wild = matches!(kind, Kind::Wild | Kind::PerSample);
         let resets = wild.then(|| (0..table.len()).map(|_| u8::from(draw.unit() < 0.1)).collect());
-        Table { table, resets, steps, per_sample }
+        let often = if matches!(kind, Kind::Silent) || wild && draw.unit() < 0.5 { 0.3 } else { 0.0 };
+        let silent = (often > 0.0).then(|| (0..table.len()).map(|_| u8::from(draw.unit() < often)).collect());
+        Table { table, resets, silent, steps, per_sample }
     }
 
     pub fn orders(&self) -> Orders<'_> {
         Orders {
             table: &self.table,
             resets: self.resets.as_deref(),
+            silent: self.silent.as_deref(),
             steps: self.steps,
             per_sample: self.per_sample,
         }
     }
 
-    /// The steps of one order that happen: token (-1 blank) and whether the state starts afresh there.
-    pub fn path(&self, directions: usize, b: usize, k: usize) -> Vec<(i32, bool)> {
+    /// The steps of one order that happen: token (-1 blank), whether the state starts afresh there, and the token that is
+    /// written (-1 none).
+    pub fn path(&self, directions: usize, b: usize, k: usize) -> Vec<(i32, bool, i32)> {
         let order = if self.per_sample { b * directions + k } else { k };
         let mut pending = false;
         let mut path = Vec::new();
         for at in order * self.steps..(order + 1) * self.steps {
             pending |= self.resets.as_ref().is_some_and(|r| r[at] != 0);
             if self.table[at] != -2 {
-                path.push((self.table[at], std::mem::take(&mut pending)));
+                let silent = self.silent.as_ref().is_some_and(|s| s[at] != 0);
+                let written = if silent { -1 } else { self.table[at] };
+                path.push((self.table[at], std::mem::take(&mut pending), written));
             }
         }
         path

@@ -104,10 +104,11 @@ fn direction(out: &mut String, order: &Order, layout: &Layout, cells: &Cells) {
     steps(out, order);
 }
 
-/// The steps that are blank, and those at which the state starts afresh.
+/// The steps that are blank, those at which the state starts afresh, and those that are silent.
 fn steps(out: &mut String, order: &Order) {
     list(out, "blank at steps", (0..order.len()).filter(|&t| order.index()[t] < 0));
     list(out, "state afresh at steps", (0..order.len()).filter(|&t| order.resets()[t]));
+    list(out, "silent at steps", (0..order.len()).filter(|&t| order.silent()[t]));
 }
 
 /// The first steps of a walk over points: which, where, and how far from the one before.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::{Key, Raw, reset_steps};
+use super::{Key, Raw, marked};
 use crate::{Blank, Plan};
 
 /// One value of the object.
@@ -22,9 +22,11 @@ fn fields(plan: &Plan) -> Vec<(String, Field<'_>)> {
     let mut fields = vec![("tokens".to_string(), Field::Number(plan.tokens()))];
     for (k, order) in plan.orders().iter().enumerate() {
         fields.push((format!("order.{k}"), Field::Index(order.index())));
-        let resets = reset_steps(order);
-        if !resets.is_empty() {
-            fields.push((format!("resets.{k}"), Field::Steps(resets)));
+        for (name, marks) in [("resets", order.resets()), ("silent", order.silent())] {
+            let steps = marked(marks);
+            if !steps.is_empty() {
+                fields.push((format!("{name}.{k}"), Field::Steps(steps)));
+            }
         }
         if order.blank() != Blank::default() {
             fields.push((format!("blank.{k}"), Field::Blank(order.blank())));
@@ -89,6 +91,7 @@ impl<'de> Visitor<'de> for RawVisitor {
                 Key::Tokens => raw.tokens.replace(map.next_value()?).is_some(),
                 Key::Order(k) => raw.orders.insert(k, map.next_value()?).is_some(),
                 Key::Resets(k) => raw.resets.insert(k, map.next_value()?).is_some(),
+                Key::Silent(k) => raw.silent.insert(k, map.next_value()?).is_some(),
                 Key::Blank(k) => raw.blanks.insert(k, map.next_value()?).is_some(),
             };
             if twice {

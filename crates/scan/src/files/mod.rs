@@ -43,15 +43,16 @@ impl Plan {
     /// The bytes of an index file named `path`, which is not written; its ending chooses the format.
     ///
     /// - `.json`: an object of `"order.<k>"`, each a list of T entries, and `"tokens"`; `"resets.<k>"` lists the steps
-    ///   at which the state starts afresh, and `"blank.<k>"` is `"skip"` where blank steps do nothing.
-    /// - `.safetensors`: int64 tensors `order.<k>` (T) and `resets.<k>`; `tokens` and `blank.<k>` are metadata.
+    ///   at which the state starts afresh, `"silent.<k>"` those that read their token without writing to it, and
+    ///   `"blank.<k>"` is `"skip"` where blank steps do nothing.
+    /// - `.safetensors`: int64 tensors `order.<k>` (T), `resets.<k>` and `silent.<k>`; `tokens` and `blank.<k>` are metadata.
     /// - `.npy`: one int64 array (K, T).
     ///
     /// Each is a gather map: `scanned[t] = x[order[t]]`, -1 a blank step.
     ///
     /// # Errors
     /// [`Error::Format`] for another ending, and where npy cannot hold the plan: orders of different lengths, resets,
-    /// or blank steps that are skipped.
+    /// silent steps, or blank steps that are skipped.
     pub fn encode(&self, path: &Path) -> Result<Vec<u8>> {
         match Format::needed(path)? {
             Format::Json => json::encode(self).map_err(|error| Error::format(path, error)),
@@ -106,6 +107,7 @@ struct Raw {
     tokens: Option<usize>,
     orders: BTreeMap<usize, Vec<i64>>,
     resets: BTreeMap<usize, Vec<i64>>,
+    silent: BTreeMap<usize, Vec<i64>>,
     blanks: BTreeMap<usize, Blank>,
 }
 
@@ -114,12 +116,15 @@ enum Key {
     Tokens,
     Order(usize),
     Resets(usize),
+    Silent(usize),
     Blank(usize),
 }
 
 impl Key {
     fn of(text: &str) -> std::result::Result<Key, String> {
-        let unknown = || format!("unknown key `{text}`: expected order.<k>, resets.<k>, blank.<k> or tokens");
+        let unknown = || {
+            format!("unknown key `{text}`: expected order.<k>, resets.<k>, silent.<k>, blank.<k> or tokens")
+        };
         if text == "tokens" {
             return Ok(Key::Tokens);
         }
@@ -134,6 +139,7 @@ impl Key {
         match name {
             "order" => Ok(Key::Order(k)),
             "resets" => Ok(Key::Resets(k)),
+            "silent" => Ok(Key::Silent(k)),
             "blank" => Ok(Key::Blank(k)),
             _ => Err(unknown()),
         }
@@ -163,7 +169,9 @@ impl Raw {
                 "it holds {directions} orders, the last one order.{k}: one before it is missing"
             ));
         }
-        if let Some(k) = self.resets.keys().chain(self.blanks.keys()).find(|k| **k >= directions) {
+        if let Some(k) =
+            self.resets.keys().chain(self.silent.keys()).chain(self.blanks.keys()).find(|k| **k >= directions)
+        {
             return Err(format!("it says something about direction {k}, but there is no order.{k}"));
         }
         let build = |(k, index): (usize, Vec<i64>)| {
@@ -174,15 +182,20 @@ impl Raw {
                 format!("{}{more}", error.in_direction(k))
             })?;
             let order = order.with_blank(self.blanks.remove(&k).unwrap_or_default());
-            let Some(steps) = self.resets.remove(&k) else { return Ok(order) };
-            let mut resets = vec![false; order.len()];
-            for step in steps {
-                let reset = usize::try_from(step).ok().and_then(|step| resets.get_mut(step));
-                *reset.ok_or_else(|| {
-                    format!("resets.{k} names step {step}, but order.{k} has {} steps", order.len())
-                })? = true;
-            }
-            order.with_resets(resets).map_err(|error| error.to_string())
+            let marks = |name: &str, steps: Option<Vec<i64>>| {
+                let mut marks = vec![false; order.len()];
+                for step in steps.unwrap_or_default() {
+                    let mark = usize::try_from(step).ok().and_then(|step| marks.get_mut(step));
+                    *mark.ok_or_else(|| {
+                        format!("{name}.{k} names step {step}, but order.{k} has {} steps", order.len())
+                    })? = true;
+                }
+                Ok::<_, String>(marks)
+            };
+            let (resets, silent) =
+                (marks("resets", self.resets.remove(&k))?, marks("silent", self.silent.remove(&k))?);
+            let order = order.with_resets(resets).and_then(|order| order.with_silent(silent));
+            order.map_err(|error| error.to_string())
         };
         let orders = std::mem::take(&mut self.orders);
         let orders = orders.into_iter().map(build).collect::<std::result::Result<_, String>>()?;
@@ -190,7 +203,7 @@ impl Raw {
     }
 }
 
-/// The steps at which the state starts afresh.
-fn reset_steps(order: &Order) -> Vec<i64> {
-    order.resets().iter().enumerate().filter(|(_, reset)| **reset).map(|(step, _)| step as i64).collect()
+/// The steps that are marked.
+fn marked(marks: &[bool]) -> Vec<i64> {
+    marks.iter().enumerate().filter(|(_, mark)| **mark).map(|(step, _)| step as i64).collect()
 }

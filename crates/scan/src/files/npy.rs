@@ -17,6 +17,9 @@ pub(super) fn encode(plan: &Plan) -> Result<Vec<u8>, String> {
     if let Some(k) = plan.orders().iter().position(|order| order.resets().contains(&true)) {
         return Err(format!("npy cannot say where the state of order.{k} starts afresh{INSTEAD}"));
     }
+    if let Some(k) = plan.orders().iter().position(|order| order.silent().contains(&true)) {
+        return Err(format!("npy cannot say which steps of order.{k} are silent{INSTEAD}"));
+    }
     let skips = |order: &Order| order.blank() == Blank::Skip && order.blanks() > 0;
     if let Some(k) = plan.orders().iter().position(skips) {
         return Err(format!("npy cannot say that the blank steps of order.{k} are skipped{INSTEAD}"));

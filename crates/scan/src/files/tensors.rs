@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use super::{Key, Raw, reset_steps};
+use super::{Key, Raw, marked};
 use crate::{Blank, Plan};
 
 pub(super) fn encode(plan: &Plan) -> Result<Vec<u8>, String> {
@@ -12,9 +12,11 @@ pub(super) fn encode(plan: &Plan) -> Result<Vec<u8>, String> {
     let mut metadata = HashMap::from([("tokens".to_string(), plan.tokens().to_string())]);
     for (k, order) in plan.orders().iter().enumerate() {
         tensors.insert(format!("order.{k}"), order.index().iter().copied().map(i64::from).collect());
-        let resets = reset_steps(order);
-        if !resets.is_empty() {
-            tensors.insert(format!("resets.{k}"), resets);
+        for (name, marks) in [("resets", order.resets()), ("silent", order.silent())] {
+            let steps = marked(marks);
+            if !steps.is_empty() {
+                tensors.insert(format!("{name}.{k}"), steps);
+            }
         }
         if order.blank() == Blank::Skip {
             metadata.insert(format!("blank.{k}"), "skip".to_string());
@@ -40,6 +42,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Raw, String> {
         match Key::of(name)? {
             Key::Order(k) => drop(raw.orders.insert(k, integers(name, &view)?)),
             Key::Resets(k) => drop(raw.resets.insert(k, integers(name, &view)?)),
+            Key::Silent(k) => drop(raw.silent.insert(k, integers(name, &view)?)),
             Key::Tokens | Key::Blank(_) => return Err(format!("`{name}` is metadata, not a tensor")),
         }
     }

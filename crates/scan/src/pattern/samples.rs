@@ -52,14 +52,14 @@ pub(super) fn joined(plan: &Plan, starts: &[usize], reset: bool) -> Result<Order
         let of =
             |&token: &i32| usize::try_from(token).ok().map(|token| starts.partition_point(|&s| s <= token));
         let mut sample = order.index().iter().find_map(of).unwrap_or(0);
-        for (token, &reset) in order.index().iter().zip(order.resets()) {
+        for (step, token) in order.index().iter().enumerate() {
             sample = of(token).unwrap_or(sample);
-            steps.push((sample, k, *token, reset));
+            steps.push((sample, k, *token, order.resets()[step], order.silent()[step]));
         }
     }
     steps.sort_by_key(|&(sample, k, ..)| (sample, k));
     let afresh = steps.windows(2).map(|pair| {
-        let [(sample, k, ..), (next_sample, next_k, _, own)] = [pair[0], pair[1]];
+        let [(sample, k, ..), (next_sample, next_k, _, own, _)] = [pair[0], pair[1]];
         match (sample == next_sample, k == next_k) {
             (false, _) => true,
             (true, false) => reset,
@@ -68,7 +68,8 @@ pub(super) fn joined(plan: &Plan, starts: &[usize], reset: bool) -> Result<Order
     });
     let resets = std::iter::once(false).chain(afresh).collect();
     let index = steps.iter().map(|step| step.2).collect();
-    Order::new(index, plan.tokens())?.with_resets(resets)
+    let silent = steps.iter().map(|step| step.4).collect();
+    Order::new(index, plan.tokens())?.with_resets(resets)?.with_silent(silent)
 }
 
 /// Every sample in a random order of its own, the same for the same seed.

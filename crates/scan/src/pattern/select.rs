@@ -50,11 +50,13 @@ fn class_token(order: &Order, at: &str) -> Result<Order> {
         _ => &[],
     };
     let (mut index, mut resets) = (order.index().to_vec(), order.resets().to_vec());
+    let mut silent = order.silent().to_vec();
     for &step in places {
         index.insert(step, -1);
         resets.insert(step, false);
+        silent.insert(step, false);
     }
-    Order::new(index, order.tokens())?.with_blank(order.blank()).with_resets(resets)
+    Order::new(index, order.tokens())?.with_blank(order.blank()).with_resets(resets)?.with_silent(silent)
 }
 
 impl Plan {

@@ -8,7 +8,8 @@ mod vmamba;
 use ophidian_core::{grid, published::Family};
 
 pub use grid::{
-    Catalogue, Classifier, Classifiers, Input, ModelConfig, Official, Pool, Scans, build, resize_positions,
+    Catalogue, Classifier, Classifiers, Input, MixerKind, ModelConfig, Official, Pool, Scans, build,
+    resize_positions,
 };
 pub use plainmamba::PLAINMAMBA;
 pub use videomamba::VIDEOMAMBA;

@@ -283,7 +283,7 @@ impl Config {
     }
 
     fn block_keys(&self, ours: &ModelConfig, i: i64, keys: &mut Vec<Key>) {
-        let mixer = ours.mixer(self.embed_dims, 4);
+        let mixer = ours.mamba(self.embed_dims, 4);
         let (width, d, n, r, w) =
             (self.embed_dims, mixer.d_inner(), mixer.d_state, mixer.rank(), mixer.d_conv);
         let (theirs, block) = (format!("backbone.layers.{i}"), format!("layers.{i}"));

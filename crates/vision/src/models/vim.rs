@@ -178,7 +178,7 @@ impl Config {
             norm_eps: self.norm_epsilon,
             layer_scale: self.init_layer_scale,
             drop_path: self.drop_path_rate,
-            mlp_ratio: 0.0,
+            mlp_ratio: 0.0.into(),
             pool: self.pool(),
             pos_embed: self.if_abs_pos_embed,
             rope: match (self.if_rope, self.if_rope_residual) {

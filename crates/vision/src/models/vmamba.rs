@@ -258,7 +258,7 @@ impl Config {
             out_norm: forward.out_norm.then_some(NormKind::Layer),
             norm: NormKind::Layer,
             drop_path: self.drop_path_rate,
-            mlp_ratio: self.mlp_ratio,
+            mlp_ratio: self.mlp_ratio.into(),
             mlp: if self.gmlp { MlpKind::Gated } else { MlpKind::Gelu },
             pool: Pool::Mean,
             pos_embed: self.posembed,
@@ -314,7 +314,7 @@ impl Config {
 
 /// A block of `width` channels.
 fn block_keys(keys: &mut Vec<Key>, ours: &ModelConfig, width: i64, theirs: &str, block: &str) {
-    let mixer = ours.mixer(width, 4);
+    let mixer = ours.mamba(width, 4);
     let (k, d, n, r) = (mixer.directions, mixer.d_inner(), mixer.d_state, mixer.rank());
     let (op, mix) = (format!("{theirs}.op"), format!("{block}.mixer"));
     let mut one = |theirs: &str, ours: &str, shape: &[i64]| {
@@ -337,7 +337,7 @@ fn block_keys(keys: &mut Vec<Key>, ours: &ModelConfig, width: i64, theirs: &str,
         layer(keys, &format!("{op}.out_norm"), &format!("{mix}.out_norm"), &[d], true);
     }
     layer(keys, &format!("{theirs}.norm"), &format!("{block}.norm"), &[width], true);
-    let hidden = (ours.mlp_ratio * width as f64) as i64;
+    let hidden = (ours.mlp_ratio.of(0).unwrap_or(0.0) * width as f64) as i64;
     if hidden > 0 {
         let wide = if ours.mlp == MlpKind::Gated { 2 * hidden } else { hidden };
         layer(keys, &format!("{theirs}.norm2"), &format!("{block}.norm2"), &[width], true);
@@ -364,6 +364,8 @@ fn downsample_keys(
         }
         DownsampleKind::Conv2 => 2,
         DownsampleKind::Conv3 => 3,
+        // None of VMamba's.
+        DownsampleKind::Inverted => return,
     };
     layer(keys, &name(theirs, "1"), &name(ours, "conv"), &[next, width, side, side], true);
     layer(keys, &name(theirs, "3"), &name(ours, "norm"), &[next], true);

@@ -1,7 +1,7 @@
 //! The `[model]` table: defaults, errors, and the models it describes.
 
 use ophidian_core::{Error, adapter::Model, data::Sample, grid::search, ops::Orders, rng};
-use ophidian_vision::models::{self, ModelConfig, resize_positions};
+use ophidian_vision::models::{self, MixerKind, ModelConfig, resize_positions};
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
 use crate::{seeded, table};
@@ -166,6 +166,131 @@ fn patterns_merges_and_pools_train() {
         assert!(wrong.contains("[3, 2, 16, 8]"), "{wrong}");
         assert_eq!(model.forward(&images.narrow(0, 0, 0), false).unwrap().size(), [0, 10], "an empty batch");
     }
+}
+
+/// One line chooses a mixer; what it cannot do without follows, and a step of training reaches every parameter.
+#[test]
+fn every_mixer_is_a_line_of_the_config() {
+    for kind in MixerKind::ALL {
+        let _guard = seeded(1);
+        let (name, text) =
+            (kind.name(), format!("mixer = '{}'\nd_model = 32\ndepth = 2\npatch_size = 2", kind.name()));
+        let resolved = models::CATALOGUE.resolve(table(&text)).unwrap();
+        assert_eq!(
+            models::CATALOGUE.resolve(resolved.clone()).unwrap(),
+            resolved,
+            "{name}: resolving is idempotent"
+        );
+        trains(&text, &[2, 16, 16]);
+        let listed = text
+            .replace(&format!("'{name}'"), &format!("['mamba1', '{name}']"))
+            .replace("depth = 2", "depth = [1, 1]");
+        let keys =
+            ["scan", "pool", "conv", "d_conv", "d_state"].map(|key| format!("{key} = {}\n", resolved[key]));
+        let listed = format!("{listed}\n{}", keys.concat());
+        if kind.needs_map() && kind != MixerKind::DefMamba {
+            trains(&listed, &[2, 16, 16]);
+        }
+    }
+    let implied = models::CATALOGUE.resolve(table("mixer = 'grootv'\nscan = 'column'")).unwrap();
+    assert_eq!((implied["d_state"].as_integer(), implied["scan"].as_str()), (Some(1), Some("column")));
+    // A mixer named over a base brings its own keys, but not over those that are set with it.
+    let over = models::CATALOGUE
+        .resolve(table("base = 'vmamba_tiny_s1l8'\nmixer = 'spatialmamba'\nmerge = 'mean'"))
+        .unwrap();
+    assert_eq!((over["scan"].as_str(), over["merge"].as_str()), (Some("row"), Some("mean")));
+    let kept = models::CATALOGUE.resolve(table("base = 'vmamba_tiny_s1l8'")).unwrap();
+    assert_eq!(kept["scan"].as_str(), Some("cross"));
+}
+
+/// A finite loss with a gradient for every parameter.
+fn trains(text: &str, shape: &[i64]) {
+    let (vs, model) = build(text, shape).unwrap_or_else(|error| panic!("{text}: {error}"));
+    let images = Tensor::randn([&[3], shape].concat(), (Kind::Float, Device::Cpu));
+    let logits = model.forward(&images, true).unwrap();
+    assert_eq!((logits.size(), logits.kind()), (vec![3, 10], Kind::Float), "{text}");
+    logits.cross_entropy_for_logits(&Tensor::from_slice(&[1i64, 4, 9])).backward();
+    for (name, tensor) in vs.variables().iter().filter(|(_, tensor)| tensor.requires_grad()) {
+        let grad = tensor.grad();
+        assert!(grad.defined(), "{text}: no gradient for {name}");
+        assert!(grad.isfinite().all().int64_value(&[]) == 1, "{text}: {name}");
+        assert!(grad.abs().max().double_value(&[]) > 0.0, "{text}: {name} has a gradient of zeros");
+    }
+}
+
+/// What published models put around their mixers.
+#[test]
+fn parts_around_the_mixers_train() {
+    for text in [
+        "pool = 'mean'\naffinity = 4\nscan = 'cross'\nchannels = 'grouped'\nmerge = 'concat'\nconv = 'grid'\nd_conv = 3\n\
+         class_blocks = 1\nmlp_ratio = [2.0, 1.5]\nmlp = 'conv'\nstage_norm = true\ndepth = [1, 2]\nsecond_head = true\n\
+         stem = 'conv-overlap'\nstem_convs = 1\nstem_width = 6\npatch_norm = true\npatch_norm_eps = 1e-6\nnorm = 'layer'",
+        "mixer = ['mamba1', 'inverted']\npool = 'mean'\nconv_branch = true\nscan = 'row | atrous(2)'\ndepth = [1, 1]\n\
+         conv = 'grid'\nd_conv = 3\nmerge = 'sum'",
+        "pool = 'mean'\nposition_conv = true\nstem = 'residual'\nmixer = 'spatialmamba'\ndownsample = 'inverted'\n\
+         depth = [1, 1]\nmlp_ratio = 2.0",
+        "pool = 'mean'\nmixer = 'grootv'\nhead_width = 1.5\nstage_norm = true\ndownsample_bias = false\ndepth = [1, 1]",
+        "pool = 'mean'\nmlp = 'conv-residual'\nmlp_ratio = 2.0\nsqueeze = 8\nout_norm = 'layer'\nscan = 'row'\n\
+         merge = 'sum'\nconv = 'grid'\nd_conv = 3",
+        "shared_norm = true\nmerge = 'gated'\nparameters = 'shared'\npatch_pad = true\npatch_bias = false\npool = 'mean'\n\
+         pool_norm = true\nscan = '[row, row | reverse, random(seed=sample)]'\npatch_size = 4\nstride = 3",
+        "carry_normed = true\nscan = ['row', 'row | reverse', 'column', 'column | reverse']\npool = 'mean'",
+    ] {
+        let _guard = seeded(2);
+        let depth = if text.contains("depth") { "" } else { "depth = 2\n" };
+        let patch = if text.contains("patch_size") { "" } else { "patch_size = 4\n" };
+        trains(
+            &format!(
+                "d_model = 16\nd_state = {}\n{depth}{patch}{text}",
+                if text.contains("mixer = 's") || text.contains("groot") { 1 } else { 4 }
+            ),
+            &[2, 16, 16],
+        );
+    }
+}
+
+#[test]
+fn mixers_say_what_does_not_go_together() {
+    for (text, parts) in [
+        ("mixer = 'hydr'", &["`model.mixer`", "expected one of mamba1", "did you mean \"hydra\""][..]),
+        ("mixer = 3", &["`model.mixer`", "the name of a mixer"]),
+        ("mixer = ['mamba1', 'inverted']", &["`mixer` is a list of 2", "1 stages"]),
+        ("mixer = 'hydra'\nscan = 'row'", &["`model.scan` makes 1 directions", "\"bidirectional\""]),
+        ("mixer = 'hydra'\nscan = 'atrous(2)'", &["`model.scan`", "every token once"]),
+        ("mixer = 'hydra'\ngate = false", &["`gate` is set, but `mixer = \"hydra\"` does not read it"]),
+        ("mixer = 'hydra'\nhydra = {headdim = 7}", &["`headdim` is 7"]),
+        ("mixer = 'hydra'\nhydra = {headdims = 7}", &["did you mean `model.hydra.headdim`"]),
+        ("mixer = 'hydra'\nexpand = 1.5", &["`model.expand` is 1.5", "whole"]),
+        ("mixer = 'hydra'\nd_conv = 4", &["`d_conv` is 4", "odd"]),
+        ("hydra = {headdim = 8}", &["`hydra` is set, but `mixer` is not \"hydra\""]),
+        (
+            "mixer = 'grootv'\nscan = 'bidirectional'",
+            &["`model.scan` makes 2 directions", "has one", "\"row\""],
+        ),
+        ("mixer = 'grootv'\nd_state = 16", &["`d_state` is 16, expected 1"]),
+        ("mixer = 'grootv'\npool = 'middle'", &["class token", "`mixer = \"grootv\"`"]),
+        ("mixer = 'spatialmamba'\nchannels = 'grouped'", &["`channels` is set", "spatialmamba"]),
+        ("mixer = 'defmamba'\nscan = 'row'", &["`model.scan` makes 1 directions", "takes two"]),
+        ("mixer = 'defmamba'\ndefmamba = {taps = 4}", &["`taps` is 4", "odd"]),
+        ("mixer = 'quadmamba'\nmerge = 'concat'", &["`merge`", "sum or a mean"]),
+        ("mixer = 'semantic'\nsemantic = {classes = 0}", &["`classes`"]),
+        ("mixer = 'inverted'\ngate = false", &["`gate` is set"]),
+        ("mixer = 'inverted'\ninverted = {expand = 0}", &["`expand` is 0"]),
+        ("affinity = 0", &["`affinity` is 0"]),
+        ("class_blocks = 1", &["`class_blocks`", "`pool = \"mean\"`"]),
+        ("squeeze = 4\nmerge = 'concat'", &["`squeeze` is 4"]),
+        ("mlp = 'conv'\nmlp_ratio = 2.0", &["class token", "`mlp`"]),
+        ("mlp_ratio = [1.0, 2.0]", &["`mlp_ratio` is [1.0, 2.0]", "1 stages"]),
+        ("position_conv = true", &["class token", "`position_conv`"]),
+        ("stem = 'conv'\npatch_pad = true", &["`patch_pad`", "`stem = \"patch\"`"]),
+        ("shared_norm = true\ndepth = [1, 1]\npool = 'mean'", &["`shared_norm`", "one stage"]),
+        ("head_width = -1.0", &["`head_width` is -1"]),
+    ] {
+        let error = refused(text, &[1, 28, 28]);
+        assert!(parts.iter().all(|part| error.contains(part)), "{text}: {error}");
+    }
+    let clips = refused("mixer = 'grootv'", &[1, 4, 28, 28]);
+    assert!(clips.contains("`mixer = \"grootv\"`: for images"), "{clips}");
 }
 
 #[test]

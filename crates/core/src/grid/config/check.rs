@@ -2,7 +2,7 @@
 
 use ophidian_scan::Geometry;
 
-use super::{ModelConfig, PerStage, plan};
+use super::{MixerKind, ModelConfig, PerStage, plan};
 use crate::grid::{Input, rope::Rope, stem::StemKind};
 use crate::{Error, Result, layers::DownsampleKind, mixer::ConvPlace};
 
@@ -33,7 +33,11 @@ impl ModelConfig {
     pub fn check(&self) -> Result<()> {
         self.check_stages()?;
         self.check_embedding()?;
-        for (key, found) in [("norm_eps", Some(self.norm_eps)), ("final_norm_eps", self.final_norm_eps)] {
+        for (key, found) in [
+            ("norm_eps", Some(self.norm_eps)),
+            ("final_norm_eps", self.final_norm_eps),
+            ("patch_norm_eps", self.patch_norm_eps),
+        ] {
             if found.is_some_and(|eps| !(eps.is_finite() && eps >= 0.0)) {
                 return wrong(key, found.unwrap_or(0.0), "a small number, at least 0");
             }
@@ -41,8 +45,13 @@ impl ModelConfig {
         if !(0.0..1.0).contains(&self.drop_path) {
             return wrong("drop_path", self.drop_path, "a probability from 0 to below 1");
         }
-        if !(0.0..=1024.0).contains(&self.mlp_ratio) {
-            return wrong("mlp_ratio", self.mlp_ratio, "0 (no MLP) to 1024");
+        if self.mlp_ratio.values().iter().any(|ratio| !(0.0..=1024.0).contains(ratio)) {
+            return wrong("mlp_ratio", &self.mlp_ratio, "0 (no MLP) to 1024");
+        }
+        if !self.mlp_ratio.fits(self.stages()) {
+            let stages = self.stages();
+            let expected = format!("one number, or one for each of {stages} stages");
+            return wrong("mlp_ratio", &self.mlp_ratio, &expected);
         }
         if self.layer_scale.is_some_and(|scale| !scale.is_finite()) {
             return wrong("layer_scale", "not finite", "a number such as 1e-5");
@@ -56,6 +65,8 @@ impl ModelConfig {
             );
         }
         self.scan.check()?;
+        self.check_mixers()?;
+        self.check_around()?;
         self.check_parts()?;
         self.check_size()
     }
@@ -80,7 +91,7 @@ impl ModelConfig {
                 return wrong("d_model", &self.d_model, &format!("1 to {} channels in each stage", 1 << 20));
             }
             // A number of directions that every split divides: the true one is checked with the plans.
-            self.mixer(width, self.cascade.max(1)).check()?;
+            self.mamba(width, self.cascade.max(1)).check()?;
         }
         Ok(())
     }
@@ -94,6 +105,7 @@ impl ModelConfig {
             ("tubelet", self.tubelet, 1, 4096),
             ("rope_grid", self.rope_grid, 0, 1 << 20),
             ("stem_convs", self.stem_convs, 0, 64),
+            ("stem_width", self.stem_width, 1, 1 << 16),
         ] {
             if !(low..=high).contains(&found) {
                 return wrong(key, found, &format!("{low} to {high}"));
@@ -105,6 +117,10 @@ impl ModelConfig {
         }
         if self.stem == StemKind::Patch {
             return Ok(());
+        }
+        if self.patch_pad || !self.patch_bias {
+            let text = "`patch_pad` and `patch_bias` are for `stem = \"patch\"`; leave them out";
+            return Err(Error::Config(text.into()));
         }
         if patch[0] != patch[1] || patch[0] % 2 != 0 {
             let found = format!("{patch:?}");
@@ -122,8 +138,9 @@ impl ModelConfig {
                 &format!("the patch's {} for `stem = \"{stem}\"`", patch[0]),
             );
         }
-        if self.stem == StemKind::Overlap && self.widths()[0] < 2 {
-            return wrong("d_model", &self.d_model, "at least 2 for `stem = \"overlap\"`");
+        if matches!(self.stem, StemKind::Overlap | StemKind::Residual) && self.widths()[0] < 2 {
+            let expected = format!("at least 2 for `stem = \"{}\"`", self.stem.name());
+            return wrong("d_model", &self.d_model, &expected);
         }
         Ok(())
     }
@@ -131,16 +148,16 @@ impl ModelConfig {
     /// Checks that the parts go together.
     fn check_parts(&self) -> Result<()> {
         let fail = |text: &str| Err(Error::Config(text.into()));
-        let class_token = !self.pool.class_tokens(1).is_empty();
-        let grid = self.written_as.is_some()
-            || self.conv == ConvPlace::Grid
-            || self.step_embedding
-            || !self.local_conv.is_empty();
-        if class_token && (grid || self.stages() > 1) {
-            return fail(
-                "a class token does not lie on the grid that `conv = \"grid\"`, `step_embedding`, `local_conv` and \
-                 stages need; choose a `pool` without one, such as \"mean\"",
-            );
+        let grid = match self.needs_map() {
+            Some(key) => Some(format!("`{key}` needs")),
+            None if self.written_as.is_some() => Some("`written_as` needs".into()),
+            None if self.stages() > 1 => Some("stages, which a list for `depth` makes, need".into()),
+            None => None,
+        };
+        if let Some(needs) = grid.filter(|_| self.pool_is_token()) {
+            return fail(&format!(
+                "a class token does not lie on the grid that {needs}; choose a `pool` without one, such as \"mean\""
+            ));
         }
         if let Some(text) = &self.written_as {
             plan(text, 0, &Geometry::Grid2 { height: 2, width: 2 }, &[]).map(drop)?;
@@ -167,13 +184,20 @@ impl ModelConfig {
     fn check_size(&self) -> Result<()> {
         let patch = self.patch_size.sides();
         let mut total = 0.0;
-        for (width, depth) in self.widths().into_iter().zip(self.depths()) {
-            let mixer = self.mixer(width, 1);
+        for (stage, (width, depth)) in self.widths().into_iter().zip(self.depths()).enumerate() {
+            let mixer = self.mamba(width, 1);
             let (d, inner) = (width as f64, mixer.d_inner() as f64);
             let (rank, states) = (mixer.dt_rank.of(width) as f64, self.d_state as f64);
             let taps = (self.d_conv as f64).powi(if self.conv == ConvPlace::Grid { 2 } else { 1 });
-            let block =
-                d * (3.0 * inner + 2.0 * self.mlp_ratio * d) + inner * (2.0 * rank + 3.0 * states + taps);
+            let mut block = d * (3.0 * inner + 2.0 * self.mlp_width(stage) as f64)
+                + inner * (2.0 * rank + 3.0 * states + taps);
+            if self.has(MixerKind::Inverted) {
+                let inside = self.inverted(width);
+                block += 2.0 * d * inside.expand as f64 * d * (1.0 + inside.expand as f64);
+            }
+            if self.has(MixerKind::QuadMamba) {
+                block += 2.0 * inner * inner;
+            }
             total += *depth as f64 * block + 9.0 * d * d;
         }
         total += self.widths()[0] as f64 * (self.tubelet * patch[0] * patch[1]) as f64;
@@ -202,10 +226,12 @@ impl ModelConfig {
             "`rope`"
         } else if self.stages() > 1 {
             "a list for `depth`"
-        } else if self.stem != StemKind::Patch || self.patch_norm {
-            "`stem` (but \"patch\") and `patch_norm`"
-        } else if self.conv == ConvPlace::Grid || self.step_embedding || !self.local_conv.is_empty() {
-            "`conv = \"grid\"`, `step_embedding` and `local_conv`"
+        } else if self.stem != StemKind::Patch || self.patch_norm || self.patch_pad || !self.patch_bias {
+            "`stem` (but \"patch\"), `patch_norm`, `patch_pad` and `patch_bias`"
+        } else if let Some(key) = self.needs_map() {
+            return Err(Error::Config(format!(
+                "`{key}`: for images, which have rows and columns alone, and not for clips of frames"
+            )));
         } else if self.coarse.is_some() || self.cascade > 1 {
             "`coarse` and `cascade`"
         } else {
@@ -247,7 +273,7 @@ impl ModelConfig {
                 )));
             }
             let rest = (pixels - side) % stride;
-            if rest != 0 {
+            if rest != 0 && !self.patch_pad {
                 let (below, above) = (pixels - rest, pixels - rest + stride);
                 return Err(Error::Config(format!(
                     "`model.patch_size`: patches of {side} pixels every {stride} do not divide the image's {name} of \
@@ -277,10 +303,18 @@ impl ModelConfig {
         Ok(grids[0])
     }
 
+    /// The grid of patches of an image of (rows, columns) pixels; 0 where nothing is left.
+    pub fn patch_grid(&self, image: [i64; 2]) -> [i64; 2] {
+        let (patch, stride) = (self.patch_size.sides(), self.stride.sides());
+        if self.patch_pad && image.iter().all(|side| *side > 0) {
+            return [0, 1].map(|axis| (image[axis] + stride[axis] - 1) / stride[axis].max(1));
+        }
+        self.stem.grid(image, patch, stride)
+    }
+
     /// The grid of each stage for an image of (rows, columns) pixels; 0 where nothing is left.
     pub fn grids(&self, image: [i64; 2]) -> Vec<[i64; 2]> {
-        let first = self.stem.grid(image, self.patch_size.sides(), self.stride.sides());
-        std::iter::successors(Some(first), |grid| Some(self.downsample.grid(*grid)))
+        std::iter::successors(Some(self.patch_grid(image)), |grid| Some(self.downsample.grid(*grid)))
             .take(self.stages())
             .collect()
     }

@@ -1,6 +1,7 @@
 //! The `[model]` table of a config.
 
 mod check;
+mod mixers;
 mod values;
 
 use serde::{Deserialize, Serialize};
@@ -13,15 +14,20 @@ use crate::{
     init::Start,
     layers::{DownsampleKind, MlpKind, NormKind},
     mixer::{
-        Channels, Coarse, Compat, ConvPlace, DtInit, DtRank, Mamba1Config, Merge, Parameters, StepSizes,
+        Channels, Coarse, Compat, ConvPlace, DtInit, DtRank, Mamba1Config, Merge, Parameters, QuadCompat,
+        StepSizes,
     },
 };
 
-pub use values::{PerStage, Scans, Size};
+pub(super) use mixers::with_implied;
+pub use mixers::{
+    DefMambaOptions, GrootLOptions, HydraOptions, InvertedOptions, MixerKind, Mixers, SemanticOptions,
+};
+pub use values::{PerStage, Scans, Size, pattern};
 pub(super) use values::{plan, reseeded};
 
 documented! {
-/// A backbone over a grid with a classifying head: patches, Mamba-1 blocks along scan patterns in one stage or several,
+/// A backbone over a grid with a classifying head: patches, blocks along scan patterns in one stage or several,
 /// pooling, a linear map.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -34,18 +40,62 @@ pub struct ModelConfig {
     /// Frames of a patch, where the inputs are clips; 1 for images.
     pub tubelet: i64,
     /// How pixels become patches: "patch" (one convolution), "overlap" (two 3x3 convolutions that overlap, a norm and
-    /// GELU between them: VMamba) or "conv" (a 7x7 convolution of stride 2, batch norm, ReLU, then patches: PlainMamba).
+    /// GELU between them: VMamba), "conv" (a 7x7 convolution of stride 2, batch norm, ReLU, then patches: PlainMamba),
+    /// "conv-overlap" (the same, with patches that overlap: GroupMamba) or "residual" (3x3 convolutions with batch norm,
+    /// two of them around a residual: Spatial-Mamba).
     pub stem: StemKind,
-    /// Further 3x3 convolutions within the "conv" stem.
+    /// Further 3x3 convolutions within the "conv" and "conv-overlap" stems.
     pub stem_convs: i64,
+    /// Channels within those stems.
+    pub stem_width: i64,
+    /// A bias in the "patch" stem's convolution.
+    pub patch_bias: bool,
+    /// The "patch" stem pads images below and to the right, up to whole steps of the stride (RSMamba).
+    pub patch_pad: bool,
     /// A norm on the patches.
     pub patch_norm: bool,
+    /// Added to the variance there and in the steps from stage to stage, where it is another than `norm_eps`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch_norm_eps: Option<f64>,
     /// Channels of a token; one number doubles from stage to stage, a list has one for each.
     pub d_model: PerStage,
     /// Blocks; a list such as [2, 2, 8, 2] makes stages, each on half as many rows and columns as the one before.
     pub depth: PerStage,
-    /// The step from stage to stage: "merge" (patch merging), "conv2" (2x2 convolution) or "conv3" (3x3, overlapping).
+    /// The step from stage to stage: "merge" (patch merging), "conv2" (2x2 convolution), "conv3" (3x3, overlapping) or
+    /// "inverted" (an inverted bottleneck of convolutions: Spatial-Mamba).
     pub downsample: DownsampleKind,
+    /// A bias in the convolution of "conv2" and "conv3".
+    pub downsample_bias: bool,
+    /// A norm behind each stage but the last, in front of the step to the next (GrootV, GroupMamba).
+    pub stage_norm: bool,
+    /// The blocks' token mixer, or one for each stage: "mamba1", "grootv", "grootl", "spatialmamba", "hydra", "defmamba",
+    /// "quadmamba", "semantic" or "inverted" (convolutions alone). Keys that a mixer cannot do without (a `scan` of one
+    /// direction, a `conv` on the grid …) take what its paper has unless they are set.
+    pub mixer: Mixers,
+    /// What `mixer = "hydra"` is told beside the other keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hydra: Option<HydraOptions>,
+    /// What `mixer = "grootl"` is told beside the other keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grootl: Option<GrootLOptions>,
+    /// What `mixer = "defmamba"` is told beside the other keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub defmamba: Option<DefMambaOptions>,
+    /// What `mixer = "quadmamba"` is told beside the other keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quadmamba: Option<QuadCompat>,
+    /// What `mixer = "semantic"` is told beside the other keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub semantic: Option<SemanticOptions>,
+    /// What `mixer = "inverted"` is told beside the other keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inverted: Option<InvertedOptions>,
+    /// GroupMamba's gate around every mixer, through this many times fewer channels; it has the block's norm within. None
+    /// if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<i64>,
+    /// A branch of convolutions beside every mixer but "inverted", both times gates (EfficientVMamba).
+    pub conv_branch: bool,
     /// States per inner channel.
     pub d_state: i64,
     /// Taps of the convolution before the scan, in each axis if it runs on the grid.
@@ -101,16 +151,26 @@ pub struct ModelConfig {
     pub step_embedding: bool,
     /// The directions are this many groups that run one after another (VMamba's cascade2d: rows, then columns).
     pub cascade: i64,
+    /// The scan's result times a gate per channel that its mean chooses, through this many times fewer channels (MSVMamba);
+    /// none if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub squeeze: Option<i64>,
     /// Further directions over a coarser map (MSVMamba); none if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coarse: Option<Coarse>,
     /// Scan pattern of those directions, over the coarser map.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coarse_scan: Option<String>,
+    /// In front of each norm of a block a depthwise 3x3 convolution is added to what it reads (Spatial-Mamba).
+    pub position_conv: bool,
     /// Blocks (from 0) behind which a depthwise 3x3 convolution with batch norm and GELU stands (PlainMamba-L1).
     pub local_conv: Vec<i64>,
     /// Blocks 2i and 2i+1 read the same tokens and add up (Vim's if_bidirectional).
     pub layer_pairs: bool,
+    /// All blocks have one norm for what their mixers read (RSMamba).
+    pub shared_norm: bool,
+    /// A mixer's result is added to the normalised tokens that it read (Mamba-ND as released).
+    pub carry_normed: bool,
     /// "rms" or "layer".
     pub norm: NormKind,
     /// Added to the variance in a normalisation.
@@ -126,13 +186,22 @@ pub struct ModelConfig {
     pub layer_scale: Option<f64>,
     /// Probability of dropping the last block for a sample in training; earlier blocks less, the first never.
     pub drop_path: f64,
-    /// Channels inside the MLP behind each mixer, per channel of a token; 0 for no MLP.
-    pub mlp_ratio: f64,
-    /// Between the MLP's two maps: "gelu", or "gated" (half of the channels times the gelu of the other half).
+    /// Channels inside the MLP behind each mixer, per channel of a token, or one number for each stage; 0 for no MLP.
+    pub mlp_ratio: PerStage<f64>,
+    /// Between the MLP's two maps: "gelu", "gated" (half of the channels times the gelu of the other half), "conv" (gelu of
+    /// a depthwise 3x3 convolution: GroupMamba) or "conv-residual" (gelu of the sum with it: MSVMamba).
     pub mlp: MlpKind,
     /// What the head reads: a class token at "middle", "head" or "end" or at "both" ends, or, without a
     /// class token, "mean", "last", "max" (of the logits) or "all" tokens.
     pub pool: Pool,
+    /// Blocks that the mean of the tokens passes before the last norm, with norms behind their mixers (GroupMamba).
+    pub class_blocks: i64,
+    /// A norm on what the head reads.
+    pub pool_norm: bool,
+    /// Channels that a linear map, batch norm and GELU make of each token before pooling, per channel (GrootV); 0 for none.
+    pub head_width: f64,
+    /// A second head beside the first, whose logits are averaged with its (what GroupMamba distils with).
+    pub second_head: bool,
     /// A learned position embedding; for clips the sum of one for the place and one for the time.
     pub pos_embed: bool,
     /// Rotary position embedding before every block: "none", on the block's "hidden" input, or on the
@@ -158,10 +227,25 @@ impl Default for ModelConfig {
             tubelet: 1,
             stem: StemKind::Patch,
             stem_convs: 0,
+            stem_width: 64,
+            patch_bias: true,
+            patch_pad: false,
             patch_norm: false,
+            patch_norm_eps: None,
             d_model: PerStage::One(128),
             depth: PerStage::One(6),
             downsample: DownsampleKind::default(),
+            downsample_bias: true,
+            stage_norm: false,
+            mixer: Mixers::default(),
+            hydra: None,
+            grootl: None,
+            defmamba: None,
+            quadmamba: None,
+            semantic: None,
+            inverted: None,
+            affinity: None,
+            conv_branch: false,
             d_state: 16,
             d_conv: mixer.d_conv,
             conv: mixer.conv,
@@ -185,19 +269,27 @@ impl Default for ModelConfig {
             channels: mixer.channels,
             step_embedding: mixer.step_embedding,
             cascade: mixer.stages,
+            squeeze: mixer.squeeze,
             coarse: mixer.coarse,
             coarse_scan: None,
+            position_conv: false,
             local_conv: Vec::new(),
             layer_pairs: false,
+            shared_norm: false,
+            carry_normed: false,
             norm: NormKind::Rms,
             norm_eps: 1e-5,
             final_norm: None,
             final_norm_eps: None,
             layer_scale: None,
             drop_path: 0.0,
-            mlp_ratio: 0.0,
+            mlp_ratio: PerStage::One(0.0),
             mlp: MlpKind::default(),
             pool: Pool::Middle,
+            class_blocks: 0,
+            pool_norm: false,
+            head_width: 0.0,
+            second_head: false,
             pos_embed: true,
             rope: Rope::None,
             rope_grid: 0,
@@ -214,6 +306,21 @@ impl ModelConfig {
         keys.extend(KeyDoc::within("compat", KeyDoc::of(&Compat::default(), Compat::DOCS)));
         // It is absent by default, so its keys have none.
         keys.extend(KeyDoc::within("coarse", KeyDoc::of(&toml::Table::new(), Coarse::DOCS)));
+        keys.extend(KeyDoc::within("hydra", KeyDoc::of(&HydraOptions::default(), HydraOptions::DOCS)));
+        keys.extend(KeyDoc::within("grootl", KeyDoc::of(&GrootLOptions::default(), GrootLOptions::DOCS)));
+        keys.extend(KeyDoc::within(
+            "defmamba",
+            KeyDoc::of(&DefMambaOptions::default(), DefMambaOptions::DOCS),
+        ));
+        keys.extend(KeyDoc::within("quadmamba", KeyDoc::of(&QuadCompat::default(), QuadCompat::DOCS)));
+        keys.extend(KeyDoc::within(
+            "semantic",
+            KeyDoc::of(&SemanticOptions::default(), SemanticOptions::DOCS),
+        ));
+        keys.extend(KeyDoc::within(
+            "inverted",
+            KeyDoc::of(&InvertedOptions::default(), InvertedOptions::DOCS),
+        ));
         keys
     }
 
@@ -222,11 +329,12 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) naming the key (`model.…`) that is unknown or wrong.
     pub fn read(table: toml::Table) -> Result<ModelConfig> {
-        let mut read: ModelConfig = config::from_table(table, "model")?;
+        let mut read: ModelConfig = config::from_table(mixers::with_implied(table), "model")?;
         if read.stride == Size::Square(0) {
             read.stride = read.patch_size;
         }
         read.scan = read.scan.scheduled();
+        read = read.with_options();
         read.check().map_err(check::in_model)?;
         Ok(read)
     }
@@ -263,11 +371,34 @@ impl ModelConfig {
 
     /// Branches that add up in the whole model.
     pub fn residuals(&self) -> i64 {
-        self.blocks() * if self.mlp_ratio > 0.0 { 2 } else { 1 }
+        self.blocks() * if self.has_mlp() { 2 } else { 1 }
     }
 
-    /// The mixer of a block of `directions` directions and `d_model` channels.
-    pub fn mixer(&self, d_model: i64, directions: i64) -> Mamba1Config {
+    /// Whether blocks have an MLP.
+    pub fn has_mlp(&self) -> bool {
+        self.mlp_ratio.values().iter().any(|ratio| *ratio > 0.0)
+    }
+
+    /// Channels inside the MLP of a block of a stage; 0 for none.
+    pub fn mlp_width(&self, stage: usize) -> i64 {
+        let width = self.widths().get(stage).copied().unwrap_or_else(|| self.last_width());
+        // Blocks of convolutions have none.
+        let ratio = if self.kind(stage) == MixerKind::Inverted { None } else { self.mlp_ratio.of(stage) };
+        (ratio.unwrap_or(0.0) * width as f64) as i64
+    }
+
+    /// Whether the head reads class tokens.
+    pub fn pool_is_token(&self) -> bool {
+        !self.pool.class_tokens(1).is_empty()
+    }
+
+    /// Added to the variance on the patches and in the steps from stage to stage.
+    pub fn patch_eps(&self) -> f64 {
+        self.patch_norm_eps.unwrap_or(self.norm_eps)
+    }
+
+    /// The Mamba-1 mixer of a block of `directions` directions and `d_model` channels, or what another mixer takes of it.
+    pub fn mamba(&self, d_model: i64, directions: i64) -> Mamba1Config {
         Mamba1Config {
             d_model,
             directions,
@@ -292,6 +423,7 @@ impl ModelConfig {
             norm_each: self.norm_each,
             step_embedding: self.step_embedding,
             stages: self.cascade,
+            squeeze: self.squeeze,
             coarse: self.coarse,
             compat: self.compat,
             start: self.init,

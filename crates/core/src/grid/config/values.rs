@@ -43,33 +43,44 @@ impl Size {
 /// A number, or one for each stage: `24` or `[2, 2, 8, 2]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "expected a number such as 24, or one for each stage such as [2, 2, 8, 2]")]
-pub enum PerStage {
+pub enum PerStage<T = i64> {
     /// One number.
-    One(i64),
+    One(T),
     /// One for each stage.
-    Each(Vec<i64>),
+    Each(Vec<T>),
 }
 
-impl From<i64> for PerStage {
-    fn from(number: i64) -> PerStage {
+impl<T> From<T> for PerStage<T> {
+    fn from(number: T) -> PerStage<T> {
         PerStage::One(number)
     }
 }
 
-impl PerStage {
+impl<T: Copy> PerStage<T> {
     /// The numbers as they are written.
-    pub fn values(&self) -> &[i64] {
+    pub fn values(&self) -> &[T] {
         match self {
             PerStage::One(number) => std::slice::from_ref(number),
             PerStage::Each(numbers) => numbers,
         }
     }
+
+    /// That of stage number `stage`; the last one if there are fewer.
+    pub fn of(&self, stage: usize) -> Option<T> {
+        let values = self.values();
+        values.get(stage).or(values.last()).copied()
+    }
+
+    /// Whether there is one for all stages, or one for each of `stages`.
+    pub(super) fn fits(&self, stages: usize) -> bool {
+        matches!(self, PerStage::One(_)) || self.values().len() == stages
+    }
 }
 
-impl std::fmt::Display for PerStage {
+impl<T: std::fmt::Debug> std::fmt::Display for PerStage<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            PerStage::One(number) => number.fmt(f),
+            PerStage::One(number) => write!(f, "{number:?}"),
             PerStage::Each(numbers) => write!(f, "{numbers:?}"),
         }
     }
@@ -95,7 +106,7 @@ impl Scans {
     }
 
     /// The same scans; one that its paper has the layers take in turn (`zigma/zigzag8`) becomes the list of them.
-    pub(super) fn scheduled(self) -> Scans {
+    pub fn scheduled(self) -> Scans {
         let Scans::One(text) = &self else { return self };
         match pattern(text, 0).ok().and_then(|pattern| pattern.layers().ok()) {
             Some(layers) if layers.len() > 1 => Scans::Each(layers.iter().map(Pattern::to_string).collect()),
@@ -107,7 +118,7 @@ impl Scans {
     ///
     /// # Errors
     /// [`Error::Config`] of one that is not, or if there is none.
-    pub(super) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         if self.texts().is_empty() {
             return Err(Error::Config("`scan` is an empty list, expected at least one pattern".into()));
         }
@@ -136,8 +147,11 @@ pub(in crate::grid) fn plan(
     class_tokens.iter().try_fold(plan, |plan, at| Ok(plan.insert_token(*at as usize)?))
 }
 
-/// The pattern of `text`, drawn with `seed` where that is the sample's.
-fn pattern(text: &str, seed: u64) -> Result<Pattern> {
+/// The pattern of `text`, drawn with `seed` where that is the sample's (`seed=sample`).
+///
+/// # Errors
+/// [`Error::Config`] of a text that is no pattern.
+pub fn pattern(text: &str, seed: u64) -> Result<Pattern> {
     let text = reseeded(text, seed).unwrap_or_else(|| text.to_owned());
     text.parse().map_err(|error: ophidian_scan::Error| Error::Config(format!("`scan`: {error}")))
 }

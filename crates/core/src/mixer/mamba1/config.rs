@@ -210,6 +210,9 @@ pub struct Mamba1Config {
     pub stages: i64,
     /// Further directions over a coarser map.
     pub coarse: Option<Coarse>,
+    /// What comes of all that is multiplied, channel by channel, by a gate that its mean chooses, through this many times
+    /// fewer channels (MSVMamba as released).
+    pub squeeze: Option<i64>,
     /// Released quirks.
     pub compat: Compat,
     /// Where the weights of in_proj and out_proj start from.
@@ -246,6 +249,7 @@ impl Default for Mamba1Config {
             step_embedding: false,
             stages: 1,
             coarse: None,
+            squeeze: None,
             compat: Compat::default(),
             start: Start::FanIn,
             residuals: 1,
@@ -284,7 +288,8 @@ impl Mamba1Config {
 
     /// z is applied within the scan, where nothing stands between the two.
     pub(super) fn gate_in_scan(&self) -> bool {
-        let direct = self.out_norm.is_none() && self.stages == 1 && self.coarse.is_none();
+        let direct =
+            self.out_norm.is_none() && self.stages == 1 && self.coarse.is_none() && self.squeeze.is_none();
         self.gate && direct && !self.compat.unordered_coefficients
     }
 
@@ -387,6 +392,13 @@ impl Mamba1Config {
         }
         if self.compat.unordered_coefficients && apart {
             return fail("`compat.unordered_coefficients` needs directions of the same channels".into());
+        }
+        if let Some(squeeze) = self.squeeze {
+            if !(1..=1 << 20).contains(&squeeze) || apart || self.merge == Merge::Concat {
+                return fail(format!(
+                    "`squeeze` is {squeeze}, expected at least 1, and directions of the same channels, not concatenated"
+                ));
+            }
         }
         let Some(Coarse { directions, taps, stride }) = self.coarse else { return Ok(()) };
         if self.conv != ConvPlace::Grid || apart || self.stages > 1 || self.merge != Merge::Sum {

@@ -23,7 +23,7 @@ use self::{
     conv::{Conv, GridConv},
     ssm::{Ssm, first_steps, parts, project},
 };
-use super::{Merge, Merger, Mixer};
+use super::{Merge, Merger, Mixer, squeeze::Squeeze};
 use crate::{
     Error, Result,
     init::Init,
@@ -36,7 +36,8 @@ pub use config::{Channels, Coarse, Compat, ConvPlace, DtInit, DtRank, Mamba1Conf
 /// The mixer. Parameters of P sets (P = K, or 1 if shared; one more, the first, for a coarse map) lie in one tensor each, set by
 /// set: `conv1d.weight` (P, D, W), `conv1d.bias` (P, D), `x_proj.weight` (P, R + 2 N, D), `dt_proj.weight` (P, D, R),
 /// `dt_proj.bias` (P, D), `A_log` (P or K, D, N), `D` (P, D). A convolution on the grid is `conv2d.weight`
-/// (1 or K, D, W, W) and `conv2d.bias` (1 or K, D), K if the channels are split, that of a coarse map `coarse.*` likewise. `in_proj.weight`
+/// (1 or K, D, W, W) and `conv2d.bias` (1 or K, D), K if the channels are split, that of a coarse map `coarse.*` likewise. `squeeze.reduce` (D / r, D) and
+/// `squeeze.select` (D, D / r). `in_proj.weight`
 /// (2 D, d_model) makes x, then z ((K 2 D, d_model) if the channels are split: K times x, then z), `out_norm` is over
 /// the D channels (K D if concatenated); `out_proj`. If the channels are grouped, `in_proj.weight` is
 /// (K, 2 D, d_model / K), `out_proj.weight` (K, d_model / K, D) and so on. `step_embedding` is (5, N). For the merge see
@@ -49,6 +50,7 @@ pub struct Mamba1 {
     ssm: Ssm,
     merger: Merger,
     coarse: Option<GridConv>,
+    squeeze: Option<Squeeze>,
     out_norm: Option<Norm>,
     out_proj: Projection,
 }
@@ -87,6 +89,10 @@ impl Mamba1 {
             coarse: config
                 .coarse
                 .map(|coarse| GridConv::new(&(vs / "coarse"), [1, d], coarse.taps, coarse.stride, conv_bias)),
+            squeeze: config.squeeze.map(|squeeze| {
+                let inner = (d / squeeze).max(1);
+                Squeeze::new(&(vs / "squeeze"), d, inner, false, config.start.linear())
+            }),
             out_norm: config.out_norm.map(norm),
             out_proj: projection(vs / "out_proj", wide, d_model),
         };
@@ -257,6 +263,9 @@ impl Mixer for Mamba1 {
         if let Some(conv) = &self.coarse {
             let added = self.coarsened(conv, &x, orders)?;
             y = y.f_add(&added)?;
+        }
+        if let Some(squeeze) = &self.squeeze {
+            y = squeeze.forward(&y)?;
         }
         if let Some(z) = z.filter(|_| !inside) {
             y = y.f_mul(&z.f_narrow(1, 0, l)?.f_silu()?)?;

@@ -35,14 +35,15 @@ pub(super) fn entry() -> Entry {
 fn parted(order: &Order, buckets: &[usize]) -> Result<Order> {
     let mut steps = Vec::with_capacity(order.len());
     let (mut segment, mut bucket) = (0usize, 0);
-    for (&token, &reset) in order.index().iter().zip(order.resets()) {
-        segment += usize::from(reset);
+    for (step, &token) in order.index().iter().enumerate() {
+        segment += usize::from(order.resets()[step]);
         bucket = usize::try_from(token).ok().and_then(|token| buckets.get(token)).copied().unwrap_or(bucket);
-        steps.push((segment, bucket, token));
+        steps.push((segment, bucket, token, order.silent()[step]));
     }
-    steps.sort_by_key(|&(segment, bucket, _)| (segment, bucket));
+    steps.sort_by_key(|&(segment, bucket, ..)| (segment, bucket));
     let starts = steps.windows(2).map(|pair| (pair[0].0, pair[0].1) != (pair[1].0, pair[1].1));
     let resets = std::iter::once(order.resets().first() == Some(&true)).chain(starts).collect();
     let index = steps.iter().map(|step| step.2).collect();
-    Order::new(index, order.tokens())?.with_blank(order.blank()).with_resets(resets)
+    let silent = steps.iter().map(|step| step.3).collect();
+    Order::new(index, order.tokens())?.with_blank(order.blank()).with_resets(resets)?.with_silent(silent)
 }

@@ -93,17 +93,14 @@ impl Graph {
     }
 
     /// Graph-Mamba's augmented sequence: before each node stand the nodes that its edges lead to, `neighbours` random
-    /// ones if there are more; and for each step, whether the node itself stands there.
-    ///
-    /// The authors read the outputs at these steps alone. An order knows no step whose output is not read: the outputs
-    /// of all visits of a node are added.
+    /// ones if there are more. They are silent: the output is read where the node itself stands, and there alone.
     ///
     /// # Errors
     /// The sequence is longer than [`MAX_STEPS`](crate::MAX_STEPS).
-    pub fn augmented(&self, neighbours: usize, seed: u64) -> Result<(Order, Vec<bool>)> {
+    pub fn augmented(&self, neighbours: usize, seed: u64) -> Result<Order> {
         let all = self.neighbours();
         let mut random = Random::new(seed);
-        let (mut index, mut read, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut index, mut silent, mut starts) = (Vec::new(), Vec::new(), Vec::new());
         for sample in self.samples() {
             starts.push(index.len());
             for node in sample {
@@ -113,13 +110,13 @@ impl Graph {
                     random.shuffle(&mut chosen);
                     chosen.truncate(neighbours);
                 }
-                read.resize(index.len() + chosen.len(), false);
+                silent.resize(index.len() + chosen.len(), true);
                 index.append(&mut chosen);
                 index.push(node as i32);
-                read.push(true);
+                silent.push(false);
             }
         }
-        Ok((samples::walk(index, self.nodes(), &starts)?, read))
+        samples::walk(index, self.nodes(), &starts)?.with_silent(silent)
     }
 }
 
@@ -198,7 +195,7 @@ pub(super) fn entries() -> Vec<Entry> {
         .params([Param::word("within", &["shuffle", "degree"]).or(word("shuffle")), Param::seed()]),
         Entry::curve("augment", "before each node some of its neighbours (Graph-Mamba)", |args: &Args| {
             let (neighbours, seed) = (args.size("neighbours")?, seed(args)?);
-            rule("augment", move |graph| Plan::new(vec![graph.augmented(neighbours, seed)?.0]))
+            rule("augment", move |graph| Plan::new(vec![graph.augmented(neighbours, seed)?]))
         })
         .params([Param::size("neighbours").or(Value::Int(NEIGHBOURS)), Param::seed()]),
     ];

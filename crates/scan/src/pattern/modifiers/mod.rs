@@ -316,13 +316,15 @@ fn renumbered(plan: &Plan, tokens: usize, number: impl Fn(usize) -> usize) -> Re
 
 /// One walk of several over the same tokens, one after another; `reset` starts the state afresh at each but the first.
 fn concatenated(parts: impl Iterator<Item = Order>, reset: bool) -> Result<Order> {
-    let (mut index, mut resets, mut tokens, mut blank) = (Vec::new(), Vec::new(), 0, Blank::default());
+    let (mut index, mut resets, mut silent) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut tokens, mut blank) = (0, Blank::default());
     for part in parts {
         let start = resets.len();
         index.extend_from_slice(part.index());
         resets.extend_from_slice(part.resets());
+        silent.extend_from_slice(part.silent());
         resets[start] |= reset && start > 0;
         (tokens, blank) = (part.tokens(), part.blank());
     }
-    Order::new(index, tokens)?.with_blank(blank).with_resets(resets)
+    Order::new(index, tokens)?.with_blank(blank).with_resets(resets)?.with_silent(silent)
 }

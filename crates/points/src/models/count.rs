@@ -1,0 +1,84 @@
+//! What a model costs: parameters by part, and operations of a forward pass.
+
+use ophidian_core::{Result, grid::Scans, init::without_values};
+use tch::{Device, nn::VarStore};
+
+use super::{Classifier, Input, ModelConfig};
+
+/// Parameters and operations of a model for one cloud. A multiply-add of a matrix product or convolution is two
+/// operations, a scan 9 L D N and a skip or gate L D (L steps, D channels, N states); norms, activations and sums are not
+/// counted, nor is the search for groups.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// Trained numbers.
+    pub parameters: i64,
+    /// The same by part, in the order of the model.
+    pub parts: Vec<(&'static str, i64)>,
+    /// Tokens that the blocks read.
+    pub tokens: i64,
+    /// Operations.
+    pub flops: f64,
+}
+
+/// The parts and the first word of their tensors.
+const PARTS: [(&str, &[&str]); 5] = [
+    ("encoder of groups", &["encoder"]),
+    ("positions and tokens", &["pos_embed", "order", "cls_token", "cls_pos"]),
+    ("blocks", &["layers"]),
+    ("last norm", &["norm_f"]),
+    ("head", &["head"]),
+];
+
+impl ModelConfig {
+    /// Counts what the model of this config costs for `input`.
+    ///
+    /// # Errors
+    /// [`ophidian_core::Error::Config`] if the config is wrong or does not fit the input.
+    pub fn count(&self, input: Input, classes: i64) -> Result<Summary> {
+        let vs = VarStore::new(Device::Cpu);
+        let model = without_values(|| Classifier::new(&vs.root(), self, input, classes))?;
+        let directions = model.directions();
+        let joined = if self.join { directions.first().copied().unwrap_or(1) } else { 1 };
+        let tokens = input.tokens() * joined + i64::from(self.class_token);
+        let (mut parts, mut flops) = (PARTS.map(|(name, _)| (name, 0)), 0.0);
+        for (name, tensor) in vs.variables().into_iter().filter(|(_, tensor)| tensor.requires_grad()) {
+            let (first, size) = (name.split('.').next().unwrap_or(""), tensor.size());
+            let count: i64 = size.iter().product();
+            if let Some(at) = PARTS.iter().position(|(_, words)| words.contains(&first)) {
+                parts[at].1 += count;
+            }
+            // A matrix is multiplied once for each point, group, token or cloud.
+            let points = (input.tokens() * input.size) as f64;
+            let times = match first {
+                // Half of its columns reads the maximum of a group.
+                "encoder" if name == "encoder.second.0.weight" => (points + input.tokens() as f64) / 2.0,
+                "encoder" => points,
+                "pos_embed" => input.tokens() as f64,
+                "layers" if name.contains(".norm") || name.ends_with("A_log") || name.ends_with(".D") => 0.0,
+                "layers" => tokens as f64,
+                "head" => 1.0,
+                _ => 0.0,
+            };
+            if name.ends_with("weight") && size.len() > 1 {
+                flops += 2.0 * times * count as f64;
+            }
+        }
+        for i in 0..self.depth {
+            let k = directions.get(i as usize % directions.len().max(1)).copied().unwrap_or(1);
+            let mixer = self.mixer(if self.join { 1 } else { k });
+            let (d, n) = (mixer.d_inner() as f64, mixer.d_state as f64);
+            let steps = (tokens * mixer.directions) as f64;
+            flops += steps * d * (9.0 * n + 1.0) + if mixer.gate { tokens as f64 * d } else { 0.0 };
+        }
+        let parts = parts.into_iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>();
+        Ok(Summary { parameters: parts.iter().map(|(_, count)| count).sum(), parts, tokens, flops })
+    }
+
+    /// The pattern, or how many patterns the blocks take in turn.
+    pub fn scan_name(&self) -> String {
+        match &self.scan {
+            Scans::One(text) => text.clone(),
+            Scans::Each(texts) => format!("{} in turn", texts.len()),
+        }
+    }
+}

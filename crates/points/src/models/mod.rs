@@ -1,0 +1,104 @@
+//! Point backbones, and published point models as configs and key maps.
+
+mod classifier;
+mod config;
+mod count;
+mod encoder;
+mod official;
+mod pointmamba;
+mod walks;
+
+use std::fmt;
+
+use ophidian_core::{Error, Result, adapter::Model, config::KeyDoc, published::Family};
+use tch::nn;
+
+pub use classifier::Classifier;
+pub use config::{ModelConfig, Pool};
+pub use count::Summary;
+pub use official::{Official, names, official};
+pub use pointmamba::{POINTMAMBA, PointMamba};
+
+/// Every family of published point models.
+pub const FAMILIES: &[&dyn Family] = &[&POINTMAMBA];
+
+/// What a model reads: groups of points around centres, or one set of them for each frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Input {
+    /// Frames of a sequence (F); none for clouds.
+    pub frames: Option<i64>,
+    /// Groups, of each frame (G).
+    pub groups: i64,
+    /// Points of a group (M).
+    pub size: i64,
+    /// Numbers of a point: x, y, z and its features.
+    pub channels: i64,
+}
+
+impl TryFrom<&[i64]> for Input {
+    type Error = Error;
+
+    fn try_from(shape: &[i64]) -> Result<Input> {
+        let (frames, groups, rows, channels) = match *shape {
+            [groups, rows, channels] => (None, groups, rows, channels),
+            [frames, groups, rows, channels] => (Some(frames), groups, rows, channels),
+            _ => (None, 0, 0, 0),
+        };
+        if frames == Some(0) || groups < 1 || rows < 2 || channels < 3 {
+            return Err(Error::Config(format!(
+                "inputs have shape {shape:?}, expected (groups, 1 + points, 3 + features) or (frames, groups, …)"
+            )));
+        }
+        Ok(Input { frames, groups, size: rows - 1, channels })
+    }
+}
+
+impl Input {
+    /// Groups of all frames.
+    pub fn tokens(&self) -> i64 {
+        self.frames.unwrap_or(1) * self.groups
+    }
+
+    /// Sizes of an input.
+    pub fn shape(&self) -> Vec<i64> {
+        self.frames.into_iter().chain([self.groups, 1 + self.size, self.channels]).collect()
+    }
+}
+
+impl fmt::Display for Input {
+    /// `64x32 points`, with frames `12x64x32 points`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(frames) = self.frames {
+            write!(f, "{frames}x")?;
+        }
+        write!(f, "{}x{} points", self.groups, self.size)
+    }
+}
+
+/// Every key of `[model]` with its default and what it means.
+pub fn keys() -> Vec<KeyDoc> {
+    let base = KeyDoc {
+        key: "base".into(),
+        default: None,
+        meaning: "A published model (`ophidian models list`) whose values the other keys replace.".into(),
+    };
+    [vec![base], KeyDoc::of(&ModelConfig::default(), ModelConfig::DOCS)].concat()
+}
+
+/// Checks a `[model]` table and fills in every default.
+///
+/// # Errors
+/// [`Error::Config`] naming the key that is unknown or wrong.
+pub fn resolve(table: toml::Table) -> Result<toml::Table> {
+    let config = ModelConfig::read(table)?;
+    toml::Table::try_from(&config).map_err(|error| Error::Config(format!("[model]: {error}")))
+}
+
+/// Builds the model of a resolved `[model]` table for inputs of `input_shape`.
+///
+/// # Errors
+/// [`Error::Config`] if the table is wrong, or a scan does not suit points.
+pub fn build(table: &toml::Table, input_shape: &[i64], classes: i64, vs: nn::Path) -> Result<Box<dyn Model>> {
+    let config = ModelConfig::read(table.clone())?;
+    Ok(Box::new(Classifier::new(&vs, &config, Input::try_from(input_shape)?, classes)?))
+}

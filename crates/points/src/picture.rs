@@ -1,0 +1,87 @@
+//! A picture of a cloud: its points seen from a corner, near ones darker.
+
+/// Rows and columns of the picture of a cloud.
+const SIDE: usize = 128;
+
+/// Most frames of a sequence in a picture, side by side.
+const STRIP: usize = 6;
+
+/// Half the side of a point.
+const DOT: i64 = 1;
+
+/// Draws an input of `shape` = (groups, 1 + size, 3 + features) or (frames, groups, …): (height, width, RGB bytes).
+pub fn picture(input: &[f32], shape: &[i64]) -> Option<(u32, u32, Vec<u8>)> {
+    let sizes: Vec<usize> = shape.iter().map(|side| usize::try_from(*side).ok()).collect::<Option<_>>()?;
+    let (frames, groups, rows, width) = match sizes[..] {
+        [groups, rows, width] => (1, groups, rows, width),
+        [frames, groups, rows, width] => (frames, groups, rows, width),
+        _ => return None,
+    };
+    let cloud = groups * rows * width;
+    if width < 3 || cloud == 0 || input.len() != frames * cloud {
+        return None;
+    }
+    let points: Vec<Vec<[f64; 3]>> =
+        input.chunks_exact(cloud).map(|cloud| places(cloud, rows, width)).collect();
+    // One scale for all frames.
+    let (mut low, mut high) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2]);
+    for [x, y, _] in points.iter().flatten() {
+        low = [low[0].min(*x), low[1].min(*y)];
+        high = [high[0].max(*x), high[1].max(*y)];
+    }
+    let extent = (high[0] - low[0]).max(high[1] - low[1]);
+    let scale = if extent > 0.0 { (SIDE as f64 - 12.0) / extent } else { 0.0 };
+    let shown = frames.min(STRIP);
+    let columns = shown * SIDE;
+    let mut pixels = vec![255u8; SIDE * columns * 3];
+    for column in 0..shown {
+        let mut dots = points.get(column * frames / shown)?.clone();
+        dots.sort_by(|a, b| a[2].total_cmp(&b[2]));
+        let (far, near) = (dots.first()?[2], dots.last()?[2]);
+        for [x, y, depth] in dots {
+            let at = |value: f64, axis: usize| {
+                (SIDE as f64 / 2.0 + (value - (low[axis] + high[axis]) / 2.0) * scale).round() as i64
+            };
+            let near = if near > far { (depth - far) / (near - far) } else { 1.0 };
+            // From light blue in the distance to dark blue.
+            let colour = [170.0 - 145.0 * near, 195.0 - 135.0 * near, 225.0 - 90.0 * near].map(|v| v as u8);
+            dot(&mut pixels, columns, [at(x, 0) + (column * SIDE) as i64, at(y, 1)], colour);
+        }
+    }
+    Some((u32::try_from(SIDE).ok()?, u32::try_from(columns).ok()?, pixels))
+}
+
+fn dot(pixels: &mut [u8], columns: usize, [x, y]: [i64; 2], colour: [u8; 3]) {
+    for row in y - DOT..=y + DOT {
+        for column in x - DOT..=x + DOT {
+            let (Ok(row), Ok(column)) = (usize::try_from(row), usize::try_from(column)) else { continue };
+            let at = (row * columns + column) * 3;
+            if let (true, Some(pixel)) = (column < columns, pixels.get_mut(at..at + 3)) {
+                pixel.copy_from_slice(&colour);
+            }
+        }
+    }
+}
+
+/// The points of a cloud as (right, down, towards the eye), seen from a corner.
+fn places(cloud: &[f32], rows: usize, width: usize) -> Vec<[f64; 3]> {
+    let mut places = Vec::new();
+    for group in cloud.chunks_exact(rows * width) {
+        // Row 0 is the centre as it is, the others are relative to it.
+        let mut centre = [0.0; 3];
+        for (at, row) in group.chunks_exact(width).enumerate() {
+            let place: [f64; 3] =
+                std::array::from_fn(|axis| centre[axis] + row.get(axis).copied().map_or(0.0, f64::from));
+            if at == 0 {
+                centre = place;
+            }
+            let [px, py, pz] = place;
+            places.push([
+                0.87 * px - 0.5 * py,
+                0.25 * px + 0.43 * py - 0.87 * pz,
+                0.43 * px + 0.75 * py + 0.5 * pz,
+            ]);
+        }
+    }
+    places
+}
