@@ -59,6 +59,61 @@ fn a_published_folder_runs_and_writes_logits_and_gradients() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing but the output is left");
 }
 
+/// A checkpoint as PyTorch writes one: `{"model": {name: tensor}}` of f32 tensors.
+fn checkpoint(tensors: &tensors::Tensors) -> Vec<u8> {
+    use std::io::Write;
+    let text = |text: &str| [b"X", (text.len() as u32).to_le_bytes().as_slice(), text.as_bytes()].concat();
+    let int = |n: i64| [b"J".as_slice(), &(n as i32).to_le_bytes()].concat();
+    let tuple = |n: Vec<i64>| [b"(".to_vec(), n.into_iter().flat_map(int).collect(), b"t".to_vec()].concat();
+    let mut pickle = [b"\x80\x02}".to_vec(), text("model"), b"}".to_vec()].concat();
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (key, (name, tensor)) in tensors.iter().enumerate() {
+        let values: Vec<f32> = tensor.to_kind(Kind::Float).contiguous().view(-1).try_into().unwrap();
+        zip.start_file(format!("x/data/{key}"), options).unwrap();
+        zip.write_all(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>()).unwrap();
+        pickle.extend(
+            [text(&format!("module.{name}")), b"ctorch._utils\n_rebuild_tensor_v2\n((".to_vec()].concat(),
+        );
+        pickle.extend([text("storage"), b"ctorch\nFloatStorage\n".to_vec(), text(&key.to_string())].concat());
+        pickle.extend([text("cpu"), int(values.len() as i64), b"tQ".to_vec(), int(0)].concat());
+        pickle.extend(
+            [tuple(tensor.size()), tuple(tensor.contiguous().stride()), b"\x89}tRs".to_vec()].concat(),
+        );
+    }
+    pickle.extend(*b"s.");
+    zip.start_file("x/data.pkl", options).unwrap();
+    zip.write_all(&pickle).unwrap();
+    zip.finish().unwrap().into_inner()
+}
+
+#[test]
+fn a_checkpoint_of_pytorch_runs_as_it_is() {
+    let Some(folder) = goldens() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (model, path) = (folder.join("a_midcls_div2"), |name: &str| dir.path().join(name));
+    let weights = checkpoint(&tensors::read(&model.join("model.safetensors")).unwrap());
+    std::fs::write(path("x.pth"), &weights).unwrap();
+    // By --weights, and as a folder's own.
+    std::fs::create_dir(path("model")).unwrap();
+    std::fs::copy(model.join("config.json"), path("model/config.json")).unwrap();
+    std::fs::write(path("model/pytorch_model.bin"), &weights).unwrap();
+    let input = model.join("golden.safetensors");
+    let want = &tensors::read(&input).unwrap()["out.logits"];
+    for (folder, weights) in [(&model, Some(path("x.pth"))), (&path("model"), None)] {
+        let output = path("out.safetensors");
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let mut args =
+            vec!["forward".into(), "--family".into(), "vim".into(), "--model".into(), text(folder)];
+        args.extend(weights.iter().flat_map(|weights| ["--weights".into(), text(weights)]));
+        args.extend(["--input".into(), text(&input), "--output".into(), text(&output)]);
+        let run = ophidian(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(run.status.success(), "{}", self::text(&run.stderr));
+        let error = (&tensors::read(&output).unwrap()["out.logits"] - want).abs().max().double_value(&[]);
+        assert!(error < 1e-4, "{error:.1e}");
+    }
+}
+
 #[test]
 fn mistakes_have_their_exit_codes_and_write_nothing() {
     let Some(folder) = goldens() else { return };

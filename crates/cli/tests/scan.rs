@@ -64,6 +64,57 @@ fn list_names_every_pattern() {
 }
 
 #[test]
+fn what_is_drawn_for_every_sample_is_shown_with_seed_0() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = path(&folder, "p.json");
+    for command in [
+        vec!["show", "random(seed=sample)", "--shape", "2x3"],
+        vec!["stats", "random(seed = sample)", "--shape", "2x3"],
+        vec!["export", "random(seed=sample)", "--shape", "2x3", "--output", &output],
+    ] {
+        let run = scan(&command);
+        let errors = String::from_utf8(run.stderr).unwrap();
+        assert_eq!(run.status.code(), Some(0), "{errors}");
+        assert!(errors.contains("anew for every sample; this is the draw with seed 0"), "{errors}");
+        let mut plain = command.clone();
+        plain[1] = "random(seed=0)";
+        assert_eq!(run.stdout, scan(&plain).stdout);
+    }
+}
+
+#[test]
+fn numbered_names_are_spelled_out() {
+    let list = said(&["list", "localmamba"]);
+    assert!(list.contains("localmamba/w2, w7 …") && list.contains("localmamba/w2_flip, w7_flip …"), "{list}");
+    let error = complaint(2, &["show", "localmamba/wx", "--shape", "4x4"]);
+    assert!(error.contains("did you mean `localmamba/w2`?") && !error.contains('#'), "{error}");
+}
+
+#[test]
+fn points_and_graphs_are_summed_up_and_pipes_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let points = path(&folder, "p.npy");
+    let header = format!("{:<117}\n", "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }");
+    let start = [b"\x93NUMPY\x01\x00".as_slice(), &(header.len() as u16).to_le_bytes()].concat();
+    std::fs::write(&points, [start, header.into_bytes(), vec![0; 24]].concat()).unwrap();
+    let run = scan(&["show", "hilbert", "--points", &points]);
+    let errors = String::from_utf8(run.stderr).unwrap();
+    assert!(errors.contains("p.npy: 2 points, 1 at the place of an earlier one"), "{errors}");
+    for wrong in ["-3", "-3x4"] {
+        assert!(complaint(2, &["show", "row", "--shape", wrong]).contains("expected a length such as 49"));
+    }
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("/dev/zero", path(&folder, "z.json")).unwrap();
+        let zero = path(&folder, "z.json");
+        assert!(complaint(1, &["show", &zero, "--shape", "4"]).contains("z.json: is not a regular file"));
+    }
+    let nowhere = path(&folder, "no/x.json");
+    let error = complaint(1, &["export", "row", "--shape", "4", "--output", &nowhere]);
+    assert!(error.contains("there is no folder") && !error.contains(".tmp"), "{error}");
+}
+
+#[test]
 fn show_draws_in_the_terminal() {
     let shown = said(&["show", "serpentine|bidirectional", "--shape", "2x3"]);
     let expected = "\

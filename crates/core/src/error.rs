@@ -42,6 +42,15 @@ impl Error {
         Error::Invalid(reason.into())
     }
 
+    /// The same error, told of the file that the arguments came from.
+    #[must_use]
+    pub fn of_file(self, path: impl AsRef<Path>) -> Self {
+        match self {
+            Error::Invalid(reason) => Error::file(path, reason),
+            other => other,
+        }
+    }
+
     /// A file that does not read.
     pub fn file(path: impl AsRef<Path>, reason: impl ToString) -> Self {
         Error::File { path: path.as_ref().to_path_buf(), reason: reason.to_string() }

@@ -47,5 +47,13 @@ pub fn write_whole(
         File::open(folder)?.sync_all()?;
         Ok(())
     })();
-    written.map_err(|error: std::io::Error| Error::file(path, format!("cannot be written: {error}")))
+    written.map_err(|error: std::io::Error| {
+        if !folder.is_dir() {
+            let folder = folder.display();
+            return Error::file(path, format!("cannot be written: there is no folder {folder}"));
+        }
+        // The system's reason alone, without the name of the temporary file.
+        let reason = error.raw_os_error().map_or(error, std::io::Error::from_raw_os_error);
+        Error::file(path, format!("cannot be written: {reason}"))
+    })
 }

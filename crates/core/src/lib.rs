@@ -17,6 +17,7 @@ pub mod keymap;
 pub mod layers;
 pub mod mixer;
 pub mod ops;
+mod pickle;
 pub mod published;
 pub mod rng;
 pub mod tensors;

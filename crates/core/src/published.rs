@@ -62,6 +62,9 @@ pub trait Run {
     fn run(&self, inputs: &Tensors) -> Result<Tensors>;
 }
 
+/// What a folder may call its weights, the first that is there.
+const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+
 /// Runs the model in `folder` on the tensors `in.*` of `file`; other tensors of `file` are left alone.
 /// Returns `out.*`, and `grad.<author's name>` if the inputs define a loss.
 ///
@@ -69,7 +72,20 @@ pub trait Run {
 /// A file of the folder that is missing or wrong, weights that do not fit the config (all listed), an input
 /// that is missing or misshaped.
 pub fn run(family: &dyn Family, folder: &Path, file: &Tensors) -> Result<Tensors> {
-    let published = open(family, folder)?;
+    run_with(family, folder, None, file)
+}
+
+/// As [`run`], with the weights of another file than the folder's, if one is given.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(
+    family: &dyn Family,
+    folder: &Path,
+    weights: Option<&Path>,
+    file: &Tensors,
+) -> Result<Tensors> {
+    let published = open(family, folder, weights)?;
     let inputs: Tensors = file
         .iter()
         .filter_map(|(name, tensor)| Some((name.strip_prefix("in.")?.to_owned(), tensor.shallow_clone())))
@@ -90,11 +106,12 @@ pub fn run(family: &dyn Family, folder: &Path, file: &Tensors) -> Result<Tensors
     Ok(results)
 }
 
-/// Reads `config.json` and `model.safetensors` of `folder` into a model.
+/// Reads `config.json` and the weights of `folder` (`model.safetensors` or `pytorch_model.bin`), or those of the file
+/// `weights` (safetensors, or a checkpoint as `torch.save` writes it), into a model.
 ///
 /// # Errors
 /// As [`run`].
-pub fn open(family: &dyn Family, folder: &Path) -> Result<Published> {
+pub fn open(family: &dyn Family, folder: &Path, weights: Option<&Path>) -> Result<Published> {
     if !folder.is_dir() {
         return Err(Error::Config(format!(
             "{}: expected a folder with `config.json` and `model.safetensors`",
@@ -107,7 +124,10 @@ pub fn open(family: &dyn Family, folder: &Path) -> Result<Published> {
         Error::Config(text) => Error::Config(format!("{}: {text}", path.display())),
         other => other,
     })?;
-    let path = folder.join("model.safetensors");
+    let path = weights.map(Path::to_path_buf).unwrap_or_else(|| {
+        let there = WEIGHTS.iter().map(|name| folder.join(name)).find(|path| path.exists());
+        there.unwrap_or_else(|| folder.join(WEIGHTS[0]))
+    });
     let weights = family.convert(&config, tensors::read(&path)?)?;
     keymap::load(&published.keys, &weights, &published.variables.variables()).map_err(
         |error| match error {

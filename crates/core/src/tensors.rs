@@ -1,16 +1,17 @@
-//! Tensors in safetensors files.
+//! Tensors in safetensors files; checkpoints of PyTorch are read too.
 
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
-    io::Write,
+    fs::File,
+    io::{Read, Write},
     path::Path,
 };
 
 use safetensors::{Dtype, SafeTensors, View};
 use tch::{Device, Kind, Tensor};
 
-use crate::{Error, Result, files::write_whole};
+use crate::{Error, Result, files::write_whole, pickle};
 
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
@@ -31,13 +32,33 @@ const KINDS: [(Dtype, Kind); 10] = [
     (Dtype::BOOL, Kind::Bool),
 ];
 
-/// Reads every tensor of the file at `path`, onto the CPU.
+/// Reads every tensor of the safetensors file at `path`, onto the CPU; or those of a checkpoint as `torch.save` writes it
+/// (`.pth`, `.pt`, `.bin`): a dict of tensors, or the one under `model`, `state_dict` and the like, names without
+/// `module.`. No code of a checkpoint is run.
 ///
 /// # Errors
-/// [`Error::File`] if the file cannot be read, is truncated, is not a safetensors file, or holds a dtype that libtorch
-/// has no tensor for.
+/// [`Error::File`] if the file cannot be read, is truncated, is neither of these, or holds a dtype that libtorch has no
+/// tensor for.
 pub fn read(path: &Path) -> Result<Tensors> {
-    Ok(read_with_metadata(path)?.0)
+    let mut start = [0; 4];
+    let known = regular(path)?.read_exact(&mut start).is_ok();
+    match start {
+        _ if !known => Ok(read_with_metadata(path)?.0),
+        pickle::MAGIC => pickle::read(path),
+        pickle::OLD => Err(Error::file(
+            path,
+            "is a checkpoint of PyTorch before 1.6 (no zip): load and save it again with a later one",
+        )),
+        _ => Ok(read_with_metadata(path)?.0),
+    }
+}
+
+/// The file at `path`, which is no folder, device or pipe: those might never end.
+fn regular(path: &Path) -> Result<File> {
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(Error::file(path, "is not a regular file"));
+    }
+    File::open(path).map_err(|error| Error::file(path, error))
 }
 
 /// As [`read`], with the text that was stored beside the tensors.
@@ -45,11 +66,8 @@ pub fn read(path: &Path) -> Result<Tensors> {
 /// # Errors
 /// As [`read`].
 pub fn read_with_metadata(path: &Path) -> Result<(Tensors, Metadata)> {
-    // A device or a pipe might never end.
-    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        return Err(Error::file(path, "is not a regular file"));
-    }
-    let bytes = std::fs::read(path).map_err(|error| Error::file(path, error))?;
+    let mut bytes = Vec::new();
+    regular(path)?.read_to_end(&mut bytes).map_err(|error| Error::file(path, error))?;
     let wrong = |error: safetensors::SafeTensorError| {
         Error::file(path, format!("is not a whole safetensors file of {} bytes: {error}", bytes.len()))
     };

@@ -140,7 +140,9 @@ impl fmt::Display for Geometry {
             Geometry::Sequence { len } => write!(f, "{len}"),
             Geometry::Grid2 { height, width } => write!(f, "{height}x{width}"),
             Geometry::Grid3 { frames, height, width } => write!(f, "{frames}x{height}x{width}"),
+            Geometry::Points(points) if points.len() == 1 => f.write_str("1 point"),
             Geometry::Points(points) => write!(f, "{} points", points.len()),
+            Geometry::Graph(graph) if graph.nodes() == 1 => f.write_str("a graph of 1 node"),
             Geometry::Graph(graph) => write!(f, "a graph of {} nodes", graph.nodes()),
         }
     }

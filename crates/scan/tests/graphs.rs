@@ -69,6 +69,14 @@ fn degree_orders_are_the_authors() {
 }
 
 #[test]
+fn long_random_walks_are_refused() {
+    let graph = Graph::new(2, vec![[0, 0], [0, 1], [1, 0]]).unwrap();
+    let pattern: Pattern = "rwse(steps=1000000000000)".parse().unwrap();
+    let error = pattern.plan(&Geometry::Graph(Arc::new(graph))).unwrap_err();
+    assert!(error.is_usage() && error.to_string().contains("at most 65536 steps"), "{error}");
+}
+
+#[test]
 fn augmented_sequences_are_the_authors() {
     for path in files("graphmamba_augment_seq") {
         let (golden, graph) = (Golden::open(&path), Graph::read(&path).unwrap());

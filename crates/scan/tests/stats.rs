@@ -219,3 +219,19 @@ proptest! {
         same(&stats(&plan, &geometry).unwrap(), &counted(&plan, &near, &far))?;
     }
 }
+
+/// Each of many points at a few places has as neighbours those of the lowest numbers, as brute force says of few, and they
+/// are found at once.
+#[test]
+fn many_points_at_one_place() {
+    let places = [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 2.0, 0.0]];
+    for count in [3, 20, 40_000] {
+        let xyz: Vec<[f32; 3]> = (0..count).map(|i| places[i % 3]).collect();
+        let geometry = Geometry::Points(Arc::new(Points::new(xyz).unwrap()));
+        let plan: Plan = "hilbert".parse::<Pattern>().unwrap().plan(&geometry).unwrap();
+        let found = stats(&plan, &geometry).unwrap();
+        let apart = found.space_distance.unwrap().mean;
+        // Two steps from one place to the next, 1 and 2 apart, in any case; all others stay.
+        assert!((apart * (count - 1) as f64 - 3.0).abs() < 1.3, "{count}: {apart}");
+    }
+}

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Most frames of a clip in a picture.
-const STRIP: usize = 8;
+const SHOWN: usize = 9;
 
 /// Images and clips of frames.
 pub struct Vision;
@@ -125,8 +125,10 @@ impl Adapter for Vision {
         if !matches!(channels, 1 | 3) || input.len() != channels * frames * height * width {
             return None;
         }
-        // A clip is a strip of frames side by side, at most so many of them.
-        let shown = frames.min(STRIP);
+        // A clip is shown as rows of frames, as many of them as make the picture nearest to a square.
+        let shown = frames.min(SHOWN);
+        let columns = mosaic(shown, height, width);
+        let rows = shown.div_ceil(columns);
         let byte = |channel: usize, value: f32| {
             let mean = data.mean.get(channel).copied().unwrap_or(0.0);
             let std = data.std.get(channel).copied().unwrap_or(1.0);
@@ -138,9 +140,27 @@ impl Adapter for Vision {
                 byte(channel, input[((channel * frames + frame) * height + y) * width + x])
             })
         };
-        let at = |(y, x): (usize, usize)| rgb(x / width * frames / shown, y, x % width);
-        let columns = shown * width;
-        let pixels = (0..height).flat_map(|y| (0..columns).map(move |x| (y, x))).flat_map(at).collect();
-        Some((u32::try_from(height).ok()?, u32::try_from(columns).ok()?, pixels))
+        let at = |(y, x): (usize, usize)| match y / height * columns + x / width {
+            frame if frame < shown => rgb(frame * frames / shown, y % height, x % width),
+            _ => [255; 3],
+        };
+        let (high, wide) = (rows * height, columns * width);
+        let pixels = (0..high).flat_map(|y| (0..wide).map(move |x| (y, x))).flat_map(at).collect();
+        Some((u32::try_from(high).ok()?, u32::try_from(wide).ok()?, pixels))
     }
+}
+
+/// Columns of a mosaic of `count` pictures of height x width that is nearest to a square; of several alike the one with
+/// the fewest places left empty.
+fn mosaic(count: usize, height: usize, width: usize) -> usize {
+    let shape = |columns: usize| {
+        let rows = count.div_ceil(columns);
+        let (high, wide) = ((rows * height) as f64, (columns * width) as f64);
+        (high.max(wide) / high.min(wide).max(1.0), rows * columns - count)
+    };
+    let nearer = |a: &usize, b: &usize| {
+        let ((a, empty_a), (b, empty_b)) = (shape(*a), shape(*b));
+        a.total_cmp(&b).then(empty_a.cmp(&empty_b))
+    };
+    (1..=count).min_by(nearer).unwrap_or(1)
 }

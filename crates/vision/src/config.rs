@@ -28,10 +28,10 @@ pub enum Format {
     Cifar100,
     /// A folder of images, `class/image` or `split/class/image`.
     Folder,
-    /// The same inside one or several .tar, .tar.gz or .tgz files.
+    /// The same inside one or several .tar, .tar.gz, .tgz or .zip files.
     Tar,
     /// Clips: folders of frames or animations, `class/clip/frame` or `split/class/clip/frame`, in a folder or in .tar,
-    /// .tar.gz or .tgz files.
+    /// .tar.gz, .tgz or .zip files.
     Video,
     /// The built-in generator of ten figures; needs no files.
     Shapes,

@@ -52,7 +52,7 @@ pub fn detect(path: &Path) -> Result<Format> {
         [] => Err(Error::file(
             path,
             "holds no data set that is known: expected IDX files (`train-images-idx3-ubyte.gz` …), CIFAR files \
-             (`data_batch_1.bin` …), folders of images named by class, or a .tar, .tar.gz or .tgz of such",
+             (`data_batch_1.bin` …), folders of images named by class, or a .tar, .tar.gz, .tgz or .zip of such",
         )),
         _ => {
             let names: Vec<_> = found.iter().map(|format| format!("\"{}\"", format.name())).collect();

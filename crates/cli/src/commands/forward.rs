@@ -16,9 +16,13 @@ pub struct Args {
     /// The family that the model belongs to, for example vim.
     #[arg(long, value_name = "NAME")]
     family: String,
-    /// The model as its authors publish it: a folder with `config.json` and `model.safetensors`.
+    /// The model as its authors publish it: a folder with `config.json` and `model.safetensors` (or `pytorch_model.bin`).
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
+    /// Other weights than the folder's: safetensors, or a checkpoint as PyTorch saves it (a dict of tensors, or one under
+    /// `model`, `state_dict` …). It is read as data; no code in it is run.
+    #[arg(long, value_name = "FILE.safetensors|pth|bin")]
+    weights: Option<PathBuf>,
     /// Tensors `in.*`: what the model reads, and `in.labels` if gradients are wanted.
     #[arg(long, value_name = "FILE.safetensors")]
     input: PathBuf,
@@ -42,7 +46,8 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
         return Err(Usage(format!("there is no family `{}`; there is {known}{hint}", args.family)).into());
     };
     let input = tensors::read(&args.input)?;
-    let results = published::run(family, &args.model, &input)?;
+    let results = published::run_with(family, &args.model, args.weights.as_deref(), &input)
+        .map_err(|error| error.of_file(&args.input))?;
     tensors::write(&args.output, &results)?;
     for (name, count) in tensors::non_finite(&results) {
         printer.note(format_args!("warning: {name} holds {count} values that are not finite"));

@@ -138,7 +138,7 @@ fn show_points(model: &points::Official, printer: &Printer) -> Result<()> {
     lines.push(format!("FLOPs of one cloud: {:.2} G", summary.flops / 1e9));
     lines.push(format!("({COUNTED})"));
     lines.push(String::new());
-    lines.extend(weights(&model.weights, "['base_model']", &model.authors, &model.family)?);
+    lines.extend(weights(&model.weights, &model.authors, &model.family)?);
     lines.push("  ophidian train FILE.toml --output RUN --set data.path=DATA".into());
     lines.push(format!("or write `base = \"{}\"` under [model] of a config of your own.", model.name));
     lines.push(String::new());
@@ -161,19 +161,14 @@ fn show_points(model: &points::Official, printer: &Printer) -> Result<()> {
 }
 
 /// How to run released weights, and how to train from the start but for the command.
-fn weights(address: &str, entry: &str, authors: &Table, family: &str) -> Result<Vec<String>> {
+fn weights(address: &str, authors: &Table, family: &str) -> Result<Vec<String>> {
     Ok(vec![
-        format!("Released weights: {address}. To run them, turn the checkpoint into safetensors:"),
-        format!(
-            "  python3 -c \"import torch, safetensors.torch as s; s.save_file({{k.removeprefix('module.'): \
-             v.contiguous() for k, v in torch.load('FILE.pth', map_location='cpu'){entry}.items()}}, \
-             'DIR/model.safetensors')\""
-        ),
-        "put this beside it as DIR/config.json:".into(),
+        format!("Released weights: {address}. To run them, put this into a folder as DIR/config.json:"),
         format!("  {}", serde_json::to_string(authors)?),
         "and type:".into(),
         format!(
-            "  ophidian forward --family {family} --model DIR --input IN.safetensors --output OUT.safetensors"
+            "  ophidian forward --family {family} --model DIR --weights FILE.pth --input IN.safetensors \
+             --output OUT.safetensors"
         ),
         String::new(),
         "To train it from the start, save this as a file and type:".into(),
@@ -204,12 +199,7 @@ fn about(model: &Official, summary: &Summary) -> Result<Vec<String>> {
     ));
     lines.push(format!("({COUNTED})"));
     lines.push(String::new());
-    let entry = match model.family.as_str() {
-        "plainmamba" => "['state_dict']",
-        "aum" => "",
-        _ => "['model']",
-    };
-    lines.extend(weights(&model.weights, entry, &model.authors, &model.family)?);
+    lines.extend(weights(&model.weights, &model.authors, &model.family)?);
     lines.push("  ophidian train FILE.toml --output RUN --set data.path=DATA".into());
     lines.push(format!("or write `base = \"{}\"` under [model] of a config of your own.", model.name));
     lines.push(String::new());

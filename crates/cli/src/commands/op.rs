@@ -33,7 +33,7 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
         options.insert(key.trim().to_owned(), value.trim().to_owned());
     }
     let tensors = ophidian_core::tensors::read(&args.input)?;
-    let results = authors::run(&args.name, &tensors, &options)?;
+    let results = authors::run(&args.name, &tensors, &options).map_err(|error| error.of_file(&args.input))?;
     ophidian_core::tensors::write(&args.output, &results)?;
     for (name, count) in ophidian_core::tensors::non_finite(&results) {
         printer.note(format_args!("warning: {name} holds {count} values that are not finite"));

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
-use crate::{Error, Result, tensors::Tensors};
+use crate::{Error, Result, config::nearest, tensors::Tensors};
 use settings::Means;
 use shapes::{Input, Sizes};
 use table::{Entry, OPS};
@@ -38,7 +38,9 @@ struct Call<'a> {
 pub fn run(name: &str, file: &Tensors, options: &Options) -> Result<Tensors> {
     let Some(op) = OPS.iter().find(|op| op.name == name) else {
         let known: Vec<_> = OPS.iter().map(|op| op.name).collect();
-        return Err(Error::Config(format!("there is no op `{name}`; there are {}", known.join(", "))));
+        let hint = nearest(name, known.iter().copied());
+        let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+        return Err(Error::Config(format!("there is no op `{name}`; there are {}{hint}", known.join(", "))));
     };
     settings::known(op.name, op.settings, options)?;
     let part = |prefix: &str| -> Tensors {
@@ -187,6 +189,18 @@ impl Call<'_> {
             tensor
         };
         Ok(tensor.permute([0, 3, 1, 2]).unsqueeze(2)) // (B, L, 1, G, N)
+    }
+
+    /// Refuses a convolution whose weights, input `name`, have no taps.
+    fn has_taps(&self, name: &str) -> Result<()> {
+        if self.sizes.get("W") != Some(0) {
+            return Ok(());
+        }
+        let shape = self.get(name).map(Tensor::size).unwrap_or_default();
+        Err(Error::invalid(format!(
+            "{}: `in.{name}` has shape {shape:?}, expected at least one tap on its last axis",
+            self.op
+        )))
     }
 
     /// Refuses groups that do not divide the channels, or the heads, of letter `axis`.

@@ -88,6 +88,7 @@ pub(super) fn state_update(call: &Call) -> Result<Vec<(&'static str, Tensor)>> {
 }
 
 pub(super) fn conv(call: &Call) -> Result<Vec<(&'static str, Tensor)>> {
+    call.has_taps("weight")?;
     let x = call.need("x")?;
     let (b, l) = (x.size()[0], x.size()[2]);
     let orders = match call.get("seq_idx") {
@@ -109,6 +110,7 @@ pub(super) fn conv(call: &Call) -> Result<Vec<(&'static str, Tensor)>> {
 }
 
 pub(super) fn conv_update(call: &Call) -> Result<Vec<(&'static str, Tensor)>> {
+    call.has_taps("weight")?;
     let x = call.need("x")?;
     let state = call.need("conv_state")?;
     let rows = if x.dim() == 2 { x.unsqueeze(1) } else { x.transpose(1, 2) };
@@ -178,6 +180,7 @@ pub(super) fn mamba_inner(call: &Call) -> Result<Vec<(&'static str, Tensor)>> {
     let xz = call.need("xz")?.transpose(1, 2); // (B, L, 2 D)
     let a = call.need("A")?;
     call.grouped("D")?;
+    call.has_taps("conv1d_weight")?;
     let kinds = call.inputs.iter().find(|(_, t)| t.kind() != xz.kind());
     if let Some((name, other)) = kinds {
         return Err(Error::invalid(format!(

@@ -17,7 +17,7 @@ pub mod search;
 mod stem;
 
 pub use classifier::{Classifier, build};
-pub use config::{MixerKind, Mixers, ModelConfig, PerStage, Scans, Size, pattern};
+pub use config::{MixerKind, Mixers, ModelConfig, PerStage, Scans, Size, pattern, reseeded};
 pub use count::{Part, StageCount, Summary, describe};
 pub use embed::{Pool, resize_positions};
 pub use family::{Classifiers, Translated};

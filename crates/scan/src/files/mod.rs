@@ -93,6 +93,10 @@ impl Plan {
 /// The bytes of a file that is no larger than anything within the crate's limits.
 fn bytes(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
+    // A pipe or a device might never end.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(Error::file(path, "is not a regular file"));
+    }
     let file = std::fs::File::open(path).map_err(|source| Error::io(path, source))?;
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|source| Error::io(path, source))?;
     if bytes.len() as u64 > MAX_BYTES {

@@ -401,13 +401,16 @@ impl<'a> Parser<'a> {
                 names,
                 |far, spelling| if whole { near(far, spelling) } else { far < 2 && lower.len() > 3 },
             );
-        let likely: Vec<String> =
-            built_in.into_iter().chain(of_paper).map(|name| format!("`{name}`")).collect();
+        let likely: Vec<String> = built_in
+            .into_iter()
+            .chain(of_paper)
+            .map(|name| format!("`{}`", published::example(name)))
+            .collect();
         let mut help = Vec::new();
         if !likely.is_empty() {
             help.push(format!("did you mean {}?", likely.join(" or ")));
         }
-        let system: Vec<&str> = published::names_of(lower.split('/').next().unwrap_or_default()).collect();
+        let system: Vec<String> = published::names_of(lower.split('/').next().unwrap_or_default()).collect();
         if !system.is_empty() {
             help.push(format!("published: {}", system.join(", ")));
         } else {

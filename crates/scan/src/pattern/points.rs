@@ -199,8 +199,8 @@ impl Serialization {
                 match cell.iter().all(|x| (0.0..f64::from(1u32 << key_bits::<3>())).contains(x)) {
                     true => Ok(cell.map(|x| x as u32)),
                     false => Err(Error::Plan(format!(
-                        "point {} at {point:?} lies in cell {cell:?} of a grid of {grid}: at most 2^{} along an axis; \
-                         use a larger grid",
+                        "point {} at {point:?} lies too far from the least coordinates of its sample for a grid of \
+                         {grid}, which has at most 2^{} cells along an axis; use a larger grid, or scale the points down",
                         start + i,
                         key_bits::<3>()
                     ))),

@@ -4,7 +4,7 @@ mod neighbours;
 
 use serde::Serialize;
 
-use crate::{Error, Geometry, Order, Plan, Result};
+use crate::{Error, Geometry, Order, Plan, Result, Summary};
 use neighbours::Neighbours;
 
 /// Most steps of a plan that is measured: pairs are held at once.
@@ -123,7 +123,8 @@ pub fn stats(plan: &Plan, geometry: &Geometry) -> Result<Stats> {
         }
     }
     let undirected = walks.iter().map(|walk| walk.iter().map(|&(i, j)| (i.min(j), i.max(j))).collect());
-    let sum = |count: fn(&Order) -> usize| plan.orders().iter().map(count).sum();
+    let summaries: Vec<Summary> = plan.orders().iter().map(Order::summary).collect();
+    let sum = |count: fn(&Summary) -> usize| summaries.iter().map(count).sum();
     Ok(Stats {
         directions: plan.directions(),
         tokens,
@@ -133,10 +134,11 @@ pub fn stats(plan: &Plan, geometry: &Geometry) -> Result<Stats> {
         adjacent: (next > 0).then(|| adjacent as f64 / next as f64),
         overlap_undirected: overlap(undirected.collect()),
         overlap_directed: overlap(walks),
-        blanks: sum(Order::blanks),
-        resets: sum(|order| order.resets().iter().filter(|&&reset| reset).count()),
-        repeats: sum(|order| order.visits().iter().map(|&n| n.saturating_sub(1) as usize).sum()),
-        unvisited: sum(|order| order.visits().iter().filter(|&&n| n == 0).count()),
+        blanks: sum(|order| order.blanks),
+        resets: sum(|order| order.resets),
+        // Steps that visit a token, less the first visits.
+        repeats: sum(|order| order.steps - order.blanks - (order.tokens - order.unvisited)),
+        unvisited: sum(|order| order.unvisited),
         unreachable,
     })
 }

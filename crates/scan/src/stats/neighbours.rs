@@ -129,7 +129,11 @@ fn nearest(points: &Points) -> Vec<(u32, u32)> {
     pairs
 }
 
-/// A k-d tree: the middle of any range of points parts the others by the axis that stands in its place.
+/// What stands for the axis of a range of points that all lie at one place.
+const ONE_PLACE: usize = 3;
+
+/// A k-d tree: the middle of any range of points parts the others by the axis that stands in its place. Points that lie
+/// at one place are not parted but sorted by their numbers, so that many of them are as quickly gone through as few.
 struct Tree<'a> {
     xyz: &'a [[f32; 3]],
     points: Vec<u32>,
@@ -144,6 +148,16 @@ impl Tree<'_> {
         Tree { xyz, points, axes }
     }
 
+    /// Puts point `here` into `found` if it is another than `of` and among the nearest so far.
+    fn offer(&self, here: u32, of: usize, found: &mut Vec<(f64, u32)>) {
+        if here as usize != of {
+            let near = (square(&self.xyz[here as usize], &self.xyz[of]), here);
+            let nearer = |other: &(f64, u32)| other.0.total_cmp(&near.0).then(other.1.cmp(&near.1)).is_lt();
+            found.insert(found.partition_point(nearer), near);
+            found.truncate(NEAREST);
+        }
+    }
+
     /// Puts the nearest points of point `of` within `range` of the tree into `found`, nearest first.
     fn nearest(&self, range: Range<usize>, of: usize, found: &mut Vec<(f64, u32)>) {
         if range.is_empty() {
@@ -151,12 +165,12 @@ impl Tree<'_> {
         }
         let middle = range.start + range.len() / 2;
         let (here, axis) = (self.points[middle], usize::from(self.axes[middle]));
-        if here as usize != of {
-            let near = (square(&self.xyz[here as usize], &self.xyz[of]), here);
-            let nearer = |other: &(f64, u32)| other.0.total_cmp(&near.0).then(other.1.cmp(&near.1)).is_lt();
-            found.insert(found.partition_point(nearer), near);
-            found.truncate(NEAREST);
+        if axis == ONE_PLACE {
+            // In the order of their numbers: no more than the first can be among the nearest, one of them perhaps `of`.
+            self.points[range].iter().take(NEAREST + 1).for_each(|&here| self.offer(here, of, found));
+            return;
         }
+        self.offer(here, of, found);
         let gap = f64::from(self.xyz[of][axis]) - f64::from(self.xyz[here as usize][axis]);
         let (below, above) = (range.start..middle, middle + 1..range.end);
         let (first, second) = if gap < 0.0 { (below, above) } else { (above, below) };
@@ -179,6 +193,11 @@ fn part(points: &mut [u32], axes: &mut [u8], xyz: &[[f32; 3]]) {
     };
     let axis = (0..3).max_by(|a, b| spread(a).total_cmp(&spread(b))).unwrap_or(0);
     let middle = points.len() / 2;
+    if spread(&axis) == 0.0 {
+        axes[middle] = ONE_PLACE as u8;
+        points.sort_unstable();
+        return;
+    }
     let at = |i: &u32| xyz[*i as usize][axis];
     let (below, _, above) = points.select_nth_unstable_by(middle, |a, b| at(a).total_cmp(&at(b)));
     let (axes_below, rest) = axes.split_at_mut(middle);

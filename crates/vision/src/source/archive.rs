@@ -1,6 +1,6 @@
-//! Images inside .tar, .tar.gz and .tgz files. An archive is gone through once; nothing is ever unpacked to disk.
+//! Images inside .tar, .tar.gz, .tgz and .zip files. An archive is gone through once; nothing is ever unpacked to disk.
 //!
-//! Of a plain tar the place of each image is kept, of a gzipped one its encoded bytes.
+//! Of a plain tar or a zip the place of each image is kept, of a gzipped tar its encoded bytes.
 
 use std::{
     fs::File,
@@ -9,7 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use flate2::read::MultiGzDecoder;
+use flate2::{
+    Crc,
+    read::{DeflateDecoder, MultiGzDecoder},
+};
 use ophidian_core::{Error, Result};
 
 use super::{Encoded, Found, Labelled, Role, Source, layout::layout, no_image};
@@ -33,18 +36,39 @@ pub struct Archive {
 struct Entry {
     file: usize,
     name: String,
+    size: u64,
     blob: Blob,
 }
 
 enum Blob {
     Bytes(Box<[u8]>),
-    At { offset: u64, len: u64 },
+    At(Place),
 }
+
+/// Where the bytes of an entry lie in the archive's file.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    offset: u64,
+    /// So many bytes lie there.
+    len: u64,
+    /// What a zip says of the entry.
+    zip: Option<Zipped>,
+}
+
+#[derive(Clone, Copy)]
+struct Zipped {
+    deflated: bool,
+    /// Its checksum.
+    crc: u32,
+}
+
+/// Endings of archives that are read.
+const ENDINGS: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".zip"];
 
 /// True if `path` is named like an archive that is read.
 pub fn is_archive_name(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    [".tar", ".tar.gz", ".tgz"].iter().any(|ending| name.ends_with(ending))
+    ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
 /// The archives at `path`: itself, or those in the folder, sorted.
@@ -97,11 +121,11 @@ impl Archive {
                 if !is_image_entry(&found.name) {
                     return Ok(());
                 }
-                let blob = match found.offset {
-                    Some(offset) => Blob::At { offset, len: found.size },
+                let blob = match found.place {
+                    Some(place) => Blob::At(place),
                     None => Blob::Bytes(read_entry(path, found, reader)?.into_boxed_slice()),
                 };
-                entries.push(Entry { file, name: found.name.clone(), blob });
+                entries.push(Entry { file, name: found.name.clone(), size: found.size, blob });
                 Ok(())
             })?;
         }
@@ -112,7 +136,10 @@ impl Archive {
 impl Archive {
     /// Of each image, which archive it lies in, the split that the archive's name tells, and its path within.
     pub fn paths(&self) -> impl Iterator<Item = (usize, Option<Role>, &str)> {
-        let role = |file: &PathBuf| Role::of_words(file.file_name()?.to_str()?.split(".t").next()?);
+        let role = |file: &PathBuf| {
+            let name = file.file_name()?.to_str()?;
+            Role::of_words(name.split(".t").next()?.split(".zip").next()?)
+        };
         let roles: Vec<Option<Role>> = self.files.iter().map(role).collect();
         self.entries.iter().map(move |entry| (entry.file, roles[entry.file], entry.name.as_str()))
     }
@@ -141,19 +168,37 @@ impl Encoded for Archive {
         let path = &self.files[entry.file];
         match &entry.blob {
             Blob::Bytes(bytes) => Ok(bytes.to_vec()),
-            Blob::At { offset, len } => {
-                read_at(path, *offset, *len).map_err(|error| Error::file(path, error))
+            Blob::At(place) => {
+                let wrong = |error| Error::file(format!("{}/{}", path.display(), entry.name), error);
+                read_at(path, place, entry.size).map_err(wrong)
             }
         }
     }
 }
 
-fn read_at(path: &Path, offset: u64, len: u64) -> io::Result<Vec<u8>> {
+/// The `size` bytes of the entry that lies at `place`.
+fn read_at(path: &Path, place: &Place, size: u64) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(offset))?;
-    let mut bytes = Vec::new();
-    file.take(len).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 == len { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    file.seek(SeekFrom::Start(place.offset))?;
+    let (mut bytes, file) = (Vec::new(), file.take(place.len));
+    // Grows with what is there, and by no more than the entry's own size.
+    match place.zip {
+        Some(Zipped { deflated: true, .. }) => {
+            DeflateDecoder::new(file).take(size + 1).read_to_end(&mut bytes)?
+        }
+        _ => file.take(size).read_to_end(&mut bytes)?,
+    };
+    if bytes.len() as u64 != size {
+        return Err(io::Error::other(format!("does not have the {size} bytes that the archive says")));
+    }
+    if let Some(Zipped { crc, .. }) = place.zip {
+        let mut found = Crc::new();
+        found.update(&bytes);
+        if found.sum() != crc {
+            return Err(io::Error::other("does not have the checksum that the archive says"));
+        }
+    }
+    Ok(bytes)
 }
 
 /// Hidden files and what macOS adds to archives are no images of the data set.
@@ -168,8 +213,8 @@ pub(crate) struct Header {
     pub name: String,
     /// Its size, at most [`MAX_ENCODED`].
     pub size: u64,
-    /// Where its bytes lie, if the archive is not compressed.
-    pub offset: Option<u64>,
+    /// Where its bytes lie, unless the archive as a whole is compressed.
+    pub place: Option<Place>,
 }
 
 /// All bytes of the entry that `reader` stands at.
@@ -191,9 +236,11 @@ pub(crate) fn visit(path: &Path, visit: &mut dyn FnMut(&Header, &mut dyn Read) -
     let mut buffered = BufReader::with_capacity(1 << 16, file);
     let start = buffered.fill_buf().map_err(|error| Error::file(path, error))?;
     if start.is_empty() {
-        return Err(Error::file(path, "is empty, expected a tar archive"));
+        return Err(Error::file(path, "is empty, expected a tar or zip archive"));
     }
-    if start.starts_with(&[0x1f, 0x8b]) {
+    if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
+        zipped(path, buffered, size, visit)
+    } else if start.starts_with(&[0x1f, 0x8b]) {
         let limit = UNPACKED_BASE.saturating_add(size.saturating_mul(UNPACKED_RATIO));
         let mut bounded = Bounded { inner: MultiGzDecoder::new(buffered), left: limit };
         let mut archive = tar::Archive::new(&mut bounded);
@@ -221,11 +268,7 @@ fn each<R: Read>(
         let mut entry = entry.map_err(|error| corrupt(path, &error))?;
         end = entry.raw_file_position().saturating_add(entry.size());
         let bytes = entry.path_bytes();
-        if bytes.len() > MAX_PATH {
-            let reason =
-                format!("is hostile: an entry's path has {} bytes, at most {MAX_PATH} are read", bytes.len());
-            return Err(Error::file(path, reason));
-        }
+        check_path(path, bytes.len())?;
         let name = String::from_utf8_lossy(&bytes).into_owned();
         let kind = entry.header().entry_type();
         if kind.is_gnu_sparse() {
@@ -234,16 +277,8 @@ fn each<R: Read>(
         if !kind.is_file() && !kind.is_contiguous() {
             continue;
         }
-        if name.starts_with('/') || name.split('/').any(|part| part == "..") {
-            let reason = format!("`{name}` points outside the archive; such an archive is not read");
-            return Err(Error::file(path, reason));
-        }
         let (size, offset) = (entry.size(), entry.raw_file_position());
-        if size > MAX_ENCODED {
-            let reason =
-                format!("`{name}` claims {size} bytes; files of at most {MAX_ENCODED} bytes are read");
-            return Err(Error::file(path, reason));
-        }
+        check(path, &name, size)?;
         if let Some(whole) = plain
             && offset.checked_add(size).is_none_or(|end| end > whole)
         {
@@ -251,7 +286,8 @@ fn each<R: Read>(
                 format!("is truncated: `{name}` should end at byte {}, the file at {whole}", offset + size);
             return Err(Error::file(path, reason));
         }
-        visit(&Header { name, size, offset: plain.map(|_| offset) }, &mut entry)?;
+        let place = plain.map(|_| Place { offset, len: size, zip: None });
+        visit(&Header { name, size, place }, &mut entry)?;
     }
     // A tar ends with blocks of zeros: without them, a file cut between two entries would pass for whole.
     match plain {
@@ -260,6 +296,76 @@ fn each<R: Read>(
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses paths too long to be one.
+fn check_path(path: &Path, len: usize) -> Result<()> {
+    if len > MAX_PATH {
+        let reason = format!("is hostile: an entry's path has {len} bytes, at most {MAX_PATH} are read");
+        return Err(Error::file(path, reason));
+    }
+    Ok(())
+}
+
+/// Refuses entries that point outside the archive or are larger than any image.
+fn check(path: &Path, name: &str, size: u64) -> Result<()> {
+    if name.starts_with('/') || name.split('/').any(|part| part == "..") {
+        let reason = format!("`{name}` points outside the archive; such an archive is not read");
+        return Err(Error::file(path, reason));
+    }
+    if size > MAX_ENCODED {
+        let reason = format!("`{name}` claims {size} bytes; files of at most {MAX_ENCODED} bytes are read");
+        return Err(Error::file(path, reason));
+    }
+    Ok(())
+}
+
+/// The files of a zip archive of `whole` bytes.
+fn zipped(
+    path: &Path,
+    file: BufReader<File>,
+    whole: u64,
+    visit: &mut dyn FnMut(&Header, &mut dyn Read) -> Result<()>,
+) -> Result<()> {
+    let corrupt =
+        |error: zip::result::ZipError| Error::file(path, format!("is no whole zip archive: {error}"));
+    let mut archive = zip::ZipArchive::new(file).map_err(corrupt)?;
+    for index in 0..archive.len() {
+        let entry = archive.by_index_raw(index).map_err(corrupt)?;
+        // Some programs part folders as Windows does.
+        let name = entry.name().map_err(corrupt)?.replace('\\', "/");
+        check_path(path, name.len())?;
+        if entry.is_dir() || entry.is_symlink() || name.ends_with('/') {
+            continue;
+        }
+        let (size, len, crc) = (entry.size(), entry.compressed_size(), entry.crc32());
+        check(path, &name, size)?;
+        if entry.encrypted() {
+            return Err(Error::file(path, format!("`{name}` is encrypted, which is not read")));
+        }
+        let deflated = match entry.compression() {
+            zip::CompressionMethod::Stored => false,
+            zip::CompressionMethod::Deflated => true,
+            other => {
+                let reason = format!("`{name}` is compressed by {other}; stored and deflated files are read");
+                return Err(Error::file(path, reason));
+            }
+        };
+        let offset = entry.data_start().unwrap_or(whole);
+        if offset.checked_add(len).is_none_or(|end| end > whole) || !deflated && len != size {
+            let reason =
+                format!("is truncated: `{name}` claims {len} bytes from byte {offset} on, of {whole}");
+            return Err(Error::file(path, reason));
+        }
+        let place = Some(Place { offset, len, zip: Some(Zipped { deflated, crc }) });
+        let header = Header { name, size, place };
+        if deflated {
+            visit(&header, &mut DeflateDecoder::new(entry))?;
+        } else {
+            visit(&header, &mut { entry })?;
+        }
+    }
+    Ok(())
 }
 
 fn corrupt(path: &Path, error: &io::Error) -> Error {

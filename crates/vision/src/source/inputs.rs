@@ -89,7 +89,7 @@ pub fn open(inputs: &[&Path]) -> Result<Chain> {
                 chain.push(Box::new(idx::read_images(input)?));
             } else {
                 let reason = format!(
-                    "is no image ({}), archive (tar, tar.gz, tgz) or IDX file by its name",
+                    "is no image ({}), archive (tar, tar.gz, tgz, zip) or IDX file by its name",
                     pixels::EXTENSIONS.join(", ")
                 );
                 return Err(Error::file(input, reason));

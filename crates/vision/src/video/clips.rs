@@ -67,7 +67,7 @@ impl Clips {
         let clips = if files.is_empty() {
             let packed = archive::find(root)?;
             if let Some(other) = packed.iter().find(|file| !archive::is_archive_name(file)) {
-                let reason = "is no folder and no archive (.tar, .tar.gz or .tgz) of clips by its name";
+                let reason = "is no folder and no archive (.tar, .tar.gz, .tgz or .zip) of clips by its name";
                 return Err(Error::file(other, reason));
             }
             let files = archive::Archive::open(packed)?;

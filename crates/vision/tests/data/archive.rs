@@ -1,24 +1,27 @@
 use image::ImageFormat;
 use ophidian_vision::source::archive;
 
-use crate::common::{error, gz, peak, picture, put, says, tar};
+use crate::common::{error, gz, peak, picture, put, says, tar, zip};
 
 #[test]
 fn plain_and_gzipped_archives_read_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let (red, blue) =
         (picture(ImageFormat::Png, 2, 3, [255, 0, 0]), picture(ImageFormat::Png, 2, 3, [0, 0, 255]));
-    let bytes = tar(&[
+    let entries: [(&str, &[u8]); 5] = [
         ("set/train/red/1.png", &red),
         ("set/train/blue/1.png", &blue),
         ("set/test/red/2.png", &red),
         ("set/README.txt", b"hello"),
         ("__MACOSX/set/train/red/._1.png", b"junk"),
-    ]);
+    ];
+    let bytes = tar(&entries);
     put(folder.path(), "a.tar", &bytes);
     put(folder.path(), "b.tar.gz", &gz(&bytes));
     put(folder.path(), "c.tgz", &gz(&bytes));
-    for name in ["a.tar", "b.tar.gz", "c.tgz"] {
+    put(folder.path(), "d.zip", &zip(&entries, false));
+    put(folder.path(), "e.zip", &zip(&entries, true));
+    for name in ["a.tar", "b.tar.gz", "c.tgz", "d.zip", "e.zip"] {
         let found = archive::open(&folder.path().join(name), &[]).unwrap();
         assert_eq!(found.classes, ["blue", "red"]);
         let (train, eval) = (found.train.unwrap(), found.eval.unwrap());
@@ -35,7 +38,7 @@ fn archives_in_a_folder_are_splits_by_their_names() {
     let png = picture(ImageFormat::Png, 1, 1, [0; 3]);
     put(folder.path(), "pets-train-0.tar", &tar(&[("cat/1.png", &png)]));
     put(folder.path(), "pets-train-1.tar.gz", &gz(&tar(&[("dog/1.png", &png)])));
-    put(folder.path(), "pets-test.tar", &tar(&[("dog/2.png", &png)]));
+    put(folder.path(), "pets-test.zip", &zip(&[("dog/2.png", &png)], false));
     let found = archive::open(folder.path(), &[]).unwrap();
     assert_eq!(found.train.unwrap().items, [(1, 0), (2, 1)]);
     assert_eq!(found.eval.unwrap().items, [(0, 1)]);
@@ -115,4 +118,45 @@ fn gzip_bombs_are_stopped() {
     let (result, peak) = peak(|| archive::open(&path, &[]).map(|_| ()));
     says(&error(result), &["bomb.tar.gz", "unpacks to more than"]);
     assert!(peak < 2 << 20, "{peak} bytes");
+}
+
+#[test]
+fn faults_of_zips_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let png = picture(ImageFormat::Png, 40, 40, [7, 8, 9]);
+    let open = |name: &str, bytes: &[u8]| {
+        let path = put(folder.path(), name, bytes);
+        let (result, peak) = peak(|| {
+            archive::open(&path, &[]).and_then(|found| found.train.unwrap().source.pixels(0)).map(|_| ())
+        });
+        assert!(peak < 2 << 20, "{name}: {peak} bytes");
+        error(result)
+    };
+    for deflated in [false, true] {
+        let good = zip(&[("a/1.png", &png), ("a/2.png", &png)], deflated);
+        for cut in [4, good.len() / 2, good.len() - 1] {
+            says(&open("cut.zip", &good[..cut]), &["cut.zip"]);
+        }
+        let mut flipped = good.clone();
+        flipped[37 + 60] ^= 1; // within the first image
+        says(&open("flipped.zip", &flipped), &["flipped.zip", "a/1.png"]);
+        for hostile in ["../a/1.png", "/a/1.png"] {
+            says(&open("out.zip", &zip(&[(hostile, &png)], deflated)), &["points outside the archive"]);
+        }
+        // What the directory at the end says, every byte of it changed once: an error or an image, nothing worse.
+        let start = good.windows(4).position(|magic| magic == b"PK\x01\x02").unwrap();
+        for at in start..good.len() {
+            let mut changed = good.clone();
+            changed[at] ^= 0xff;
+            let path = put(folder.path(), "changed.zip", &changed);
+            let (_, peak) = peak(|| {
+                archive::open(&path, &[]).and_then(|found| found.train.unwrap().source.pixels(0)).map(|_| ())
+            });
+            assert!(peak < 2 << 20, "{peak} bytes with byte {at} changed");
+        }
+    }
+    says(&open("none.zip", &zip(&[], false)), &["none.zip"]);
+    // A megabyte of zeros that says it is an image is inflated no further than it says.
+    let zeros = zip(&[("a/1.png", &vec![0; 1 << 20])], true);
+    says(&open("zeros.zip", &zeros), &["a/1.png"]);
 }

@@ -45,6 +45,18 @@ pub fn tar(entries: &[(&str, &[u8])]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
+/// A zip of (path, bytes), stored or deflated.
+pub fn zip(entries: &[(&str, &[u8])], deflated: bool) -> Vec<u8> {
+    let method = if deflated { zip::CompressionMethod::Deflated } else { zip::CompressionMethod::Stored };
+    let options = zip::write::SimpleFileOptions::default().compression_method(method);
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (path, bytes) in entries {
+        writer.start_file(*path, options).unwrap();
+        writer.write_all(bytes).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
 /// An image of one colour, encoded.
 pub fn picture(format: ImageFormat, width: u32, height: u32, rgb: [u8; 3]) -> Vec<u8> {
     let image = DynamicImage::from(RgbImage::from_pixel(width, height, image::Rgb(rgb)));

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use crate::{
     animations::{apng, gif, webp},
-    common::{error, gz, peak, picture, put, says, shared, tar},
+    common::{error, gz, peak, picture, put, says, shared, tar, zip},
 };
 
 fn resolve(text: &str) -> toml::Table {
@@ -88,6 +88,9 @@ fn archives_hold_clips_too() {
     let entries: Vec<(&str, &[u8])> = frames.iter().map(|(name, bytes)| (&**name, &**bytes)).collect();
     let train = tar(&entries);
     put(folder.path(), "x-train.tar.gz", &gz(&train));
+    put(folder.path(), "zipped/y.zip", &zip(&entries, true));
+    let zipped = open(&folder.path().join("zipped")).unwrap().train.unwrap();
+    assert_eq!(greys(&*zipped.source, 0).unwrap(), (1..=11).collect::<Vec<u8>>());
     put(
         folder.path(),
         "x-test.tar",
@@ -161,8 +164,14 @@ fn samples_are_channels_of_frames() {
         }
     }
     let (height, width, rgb) = Vision.picture(&data, &sample.input, &[3, 4, 2, 3]).unwrap();
-    assert_eq!((height, width, rgb.len()), (2, 12, 72));
+    assert_eq!((height, width, rgb.len()), (4, 6, 72));
     assert_eq!(i32::from(rgb[9]) - i32::from(rgb[0]), 4, "the second frame stands beside the first");
+    assert_eq!(i32::from(rgb[36]) - i32::from(rgb[0]), 8, "the third below it");
+    // 7 frames of 3: the last two places stay white.
+    let clip = vec![0.0; 3 * 7 * 4];
+    let (height, width, rgb) = Vision.picture(&data, &clip, &[3, 7, 2, 2]).unwrap();
+    assert_eq!((height, width), (6, 6));
+    assert_eq!(rgb.chunks_exact(3).filter(|rgb| *rgb == [255; 3]).count(), 2 * 4);
 }
 
 /// A clip of equal frames stays one, whatever is done to it at random.

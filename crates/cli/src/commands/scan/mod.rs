@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use ophidian_core::files::write_whole;
+use ophidian_core::{files::write_whole, grid::reseeded};
 use ophidian_scan::{Geometry, Graph, Pattern, Plan, Points, draw};
 
 use crate::printer::Printer;
@@ -71,7 +71,7 @@ enum View {
 #[derive(clap::Args)]
 struct What {
     /// The pattern, for example "vmamba/cross2d", "serpentine | bidirectional", "window(7) of row", "[row, column]",
-    /// or an index file.
+    /// or an index file. What a config draws for every sample (`random(seed=sample)`) is drawn with seed 0.
     pattern: String,
     #[command(flatten)]
     place: Place,
@@ -82,7 +82,7 @@ struct What {
 #[group(id = "place", required = true, multiple = false)]
 struct Place {
     /// A grid or a sequence: 49 (a sequence), 7x9 (rows x columns) or 4x7x9 (frames x rows x columns).
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     shape: Option<String>,
     /// Points: `pos` (N, 3) or (B, N, 3), or voxels `coors`, with `batch` (N) where samples are packed.
     #[arg(long, value_name = "FILE.safetensors|npy")]
@@ -93,27 +93,44 @@ struct Place {
 }
 
 impl Place {
-    fn geometry(&self) -> Result<Geometry> {
-        match read(self.points.as_deref(), self.graph.as_deref())? {
+    fn geometry(&self, printer: &Printer) -> Result<Geometry> {
+        match read(self.points.as_deref(), self.graph.as_deref(), printer)? {
             Some(geometry) => Ok(geometry),
             None => Ok(self.shape.as_deref().unwrap_or_default().parse()?),
         }
     }
 }
 
-/// The points or the graph of a file, if one is given.
-fn read(points: Option<&Path>, graph: Option<&Path>) -> Result<Option<Geometry>> {
+/// The points or the graph of a file, if one is given, and what it holds as a note.
+fn read(points: Option<&Path>, graph: Option<&Path>, printer: &Printer) -> Result<Option<Geometry>> {
     Ok(match (points, graph) {
-        (Some(points), _) => Some(Geometry::Points(Arc::new(Points::read(points)?))),
-        (_, Some(graph)) => Some(Geometry::Graph(Arc::new(Graph::read(graph)?))),
+        (Some(path), _) => {
+            let points = Points::read(path)?;
+            printer.note(format_args!("{}: {}", path.display(), points.summary()));
+            Some(Geometry::Points(Arc::new(points)))
+        }
+        (_, Some(path)) => {
+            let graph = Graph::read(path)?;
+            printer.note(format_args!("{}: {}", path.display(), graph.summary()));
+            Some(Geometry::Graph(Arc::new(graph)))
+        }
         _ => None,
     })
 }
 
+/// The pattern of `text`. Where a model draws it anew for every sample (`seed=sample`), the draw with seed 0.
+fn pattern(text: &str, printer: &Printer) -> Result<Pattern> {
+    let Some(drawn) = reseeded(text, 0) else { return Ok(text.parse()?) };
+    let pattern: Pattern = drawn.parse()?;
+    printer
+        .note(format_args!("{text}: a model draws it anew for every sample; this is the draw with seed 0"));
+    Ok(pattern)
+}
+
 impl What {
-    fn plan(&self) -> Result<(Pattern, Geometry, Plan)> {
-        let pattern: Pattern = self.pattern.parse()?;
-        let geometry = self.place.geometry()?;
+    fn plan(&self, printer: &Printer) -> Result<(Pattern, Geometry, Plan)> {
+        let pattern = pattern(&self.pattern, printer)?;
+        let geometry = self.place.geometry(printer)?;
         let plan = pattern.plan(&geometry)?;
         Ok((pattern, geometry, plan))
     }
@@ -126,14 +143,14 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
         Command::Searched(args) => searched::run(args, printer),
         Command::Stats(args) => stats::run(args, printer),
         Command::Show { what, output: None, .. } => {
-            let (pattern, geometry, plan) = what.plan()?;
+            let (pattern, geometry, plan) = what.plan(printer)?;
             printer.line(format_args!("{pattern} over {}\n", geometry.describe()))?;
             printer.line(draw::text(&plan, &geometry)?.trim_end())?;
             faults(&pattern, &plan, printer)
         }
         Command::Show { what, output: Some(path), view } => {
             let encode = picture::encoder(&path)?;
-            let (pattern, geometry, plan) = what.plan()?;
+            let (pattern, geometry, plan) = what.plan(printer)?;
             let view = match view {
                 View::Slices => draw::View::Slices,
                 View::Isometric => draw::View::Isometric,
@@ -142,7 +159,7 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
             save(&path, &encode(svg)?, &pattern, &plan, printer)
         }
         Command::Export { what, output } => {
-            let (pattern, _, plan) = what.plan()?;
+            let (pattern, _, plan) = what.plan(printer)?;
             save(&output, &plan.encode(&output)?, &pattern, &plan, printer)
         }
     }

@@ -7,7 +7,7 @@ use ophidian_core::{
     Error,
     tensors::{self, Tensors},
 };
-use ophidian_scan::{Geometry, Merge, Pattern, Plan};
+use ophidian_scan::{Geometry, Merge, Plan};
 use tch::{Kind, Tensor};
 
 use crate::printer::Printer;
@@ -44,7 +44,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args, printer: &Printer) -> Result<()> {
-    let pattern: Pattern = args.pattern.parse()?;
+    let pattern = super::pattern(&args.pattern, printer)?;
     let input = tensors::read(&args.input)?;
     let wrong = |reason: String| Error::file(&args.input, reason);
     let (name, x) = pick(&input, args.tensor.as_deref()).map_err(wrong)?;
@@ -53,7 +53,7 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
         let found = format!("tensor `{name}` is {:?} {shape:?}", x.kind());
         return Err(wrong(format!("{found}, expected (batch, channels, geometry …) of floats")).into());
     }
-    let geometry = match super::read(args.points.as_deref(), args.graph.as_deref())? {
+    let geometry = match super::read(args.points.as_deref(), args.graph.as_deref(), printer)? {
         Some(geometry) => geometry,
         None => {
             place(&shape[2..]).map_err(|reason| wrong(format!("tensor `{name}` is {shape:?}: {reason}")))?
@@ -97,6 +97,9 @@ fn pick<'a>(input: &'a Tensors, name: Option<&str>) -> std::result::Result<(&'a 
     let names = || input.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let only = || if input.len() == 1 { input.keys().next().map(String::as_str) } else { None };
     let wanted = name.or_else(|| input.contains_key("x").then_some("x")).or_else(only);
+    if input.is_empty() {
+        return Err("holds no tensor".into());
+    }
     let wanted =
         wanted.ok_or_else(|| format!("name one of its tensors with --tensor: it holds {}", names()))?;
     let found = input.get_key_value(wanted);

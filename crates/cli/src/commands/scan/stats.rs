@@ -29,10 +29,10 @@ pub struct Args {
 }
 
 pub fn run(args: Args, printer: &Printer) -> Result<()> {
-    let geometry = args.place.geometry()?;
+    let geometry = args.place.geometry(printer)?;
     let mut found: Vec<(String, Stats)> = Vec::new();
     for text in &args.patterns {
-        let pattern: Pattern = text.parse()?;
+        let pattern = super::pattern(text, printer)?;
         let plan = pattern.plan(&geometry)?;
         found.push((pattern.to_string(), stats(&plan, &geometry)?));
     }

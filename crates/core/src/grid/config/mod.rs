@@ -23,8 +23,9 @@ pub(super) use mixers::with_implied;
 pub use mixers::{
     DefMambaOptions, GrootLOptions, HydraOptions, InvertedOptions, MixerKind, Mixers, SemanticOptions,
 };
+pub(super) use values::plan;
+pub use values::reseeded;
 pub use values::{PerStage, Scans, Size, pattern};
-pub(super) use values::{plan, reseeded};
 
 documented! {
 /// A backbone over a grid with a classifying head: patches, blocks along scan patterns in one stage or several,

@@ -157,7 +157,7 @@ pub fn pattern(text: &str, seed: u64) -> Result<Pattern> {
 }
 
 /// `text` with `seed` in the place of every `seed=sample`, if there is one: a random scan drawn anew for every sample.
-pub(in crate::grid) fn reseeded(text: &str, seed: u64) -> Option<String> {
+pub fn reseeded(text: &str, seed: u64) -> Option<String> {
     let (mut found, mut out, mut rest) = (false, String::new(), text);
     while let Some(end) = rest.find("seed").map(|at| at + "seed".len()) {
         let (before, after) = rest.split_at(end);

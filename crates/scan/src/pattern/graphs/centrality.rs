@@ -1,8 +1,16 @@
 //! Numbers that say how a node lies in its graph.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use rayon::prelude::*;
 
-use crate::Graph;
+use crate::{Error, Graph, Result};
+
+/// Most steps of a random walk.
+const MAX_WALK: usize = 1 << 16;
+
+/// Most edges that the random walks of a graph may pass together.
+const MAX_WALKED: u64 = 1 << 33;
 
 /// Most steps of the power iteration. A graph that has not settled by then, such as a long path, takes what is reached.
 const MAX_STEPS: usize = 1000;
@@ -47,7 +55,19 @@ pub(super) fn eigenvector(graph: &Graph) -> Vec<f64> {
 ///
 /// A walk ends at a node that no edge leaves. The work is that of `steps` products of the matrix with a vector for each
 /// node, over the part of the graph that the walk reaches.
-pub(super) fn walk_returns(graph: &Graph, steps: usize) -> Vec<f64> {
+///
+/// # Errors
+/// The walks are longer than [`MAX_WALK`] steps or pass more than [`MAX_WALKED`] edges.
+pub(super) fn walk_returns(graph: &Graph, steps: usize) -> Result<Vec<f64>> {
+    if steps > MAX_WALK {
+        let what = format!("`rwse` with walks of {steps} steps");
+        return Err(Error::TooLarge { what, limit: format!("{MAX_WALK} steps") });
+    }
+    let walked = AtomicU64::new(0);
+    let too_long = || {
+        let what = format!("`rwse` with walks of {steps} steps over a graph of {} nodes", graph.nodes());
+        Error::TooLarge { what, limit: format!("{MAX_WALKED} edges passed") }
+    };
     let neighbours = graph.neighbours();
     let samples: Vec<_> = graph.samples().collect();
     let returns = samples.iter().flat_map(|sample| sample.clone().map(move |node| (sample, node)));
@@ -64,6 +84,13 @@ pub(super) fn walk_returns(graph: &Graph, steps: usize) -> Vec<f64> {
             now[node - sample.start] = 1.0;
             let mut back = 0.0;
             for _ in 0..steps {
+                if at.is_empty() {
+                    break; // it has ended
+                }
+                let passed: usize = at.iter().map(|&i| 1 + neighbours.of_node(sample.start + i).len()).sum();
+                if walked.fetch_add(passed as u64, Ordering::Relaxed) > MAX_WALKED {
+                    return Err(too_long());
+                }
                 let mut reached = Vec::new();
                 for i in at {
                     let chance = std::mem::take(&mut now[i]);
@@ -83,7 +110,7 @@ pub(super) fn walk_returns(graph: &Graph, steps: usize) -> Vec<f64> {
                 at = reached;
             }
             at.into_iter().for_each(|i| now[i] = 0.0);
-            back
+            Ok(back)
         })
         .collect()
 }

@@ -174,7 +174,7 @@ pub(super) fn entries() -> Vec<Entry> {
                 rule("rwse", move |graph| {
                     let mut random = Random::new(seed);
                     let mut draw = || random.normal();
-                    let returns = centrality::walk_returns(graph, steps);
+                    let returns = centrality::walk_returns(graph, steps)?;
                     by_score(graph, returns.into_iter().map(|x| -x).collect(), noise.then_some(&mut draw))
                 })
             },

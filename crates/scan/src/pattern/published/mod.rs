@@ -262,7 +262,7 @@ impl Published {
 
     /// A name that resolves: 2 for a `#`.
     pub fn example(&self) -> String {
-        self.name.replace('#', "2")
+        example(self.name)
     }
 
     /// What it needs besides a geometry, if it has no order without.
@@ -298,9 +298,9 @@ impl Published {
         self.note
     }
 
-    /// Its name and parameters with their defaults.
+    /// Its name and parameters with their defaults; a family of numbered names as `localmamba/w2, w7 …`.
     pub fn usage(&'static self) -> String {
-        self.entry(None).usage()
+        self.entry(None).usage().replacen(self.name, &in_words(self.name), 1)
     }
 
     fn entry(&'static self, number: Option<u32>) -> Entry {
@@ -447,9 +447,20 @@ pub(super) fn pattern_of(name: &str) -> &str {
     name.split_once('/').map_or(name, |(_, pattern)| pattern)
 }
 
-/// The names of a system's scans.
-pub(super) fn names_of(system: &str) -> impl Iterator<Item = &'static str> {
-    TABLE.iter().filter(move |scan| scan.system().name() == system).map(|scan| scan.name)
+/// The names of a system's scans, as people read them.
+pub(super) fn names_of(system: &str) -> impl Iterator<Item = String> {
+    TABLE.iter().filter(move |scan| scan.system().name() == system).map(|scan| in_words(scan.name))
+}
+
+/// A name that resolves: 2 for a `#`.
+pub(super) fn example(name: &str) -> String {
+    name.replace('#', "2")
+}
+
+/// A name as people read it: `localmamba/w2, w7 …` for `localmamba/w#`.
+fn in_words(name: &str) -> String {
+    let more = |at| format!("{}, {} …", example(name), pattern_of(name).replace('#', at));
+    if name.contains('#') { more("7") } else { name.to_owned() }
 }
 
 /// Every name and alias that resolves, for suggestions.
