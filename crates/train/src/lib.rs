@@ -20,6 +20,7 @@ pub mod checkpoint;
 pub mod config;
 mod course;
 mod diagnose;
+mod drawings;
 pub mod environment;
 mod error;
 mod events;

@@ -22,7 +22,6 @@ use crate::{
     loader::{Loader, Plan, Sampling},
     measure::{Measurement, Reading, measure},
     optimizer::{Average, Optimizer, variables},
-    pictures,
     progress::{Progress, duration},
     records::{Evaluation, Records, Summary},
     schedule::Schedule,
@@ -178,7 +177,7 @@ fn agrees(checkpoint: Checkpoint, about: &About) -> Result<Checkpoint> {
 /// What a run keeps in memory.
 pub(crate) struct Trainer<'a> {
     pub(crate) adapter: &'a dyn Adapter,
-    splits: Splits,
+    pub(crate) splits: Splits,
     course: Course,
     pub(crate) schedule: Schedule,
     pub(crate) about: About,
@@ -186,7 +185,7 @@ pub(crate) struct Trainer<'a> {
     pub(crate) model: Box<dyn Model>,
     pub(crate) optimizer: Optimizer,
     pub(crate) average: Option<Average>,
-    folder: RunFolder,
+    pub(crate) folder: RunFolder,
     records: Records,
     pub(crate) progress: Progress,
     pub(crate) session: Session,
@@ -489,29 +488,5 @@ impl Trainer<'_> {
 
     fn touch_clock(&mut self) {
         self.about.state.seconds = self.seconds_before + self.clock.elapsed().as_secs_f64();
-    }
-
-    fn draw_curves(&self) {
-        let drawn = pictures::curves(&self.folder.metrics(), &self.folder.picture("curves"));
-        self.say_if_failed(drawn);
-    }
-
-    fn draw_measurement(&self, found: &Measurement, epoch: u64) {
-        let classes = &self.about.classes;
-        let title = format!("{}, after epoch {epoch}", found.title());
-        self.say_if_failed(pictures::confusion(found, classes, &title, &self.folder.picture("confusion")));
-        let draw = |index: usize| {
-            let input = self.splits.eval.sample(index, None).ok()?.input;
-            self.adapter.picture(&self.about.config.data, &input, &self.about.input_shape)
-        };
-        let path = self.folder.picture("misclassified");
-        self.say_if_failed(pictures::mistakes(found, classes, &title, draw, &path));
-    }
-
-    /// A picture that cannot be drawn is no reason to lose the run.
-    fn say_if_failed(&self, drawn: Result<()>) {
-        if let Err(error) = drawn {
-            self.progress.note(format!("warning: {error}"));
-        }
     }
 }
