@@ -105,7 +105,12 @@ fn about(model: &Official, summary: &Summary) -> Result<Vec<String>> {
     ));
     lines.push(format!("({COUNTED})"));
     lines.push(String::new());
-    let entry = if model.family == "plainmamba" { "state_dict" } else { "model" };
+    if !models::FAMILIES.iter().any(|family| family.name() == model.family) {
+        lines.push(format!("Released weights: {}.", model.weights));
+        return Ok(lines);
+    }
+    let kept = ["plainmamba", "localvim", "localvmamba", "efficientvmamba", "rsmamba", "mamband"];
+    let entry = if kept.contains(&model.family.as_str()) { "state_dict" } else { "model" };
     lines.push(format!(
         "Released weights: {}. To run them, turn the checkpoint into safetensors:",
         model.weights

@@ -5,14 +5,21 @@ mod clip;
 mod config;
 mod count;
 mod drawn;
+mod efficientvmamba;
 mod embed;
 mod family;
+mod grootv;
+mod groupmamba;
 mod input;
+mod localmamba;
+mod mmpretrain;
+mod msvmamba;
 mod official;
 mod plainmamba;
 mod rope;
 mod run;
 pub mod search;
+mod spatialmamba;
 mod stem;
 mod videomamba;
 mod vim;
@@ -32,22 +39,57 @@ use self::config::{DefMambaOptions, GrootLOptions, HydraOptions, InvertedOptions
 pub use classifier::Classifier;
 pub use config::{MixerKind, Mixers, ModelConfig, PerStage, Scans, Size};
 pub use count::{Part, StageCount, Summary};
+pub use efficientvmamba::EFFICIENTVMAMBA;
 pub use embed::{Pool, resize_positions};
 pub use family::{Classifiers, Translated};
+pub use grootv::GROOTV;
+pub use groupmamba::GROUPMAMBA;
 pub use input::Input;
+pub use localmamba::LOCALVMAMBA;
+pub use mmpretrain::{MAMBAND, RSMAMBA};
+pub use msvmamba::MSVMAMBA;
 pub use official::{Official, names, official};
 pub use plainmamba::PLAINMAMBA;
 pub use rope::Rope;
+pub use spatialmamba::SPATIALMAMBA;
 pub use stem::StemKind;
 pub use videomamba::VIDEOMAMBA;
-pub use vim::VIM;
+pub use vim::{LOCALVIM, VIM};
 pub use vmamba::VMAMBA;
 
 /// The families whose models are a [`ModelConfig`].
-pub const CLASSIFIERS: &[&Classifiers] = &[&VIM, &VMAMBA, &PLAINMAMBA, &VIDEOMAMBA];
+pub const CLASSIFIERS: &[&Classifiers] = &[
+    &VIM,
+    &VMAMBA,
+    &PLAINMAMBA,
+    &VIDEOMAMBA,
+    &LOCALVIM,
+    &LOCALVMAMBA,
+    &EFFICIENTVMAMBA,
+    &MSVMAMBA,
+    &GROUPMAMBA,
+    &SPATIALMAMBA,
+    &GROOTV,
+    &RSMAMBA,
+    &MAMBAND,
+];
 
 /// Every family of published vision models.
-pub const FAMILIES: &[&dyn Family] = &[&VIM, &VMAMBA, &PLAINMAMBA, &VIDEOMAMBA];
+pub const FAMILIES: &[&dyn Family] = &[
+    &VIM,
+    &VMAMBA,
+    &PLAINMAMBA,
+    &VIDEOMAMBA,
+    &LOCALVIM,
+    &LOCALVMAMBA,
+    &EFFICIENTVMAMBA,
+    &MSVMAMBA,
+    &GROUPMAMBA,
+    &SPATIALMAMBA,
+    &GROOTV,
+    &RSMAMBA,
+    &MAMBAND,
+];
 
 /// Every key of `[model]` with its default and what it means.
 pub fn keys() -> Vec<KeyDoc> {

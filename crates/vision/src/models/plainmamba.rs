@@ -6,13 +6,12 @@ use ophidian_core::{
     keymap::Key,
     layers::NormKind,
     mixer::{Compat, ConvPlace, DtInit, DtRank, Merge, Parameters},
-    tensors::Tensors,
 };
 use serde::Deserialize;
 
 use super::{
     ModelConfig, Pool, Scans, Size,
-    family::{Classifiers, Translated, layer},
+    family::{Classifiers, Translated, batch_norm, layer, without_counters},
     run::Report,
     stem::StemKind,
 };
@@ -44,7 +43,7 @@ pub const PLAINMAMBA: Classifiers = Classifiers {
         ("local_conv", "layers_with_dwconv"),
         ("channels", "in_channels"),
     ],
-    adapt,
+    adapt: without_counters,
 };
 
 /// Four continuous walks: rows there and back, columns there and back, and both from the end.
@@ -323,16 +322,4 @@ impl Config {
             layer(keys, &format!("{theirs}.{name}"), &format!("{mix}.{name}"), weight, bias);
         }
     }
-}
-
-fn batch_norm(keys: &mut Vec<Key>, theirs: &str, ours: &str, channels: i64) {
-    for part in ["weight", "bias", "running_mean", "running_var"] {
-        keys.push(Key::new(format!("{theirs}.{part}"), format!("{ours}.{part}"), &[channels]));
-    }
-}
-
-/// Leaves out how many batches a norm has seen, which nothing reads.
-fn adapt(_: &toml::Table, mut weights: Tensors) -> Result<Tensors> {
-    weights.retain(|name, _| !name.ends_with(".num_batches_tracked"));
-    Ok(weights)
 }

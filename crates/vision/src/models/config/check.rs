@@ -32,6 +32,7 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Config`] naming the key.
     pub fn check(&self) -> Result<()> {
+        self.check_mixers()?;
         self.check_stages()?;
         self.check_embedding()?;
         for (key, found) in [
@@ -66,7 +67,6 @@ impl ModelConfig {
             );
         }
         self.scan.check()?;
-        self.check_mixers()?;
         self.check_around()?;
         self.check_parts()?;
         self.check_size()
