@@ -2,6 +2,7 @@
 
 mod check;
 mod mixers;
+mod options;
 mod values;
 
 use ophidian_core::{
@@ -17,9 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{embed::Pool, official, rope::Rope, stem::StemKind};
 
-pub use mixers::{
-    DefMambaOptions, GrootLOptions, HydraOptions, InvertedOptions, MixerKind, Mixers, SemanticOptions,
-};
+pub use mixers::{MixerKind, Mixers};
+pub use options::{DefMambaOptions, GrootLOptions, HydraOptions, InvertedOptions, SemanticOptions};
 pub use values::{PerStage, Scans, Size};
 pub(super) use values::{plan, reseeded};
 
