@@ -6,6 +6,7 @@ use ophidian_core::{
     layers::NormKind,
     mixer::{DtInit, DtRank, Merge, Parameters, StepSizes},
 };
+use ophidian_scan::Plan;
 use serde::Deserialize;
 
 use super::{
@@ -313,7 +314,31 @@ impl Config {
             },
             None => model,
         };
+        self.check_class_token(&model)?;
         self.ssm_cfg.apply(self.bimamba() != Bimamba::None, model)
+    }
+
+    /// LocalVim has its class token as far into every walk as into the tokens, we between the same neighbours: checks that
+    /// this is one, as on even grids that windows tile.
+    fn check_class_token(&self, model: &ModelConfig) -> Result<()> {
+        // A config that is wrong otherwise is refused later.
+        if self.directions.is_none() || !model.pool_is_token() || model.check().is_err() {
+            return Ok(());
+        }
+        let grid = model.patch_grid(self.img_size.sides());
+        let middle = grid[0] * grid[1] / 2;
+        let same = |plan: &Plan| {
+            plan.orders().iter().all(|order| order.index().get(middle as usize) == Some(&(middle as i32)))
+        };
+        if model.pool == Pool::Middle && model.scan.plans(&geometry(None, grid), &[middle])?.iter().all(same)
+        {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "`if_cls_token` with `directions` on {}x{} patches: not supported, expected `use_middle_cls_token` and even \
+             numbers of patches that every window divides",
+            grid[0], grid[1]
+        )))
     }
 
     /// Which of their tensors is which of ours.

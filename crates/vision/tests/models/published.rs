@@ -336,6 +336,15 @@ fn configs_that_cannot_run_say_so() {
     ] {
         refuse("vmamba", config, parts);
     }
+    let local =
+        object!({"img_size": 56, "patch_size": 8, "stride": 8, "depth": 1, "directions": [["h", "w2"]]});
+    refuse("localvim", local, &["`if_cls_token`", "7x7 patches", "even"]);
+    refuse("localvim", object!({"depth": 1}), &["missing key `directions`"]);
+    let word = object!({"depths": [1], "dims": 8, "directions": [["x"]]});
+    refuse("localvmamba", word, &["`directions` has \"x\"", "h, v or w"]);
+    refuse("mamband", object!({"downsample": [40]}), &["`downsample` is [40]", "0 to 22"]);
+    refuse("rsmamba", object!({"arch": "x"}), &["`arch` is \"x\""]);
+    refuse("grootv", object!({"depth": [1]}), &["unknown key `depth`", "`depths`"]);
     for (config, parts) in [
         (object!({"embed_dim": 8}), &["unknown key `embed_dim`", "did you mean `embed_dims`"][..]),
         (object!({"layer_cfgs": {"mamba_cfg": {"conv_sise": 3}}}), &["`layer_cfgs.mamba_cfg.conv_sise`"]),
