@@ -405,12 +405,10 @@ impl ModelConfig {
     pub(super) fn check_around(&self) -> Result<()> {
         let fail = |text: String| Err(Error::Config(text));
         let plain = self.mixer.0.values().iter().all(|kind| *kind == Mamba1);
-        if let Some(affinity) = self.affinity {
-            if !(1..=1 << 20).contains(&affinity) || !plain {
-                return fail(format!(
-                    "`affinity` is {affinity}, expected at least 1, and `mixer = \"mamba1\"`"
-                ));
-            }
+        if let Some(affinity) = self.affinity
+            && (!(1..=1 << 20).contains(&affinity) || !plain)
+        {
+            return fail(format!("`affinity` is {affinity}, expected at least 1, and `mixer = \"mamba1\"`"));
         }
         if self.conv_branch && self.affinity.is_some() {
             return fail("`conv_branch` and `affinity` are both set; choose one".into());
