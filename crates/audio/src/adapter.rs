@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use ophidian_core::{
     Error, Result,
-    adapter::{Adapter, Model, Splits},
+    adapter::{Adapter, Description, Model, Splits},
     cards::Card,
     config::KeyDoc,
     data::Dataset,
@@ -111,6 +111,10 @@ impl Adapter for Audio {
         grid::build(model, input_shape, classes, vs)
     }
 
+    fn describe(&self, model: &toml::Table, input_shape: &[i64], classes: i64) -> Result<Description> {
+        grid::describe(model, input_shape, classes)
+    }
+
     fn mix(
         &self,
         data: &toml::Table,
@@ -131,13 +135,13 @@ fn in_our_words(error: Error, features: Features) -> Error {
     let Error::Config(mut text) = error else { return error };
     let words = match features {
         Features::Fbank => [
-            ("the image's height of", "the filters, of which there are (`data.fbank.mels`)"),
-            ("the image's width of", "the frames, of which there are (`data.seconds`)"),
+            ("the image's height of", "`data.fbank.mels` ="),
+            ("the image's width of", "the number of frames (`data.seconds` by `data.fbank.frame_shift`) ="),
             ("pixels", "cells"),
         ],
         Features::Waveform => [
-            ("the image's height of", "the one row of a waveform, which is"),
-            ("the image's width of", "the samples, of which there are (`data.seconds`)"),
+            ("the image's height of", "the number of rows, which of a waveform is"),
+            ("the image's width of", "the number of samples (`data.seconds` by `data.sample_rate`) ="),
             ("pixels", "samples"),
         ],
     };

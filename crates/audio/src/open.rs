@@ -25,7 +25,7 @@ const TONES_RATE: u32 = 8000;
 const AUDIOSET: (f64, f64) = (-4.2677393, 4.5689974);
 
 /// The same of the generator's, as `ophidian data inspect tones` measures them.
-pub const TONES: (f64, f64) = (-9.6, 3.4);
+pub const TONES: (f64, f64) = (-5.7, 3.7);
 
 /// About what waveforms of speech and music deviate by.
 const WAVEFORM: (f64, f64) = (0.0, 0.1);

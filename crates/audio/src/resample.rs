@@ -6,10 +6,13 @@ use std::{
 };
 
 use ophidian_core::{Error, Result};
-use rubato::{Fft, FixedSync, Resampler as _, audioadapter_buffers::direct::SequentialSliceOfVecs};
+use rubato::{
+    Fft, FixedSync, Resampler as _, ResamplerConstructionError,
+    audioadapter_buffers::direct::SequentialSliceOfVecs,
+};
 
-/// Frames that are turned at once.
-const CHUNK: usize = 1024;
+/// About how many frames are turned at once, on the side of the lower rate.
+const CHUNK: u32 = 1024;
 
 /// Resamplers to one rate, made once for every rate that occurs and used again by whichever thread needs one.
 pub struct Resampler {
@@ -33,6 +36,14 @@ impl Resampler {
         (len as u128 * u128::from(from)).div_ceil(u128::from(self.rate.max(1))) as usize
     }
 
+    /// Blocks are of even lengths on both sides: the delay of others is half a sample more than what is cut off for it.
+    fn resampler(&self, from: u32) -> std::result::Result<Fft<f32>, ResamplerConstructionError> {
+        let (before, after) = (from / gcd(from, self.rate), self.rate / gcd(from, self.rate));
+        let blocks = CHUNK.div_ceil(before.min(after)).next_multiple_of(2);
+        let chunk = before as usize * blocks as usize;
+        Fft::new(from as usize, self.rate as usize, chunk, 1, FixedSync::Both)
+    }
+
     /// `signal` of `from` samples a second.
     ///
     /// # Errors
@@ -48,8 +59,7 @@ impl Resampler {
         };
         let mut resampler = match idle {
             Some(resampler) => resampler,
-            None => Fft::new(from as usize, self.rate as usize, CHUNK, 1, FixedSync::Both)
-                .map_err(|error| fail(error.to_string()))?,
+            None => self.resampler(from).map_err(|error| fail(error.to_string()))?,
         };
         let len = signal.len();
         let signal = [signal];
@@ -59,4 +69,9 @@ impl Resampler {
         pool().entry(from).or_default().push(resampler);
         Ok(output.take_data())
     }
+}
+
+/// The greatest number that divides both, at least 1.
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a.max(1) } else { gcd(b, a % b) }
 }

@@ -23,6 +23,9 @@ fn the_list_tells_names_sizes_and_papers() {
         ["vmamba_tiny_s1l8", "30,249,064", "cross", "2401.10166"],
         ["vanilla_vmamba_base", "76,254,056", "3x224x224", "VMamba"],
         ["plainmamba_l1", "plainmamba", "4 directions", "2403.17695"],
+        ["localvmamba_tiny", "25,527,160", "localvmamba", "2403.09338"],
+        ["efficientvmamba_small", "11,273,688", "atrous", "2403.09977"],
+        ["hydra_vit_base", "hydra", "bidirectional", "2407.09941"],
     ] {
         let line = listed.lines().find(|line| line.starts_with(&format!("{} ", parts[0])));
         let line = line.unwrap_or_else(|| panic!("no {} in {listed}", parts[0]));

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use ophidian_scan::Plan;
+use ophidian_scan::{Geometry, Plan};
 use tch::{Tensor, nn};
 
 use crate::{
@@ -55,6 +55,26 @@ pub trait Planner: Send + Sync {
     /// # Errors
     /// The sample does not suit the scan.
     fn plans(&self, sample: &Sample, random: &mut Rng) -> Result<Vec<Plan>>;
+}
+
+/// What is known of a model before it runs.
+#[derive(Debug, Default)]
+pub struct Description {
+    /// Operations of a forward pass over one input, a multiply-add being two; none if they are not counted.
+    pub flops: Option<f64>,
+    /// The scans of its layers, each once.
+    pub scans: Vec<Walk>,
+}
+
+/// A scan with what it walks over.
+#[derive(Debug)]
+pub struct Walk {
+    /// As a config has it.
+    pub name: String,
+    /// Its orders.
+    pub plan: Plan,
+    /// Where the tokens lie.
+    pub geometry: Geometry,
 }
 
 /// The data sets of a run.
@@ -124,6 +144,16 @@ pub trait Adapter: Sync {
         classes: i64,
         vs: nn::Path,
     ) -> Result<Box<dyn Model>>;
+
+    /// Describes the model of a resolved `[model]` for reports, without making it. A scan that is made from the sample is
+    /// left out, or shown for some sample.
+    ///
+    /// # Errors
+    /// As [`model`](Adapter::model).
+    fn describe(&self, model: &toml::Table, input_shape: &[i64], classes: i64) -> Result<Description> {
+        let _ = (model, input_shape, classes);
+        Ok(Description::default())
+    }
 
     /// Mixes a training batch (mixup, cutmix): inputs (batch, …) and soft targets (batch, classes) in, the same out.
     /// Draws only from `rng`.

@@ -101,14 +101,21 @@ pub fn set(table: &mut Table, assignment: &str) -> Result<()> {
             "`{assignment}` is not an override; expected `key=value`, for example `train.epochs=5`"
         ))
     })?;
-    let key = key.trim();
+    let (key, value) = (key.trim(), value.trim());
+    insert(table, key, value_of(key, value)?)
+}
+
+/// Puts `value` at `key` (names joined by dots) of `table`, in the place of what is there.
+///
+/// # Errors
+/// [`Error::Config`] if a part of the key is empty or stands for a value and not a table.
+pub fn insert(table: &mut Table, key: &str, value: Value) -> Result<()> {
     let parts: Vec<&str> = key.split('.').collect();
-    if parts.iter().any(|part| part.is_empty()) {
+    if parts.iter().any(|part| part.trim().is_empty()) {
         return Err(Error::Config(format!(
             "`{key}` is not a key; expected names joined by dots, as in `train.epochs`"
         )));
     }
-    let value = value_of(key, value.trim())?;
     let mut at = table;
     for (depth, part) in parts[..parts.len() - 1].iter().enumerate() {
         let entry = at.entry((*part).to_owned()).or_insert_with(|| Value::Table(Table::new()));

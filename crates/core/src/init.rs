@@ -1,13 +1,39 @@
-//! How parameters start: fresh values under libtorch's own generator (`tch::manual_seed`), and which of them
-//! weight decay must leave alone.
+//! How parameters start: fresh values under libtorch's own generator (`tch::manual_seed`), or each under a seed of its
+//! own ([`keyed`]), and which of them weight decay must leave alone.
 
 use std::cell::Cell;
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, nn};
 
+use crate::rng::hash;
+
 thread_local! {
     static WITHOUT_VALUES: Cell<bool> = const { Cell::new(false) };
+    static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// Runs `build` with the values of every parameter drawn from a stream of its own, keyed by `seed` and by its name: a
+/// parameter of the same name, shape and rule starts equal in two models, whatever else they are made of.
+pub fn keyed<T>(seed: u64, build: impl FnOnce() -> T) -> T {
+    /// Puts the seed back, also if `build` panics.
+    struct Restore(Option<u64>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            SEED.set(self.0);
+        }
+    }
+    let _restore = Restore(SEED.replace(Some(seed)));
+    build()
+}
+
+/// Points libtorch's generator at the stream of the parameter `name` at `vs`, within [`keyed`]; does nothing elsewhere.
+/// To be called before values are drawn that do not come from an [`Init`].
+pub fn draw_for(vs: &nn::Path, name: &str) {
+    if let Some(seed) = SEED.get().filter(|_| values_wanted()) {
+        let name = vs.components().chain([name]).flat_map(|part| part.bytes().map(u64::from).chain([0]));
+        tch::manual_seed(hash(&[seed].into_iter().chain(name).collect::<Vec<_>>()) as i64);
+    }
 }
 
 /// Runs `build` without filling the parameters that it makes: a model that is only counted costs neither time nor
@@ -117,6 +143,7 @@ impl Init {
 
     /// Registers a trainable parameter of `shape` that starts so.
     pub fn parameter(self, vs: &nn::Path, name: &str, shape: &[i64]) -> Tensor {
+        draw_for(vs, name);
         vs.add(name, self.tensor(shape, vs.device()), true)
     }
 }

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use ophidian_core::{
     Result,
-    adapter::{Adapter, Model, Splits},
+    adapter::{Adapter, Description, Model, Splits},
     cards::Card,
     config::KeyDoc,
     data::Dataset,
@@ -83,6 +83,10 @@ impl Adapter for PointClouds {
         vs: nn::Path,
     ) -> Result<Box<dyn Model>> {
         models::build(model, input_shape, classes, vs)
+    }
+
+    fn describe(&self, model: &toml::Table, input_shape: &[i64], classes: i64) -> Result<Description> {
+        models::describe(model, input_shape, classes)
     }
 
     /// Clouds are not mixed.

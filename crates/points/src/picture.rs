@@ -1,10 +1,8 @@
-//! A picture of a cloud: its points seen from a corner, near ones darker.
+//! A picture of a cloud: its points seen from a corner, near ones darker; of a sequence all frames in one, from orange to
+//! blue.
 
-/// Rows and columns of the picture of a cloud.
+/// Rows and columns of a picture.
 const SIDE: usize = 128;
-
-/// Most frames of a sequence in a picture, side by side.
-const STRIP: usize = 6;
 
 /// Half the side of a point.
 const DOT: i64 = 1;
@@ -31,32 +29,36 @@ pub fn picture(input: &[f32], shape: &[i64]) -> Option<(u32, u32, Vec<u8>)> {
     }
     let extent = (high[0] - low[0]).max(high[1] - low[1]);
     let scale = if extent > 0.0 { (SIDE as f64 - 12.0) / extent } else { 0.0 };
-    let shown = frames.min(STRIP);
-    let columns = shown * SIDE;
-    let mut pixels = vec![255u8; SIDE * columns * 3];
-    for column in 0..shown {
-        let mut dots = points.get(column * frames / shown)?.clone();
+    let mut pixels = vec![255u8; SIDE * SIDE * 3];
+    let at = |value: f64, axis: usize| {
+        (SIDE as f64 / 2.0 + (value - (low[axis] + high[axis]) / 2.0) * scale).round() as i64
+    };
+    for (frame, mut dots) in points.into_iter().enumerate() {
         dots.sort_by(|a, b| a[2].total_cmp(&b[2]));
         let (far, near) = (dots.first()?[2], dots.last()?[2]);
         for [x, y, depth] in dots {
-            let at = |value: f64, axis: usize| {
-                (SIDE as f64 / 2.0 + (value - (low[axis] + high[axis]) / 2.0) * scale).round() as i64
+            let (from, to, share) = if frames > 1 {
+                ([250.0, 160.0, 60.0], [20.0, 50.0, 150.0], frame as f64 / (frames - 1) as f64)
+            } else {
+                (
+                    [170.0, 195.0, 225.0],
+                    [25.0, 60.0, 135.0],
+                    if near > far { (depth - far) / (near - far) } else { 1.0 },
+                )
             };
-            let near = if near > far { (depth - far) / (near - far) } else { 1.0 };
-            // From light blue in the distance to dark blue.
-            let colour = [170.0 - 145.0 * near, 195.0 - 135.0 * near, 225.0 - 90.0 * near].map(|v| v as u8);
-            dot(&mut pixels, columns, [at(x, 0) + (column * SIDE) as i64, at(y, 1)], colour);
+            let colour = std::array::from_fn(|at: usize| (from[at] + (to[at] - from[at]) * share) as u8);
+            dot(&mut pixels, [at(x, 0), at(y, 1)], colour);
         }
     }
-    Some((u32::try_from(SIDE).ok()?, u32::try_from(columns).ok()?, pixels))
+    Some((u32::try_from(SIDE).ok()?, u32::try_from(SIDE).ok()?, pixels))
 }
 
-fn dot(pixels: &mut [u8], columns: usize, [x, y]: [i64; 2], colour: [u8; 3]) {
+fn dot(pixels: &mut [u8], [x, y]: [i64; 2], colour: [u8; 3]) {
     for row in y - DOT..=y + DOT {
         for column in x - DOT..=x + DOT {
             let (Ok(row), Ok(column)) = (usize::try_from(row), usize::try_from(column)) else { continue };
-            let at = (row * columns + column) * 3;
-            if let (true, Some(pixel)) = (column < columns, pixels.get_mut(at..at + 3)) {
+            let at = (row * SIDE + column) * 3;
+            if let (true, Some(pixel)) = (column < SIDE, pixels.get_mut(at..at + 3)) {
                 pixel.copy_from_slice(&colour);
             }
         }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ophidian_core::{
     adapter::{Adapter, Model},
+    init::keyed,
     rng::hash,
     tensors::{self, Metadata, Tensors},
 };
@@ -203,10 +204,12 @@ impl Checkpoint {
 /// # Errors
 /// The adapter refuses the config for that input.
 pub fn build(about: &About, adapter: &dyn Adapter) -> Result<(nn::VarStore, Box<dyn Model>)> {
-    tch::manual_seed(hash(&[about.config.seed, keys::INIT]) as i64);
+    let seed = hash(&[about.config.seed, keys::INIT]);
+    // For what an adapter draws without a name.
+    tch::manual_seed(seed as i64);
     let vs = nn::VarStore::new(Device::Cpu);
     let classes = about.classes.len() as i64;
-    let model = adapter.model(&about.config.model, &about.input_shape, classes, vs.root())?;
+    let model = keyed(seed, || adapter.model(&about.config.model, &about.input_shape, classes, vs.root()))?;
     Ok((vs, model))
 }
 

@@ -4,6 +4,7 @@ use ophidian_core::{
     adapter::Adapter,
     config::{self, KeyDoc},
 };
+use sha2::{Digest, Sha256};
 use toml::Table;
 
 use crate::{Error, Result};
@@ -216,14 +217,31 @@ impl Config {
         text
     }
 
+    /// A number of 64 hexadecimal digits that two configs share only if they lead to the same run: SHA-256 of all keys but
+    /// those that do not enter the arithmetic.
+    pub fn fingerprint(&self) -> String {
+        let mut table = Table::try_from(self).unwrap_or_default();
+        if let Some(toml::Value::Table(train)) = table.get_mut("train") {
+            // When a run stops early is no arithmetic, but it is another run.
+            train.retain(|key, _| !FREE_KEYS.contains(&key) || key == "early_stop_epochs");
+        }
+        let text = toml::to_string(&table).unwrap_or_default();
+        Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The keys whose values differ between `self` (the run) and `other` (the request) and enter the arithmetic,
     /// each as "key: run's value, request's value".
     pub fn differences(&self, other: &Config) -> Vec<String> {
-        let tables = [self, other].map(|config| Table::try_from(config).unwrap_or_default());
-        let mut differences = Vec::new();
-        compare("", &tables[0], &tables[1], &mut differences);
-        differences
+        let [run, request] = [self, other].map(|config| Table::try_from(config).unwrap_or_default());
+        differences(&run, &request)
     }
+}
+
+/// The same of configs as tables, resolved or not.
+pub(crate) fn differences(run: &Table, request: &Table) -> Vec<String> {
+    let mut differences = Vec::new();
+    compare("", run, request, &mut differences);
+    differences
 }
 
 /// The adapter called `name`.

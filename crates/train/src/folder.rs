@@ -29,11 +29,13 @@ pub struct RunFolder {
 }
 
 /// What a run leaves at the top of its folder; only these are removed when a run is replaced.
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "config.toml",
     "environment.json",
     "metrics.jsonl",
     "events.out.tfevents.0.ophidian",
+    "evaluation.json",
+    "summary.json",
     "curves.png",
     "confusion.png",
     "misclassified.png",
@@ -97,6 +99,16 @@ impl RunFolder {
     /// TensorBoard's file.
     pub fn events(&self) -> PathBuf {
         self.root.join(FILES[3])
+    }
+
+    /// The last measurement, answer by answer.
+    pub fn evaluation(&self) -> PathBuf {
+        self.root.join("evaluation.json")
+    }
+
+    /// How the run ended, and what the model is.
+    pub fn summary(&self) -> PathBuf {
+        self.root.join("summary.json")
     }
 
     /// A picture by name (`curves`, `confusion`, `misclassified`).
@@ -175,7 +187,14 @@ fn has_foreign_files(root: &Path) -> Result<bool> {
     Ok(entries.flatten().any(|entry| entry.file_name() != LOCK))
 }
 
-fn lock(root: &Path) -> Result<File> {
+/// True while another process writes to the run folder `root`.
+pub fn in_use(root: &Path) -> bool {
+    let file = File::open(root.join(LOCK));
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
+}
+
+/// Takes the folder `root` for this process, for as long as the file is held.
+pub(crate) fn lock(root: &Path) -> Result<File> {
     let path = root.join(LOCK);
     let file = OpenOptions::new()
         .create(true)

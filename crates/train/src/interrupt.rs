@@ -20,6 +20,22 @@ pub fn install() -> crate::Result<()> {
     .map_err(|error| ophidian_core::Error::invalid(format!("Ctrl-C cannot be listened for: {error}")).into())
 }
 
+/// Asks the run to stop, as Ctrl-C does, once standard input closes.
+///
+/// # Errors
+/// No thread can be started.
+pub fn when_input_closes() -> crate::Result<()> {
+    let wait = || {
+        // What is written there means nothing.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        ASKED.store(true, Ordering::SeqCst);
+    };
+    let thread = std::thread::Builder::new().name("input".to_owned()).spawn(wait);
+    thread.map(drop).map_err(|error| {
+        ophidian_core::Error::invalid(format!("standard input cannot be watched: {error}")).into()
+    })
+}
+
 /// Ends the program from the thread that heard the second Ctrl-C. Not `std::process::exit`: that takes libtorch's statics
 /// apart while the step is still using them, and the program would die of that instead.
 fn end() -> ! {

@@ -9,7 +9,7 @@ pub const AUGMENT: u64 = 2;
 pub const MIX: u64 = 3;
 /// libtorch's own generator (drop path, dropout), set anew for every batch: (seed, TORCH, batch).
 pub const TORCH: u64 = 4;
-/// Initial weights: (seed, INIT).
+/// Initial weights: (seed, INIT), then the name of the parameter.
 pub const INIT: u64 = 5;
 /// Scan plans of one example: (seed, PLAN, epoch, index); in evaluation (0, PLAN, 0, index).
 pub const PLAN: u64 = 6;

@@ -15,10 +15,12 @@
 //! run that goes on from a checkpoint does what the uninterrupted run did, on the same machine with the same number of
 //! threads.
 
+pub mod ablate;
 pub mod checkpoint;
 pub mod config;
 mod course;
 mod diagnose;
+mod drawings;
 pub mod environment;
 mod error;
 mod events;
@@ -31,7 +33,8 @@ mod optimizer;
 pub mod pictures;
 pub mod predict;
 pub mod progress;
-mod records;
+pub mod records;
+pub mod report;
 mod schedule;
 mod step;
 mod trainer;

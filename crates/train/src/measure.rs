@@ -30,8 +30,21 @@ pub struct Measurement {
     pub confusion: Vec<Vec<u64>>,
     /// The mistakes the model was surest of, surest first.
     pub mistakes: Vec<Mistake>,
+    /// What the model said to each example, in their order.
+    pub answers: Vec<Answer>,
     /// Messages about examples that could not be read.
     pub skipped: Vec<String>,
+}
+
+/// An example and the class that the model took it for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Where it stands in the data set.
+    pub index: usize,
+    /// Its class.
+    pub label: usize,
+    /// The likeliest class.
+    pub predicted: usize,
 }
 
 /// An example that was classified wrongly.
@@ -119,6 +132,7 @@ pub fn measure(
         top5: None,
         confusion: vec![vec![0; classes]; classes],
         mistakes: Vec::new(),
+        answers: Vec::new(),
         skipped: Vec::new(),
     };
     let mut among_five = 0u64;
@@ -138,6 +152,7 @@ pub fn measure(
             seen.samples += 1;
             seen.loss -= f64::from(row[label]);
             seen.confusion[label][predicted] += 1;
+            seen.answers.push(Answer { index: *index, label, predicted });
             among_five += u64::from(row.iter().filter(|other| **other > row[label]).count() < 5);
             if predicted != label {
                 let probability = row[predicted].exp();

@@ -1,16 +1,96 @@
 //! What a run writes down as it goes: `metrics.jsonl` and TensorBoard's file, both cut back to the last checkpoint when
-//! the run resumes, so that they read as if it had never stopped.
+//! the run resumes, so that they read as if it had never stopped; `evaluation.json` and `summary.json`, which are written
+//! anew.
 
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    Result,
+    Ending, Error, Result,
     checkpoint::{State, Sums},
     environment::{peak_memory_mib, seconds_since_epoch},
     events,
-    folder::{Log, RunFolder},
+    folder::{Log, RunFolder, write_text},
     measure::Measurement,
 };
+
+/// `evaluation.json`: the last measurement of a run, answer by answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Epoch after which it was taken, counted from 1.
+    pub epoch: u64,
+    /// Share of examples classified correctly.
+    pub accuracy: f64,
+    /// Mean cross-entropy.
+    pub loss: f64,
+    /// Names of the classes.
+    pub classes: Vec<String>,
+    /// Place of each example in the eval split.
+    pub examples: Vec<usize>,
+    /// Class of each.
+    pub labels: Vec<usize>,
+    /// Class that the model took each for.
+    pub predicted: Vec<usize>,
+}
+
+impl Evaluation {
+    /// Of a measurement after `epoch`.
+    pub(crate) fn of(found: &Measurement, epoch: u64, classes: &[String]) -> Self {
+        Evaluation {
+            epoch,
+            accuracy: found.accuracy,
+            loss: found.loss,
+            classes: classes.to_vec(),
+            examples: found.answers.iter().map(|answer| answer.index).collect(),
+            labels: found.answers.iter().map(|answer| answer.label).collect(),
+            predicted: found.answers.iter().map(|answer| answer.predicted).collect(),
+        }
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        write_json(path, self)
+    }
+}
+
+/// `summary.json`: how a run ended, and what was trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// How it ended.
+    pub ending: Ending,
+    /// Steps taken.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Whole epochs.
+    pub epochs: u64,
+    /// Accuracy of the best measurement.
+    pub best_accuracy: Option<f64>,
+    /// Trainable numbers.
+    pub parameters: i64,
+    /// Operations of a forward pass over one input, a multiply-add being two, if they are counted.
+    pub flops: Option<f64>,
+    /// Shape of one input.
+    pub input_shape: Vec<i64>,
+    /// Number of classes.
+    pub classes: usize,
+    /// Examples of an epoch.
+    pub training_examples: u64,
+    /// Seconds that the run took, measurements included.
+    pub seconds: f64,
+}
+
+impl Summary {
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        write_json(path, self)
+    }
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(value).map_err(|error| Error::file(path, error))?;
+    write_text(path, &format!("{text}\n"))
+}
 
 /// Names and values of a line, in the order in which they are written.
 type Line = Vec<(&'static str, Value)>;

@@ -22,9 +22,8 @@ use crate::{
     loader::{Loader, Plan, Sampling},
     measure::{Measurement, Reading, measure},
     optimizer::{Average, Optimizer, variables},
-    pictures,
     progress::{Progress, duration},
-    records::Records,
+    records::{Evaluation, Records, Summary},
     schedule::Schedule,
 };
 
@@ -50,7 +49,8 @@ pub struct Request<'a> {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// All steps were taken.
     Finished,
@@ -177,7 +177,7 @@ fn agrees(checkpoint: Checkpoint, about: &About) -> Result<Checkpoint> {
 /// What a run keeps in memory.
 pub(crate) struct Trainer<'a> {
     pub(crate) adapter: &'a dyn Adapter,
-    splits: Splits,
+    pub(crate) splits: Splits,
     course: Course,
     pub(crate) schedule: Schedule,
     pub(crate) about: About,
@@ -185,7 +185,7 @@ pub(crate) struct Trainer<'a> {
     pub(crate) model: Box<dyn Model>,
     pub(crate) optimizer: Optimizer,
     pub(crate) average: Option<Average>,
-    folder: RunFolder,
+    pub(crate) folder: RunFolder,
     records: Records,
     pub(crate) progress: Progress,
     pub(crate) session: Session,
@@ -331,6 +331,7 @@ impl Trainer<'_> {
             self.save(&[LAST])?;
         }
         self.draw_curves();
+        self.summarise(ending)?;
         Ok(Outcome {
             ending,
             steps,
@@ -389,6 +390,9 @@ impl Trainer<'_> {
             }
         }
         self.say_epoch(epoch, plain.as_ref(), averaged.as_ref());
+        if let Some(found) = averaged.as_ref().or(plain.as_ref()) {
+            Evaluation::of(found, epoch, &self.about.classes).write(&self.folder.evaluation())?;
+        }
         let mut names = Vec::new();
         if let Some(found) = averaged.or(plain) {
             let better = |best: Best| {
@@ -462,31 +466,27 @@ impl Trainer<'_> {
         Ok(())
     }
 
+    /// Writes down how the run ended, for reports.
+    fn summarise(&self, ending: Ending) -> Result<()> {
+        let (about, state) = (&self.about, &self.about.state);
+        let classes = about.classes.len() as i64;
+        Summary {
+            ending,
+            step: state.step,
+            steps: self.course.steps,
+            epochs: state.epochs_done,
+            best_accuracy: state.best.map(|best| best.accuracy),
+            parameters: self.parameters(),
+            flops: self.adapter.describe(&about.config.model, &about.input_shape, classes)?.flops,
+            input_shape: about.input_shape.clone(),
+            classes: about.classes.len(),
+            training_examples: self.course.samples,
+            seconds: state.seconds,
+        }
+        .write(&self.folder.summary())
+    }
+
     fn touch_clock(&mut self) {
         self.about.state.seconds = self.seconds_before + self.clock.elapsed().as_secs_f64();
-    }
-
-    fn draw_curves(&self) {
-        let drawn = pictures::curves(&self.folder.metrics(), &self.folder.picture("curves"));
-        self.say_if_failed(drawn);
-    }
-
-    fn draw_measurement(&self, found: &Measurement, epoch: u64) {
-        let classes = &self.about.classes;
-        let title = format!("{}, after epoch {epoch}", found.title());
-        self.say_if_failed(pictures::confusion(found, classes, &title, &self.folder.picture("confusion")));
-        let draw = |index: usize| {
-            let input = self.splits.eval.sample(index, None).ok()?.input;
-            self.adapter.picture(&self.about.config.data, &input, &self.about.input_shape)
-        };
-        let path = self.folder.picture("misclassified");
-        self.say_if_failed(pictures::mistakes(found, classes, &title, draw, &path));
-    }
-
-    /// A picture that cannot be drawn is no reason to lose the run.
-    fn say_if_failed(&self, drawn: Result<()>) {
-        if let Err(error) = drawn {
-            self.progress.note(format!("warning: {error}"));
-        }
     }
 }

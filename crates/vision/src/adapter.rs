@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use ophidian_core::{
     Error, Result,
-    adapter::{Adapter, Model, Splits},
+    adapter::{Adapter, Description, Model, Splits},
     cards::Card,
     config::KeyDoc,
     data::Dataset,
@@ -97,6 +97,10 @@ impl Adapter for Vision {
         vs: nn::Path,
     ) -> Result<Box<dyn Model>> {
         models::build(model, input_shape, classes, vs)
+    }
+
+    fn describe(&self, model: &toml::Table, input_shape: &[i64], classes: i64) -> Result<Description> {
+        models::describe(model, input_shape, classes)
     }
 
     fn mix(

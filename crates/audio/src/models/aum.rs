@@ -7,10 +7,10 @@
 use ophidian_core::{
     Error, Result, config,
     grid::{
-        Classifiers, ModelConfig, Pool, Report, Rope, Scans, Size, StemKind, Translated,
+        Classifiers, ModelConfig, PerStage, Pool, Report, Rope, Scans, Size, StemKind, Translated,
         bimamba::{Bimamba, FinalPool, MixerConfig, mixer_keys},
     },
-    keymap::Key,
+    keymap::{Key, Layout},
     layers::NormKind,
     mixer::{Merge, StepSizes},
 };
@@ -249,7 +249,7 @@ impl Config {
             norm_eps: self.norm_epsilon,
             layer_scale: self.init_layer_scale,
             drop_path: self.drop_path_rate,
-            mlp_ratio: 0.0,
+            mlp_ratio: PerStage::One(0.0),
             pool: self.pool(),
             pos_embed: self.if_abs_pos_embed,
             rope: match (self.if_rope, self.if_rope_residual) {

@@ -15,11 +15,13 @@ fn masks_are_bands_and_stretches_of_at_most_their_width() {
         augment.mask(&mut input, [rows, columns], 0.0, &mut rng::stream(&[seed]));
         let (first, second) = input.split_at(rows * columns);
         assert_eq!(first, second, "all channels alike");
-        let zero = |cells: &mut dyn Iterator<Item = &f32>| cells.all(|cell| *cell == 0.0);
-        let masked_rows: Vec<usize> =
-            (0..rows).filter(|row| zero(&mut first[row * columns..(row + 1) * columns].iter())).collect();
-        let masked_columns: Vec<usize> =
-            (0..columns).filter(|column| zero(&mut first.iter().skip(*column).step_by(columns))).collect();
+        let zero = |cells: Vec<&f32>| cells.iter().all(|cell| **cell == 0.0);
+        let masked_rows: Vec<usize> = (0..rows)
+            .filter(|row| zero(first[row * columns..(row + 1) * columns].iter().collect()))
+            .collect();
+        let masked_columns: Vec<usize> = (0..columns)
+            .filter(|column| zero(first.iter().skip(*column).step_by(columns).collect()))
+            .collect();
         for masked in [&masked_rows, &masked_columns] {
             assert!(masked.windows(2).all(|pair| pair[1] == pair[0] + 1), "in one piece: {masked:?}");
         }

@@ -32,7 +32,7 @@ pub struct Args {
 }
 
 /// The families of every adapter.
-fn families() -> impl Iterator<Item = &'static dyn Family> {
+pub fn families() -> impl Iterator<Item = &'static dyn Family> {
     use {ophidian_audio as audio, ophidian_points as points, ophidian_vision as vision};
     [vision::models::FAMILIES, audio::models::FAMILIES, points::models::FAMILIES].concat().into_iter()
 }

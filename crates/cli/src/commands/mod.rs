@@ -1,5 +1,6 @@
 //! One module per command.
 
+mod ablate;
 mod bench;
 mod block;
 mod config;
@@ -10,6 +11,7 @@ mod forward;
 mod models;
 mod op;
 mod predict;
+mod report;
 mod scan;
 mod setup;
 mod train;
@@ -34,6 +36,8 @@ enum Command {
     Train(train::Args),
     Eval(eval::Args),
     Predict(predict::Args),
+    Ablate(ablate::Args),
+    Report(report::Args),
     /// Check configs, print them whole, explain their keys.
     Config(config::Args),
     /// Run one op on tensors from a file, to hold it against any other implementation.
@@ -59,6 +63,8 @@ impl Cli {
     pub fn run(self, printer: &Printer) -> Result<ExitCode> {
         match self.command {
             Command::Train(args) => return train::run(args, printer),
+            Command::Ablate(args) => return ablate::run(args, printer),
+            Command::Report(args) => report::run(args, printer)?,
             Command::Eval(args) => eval::run(args, printer)?,
             Command::Predict(args) => predict::run(args, printer)?,
             Command::Config(args) => config::run(args, printer)?,

@@ -10,6 +10,7 @@ use ophidian_core::{
 use ophidian_points::models as points;
 use toml::{Table, Value};
 
+use super::forward::families;
 use crate::printer::Printer;
 
 #[derive(clap::Args)]
@@ -199,6 +200,10 @@ fn about(model: &Official, summary: &Summary) -> Result<Vec<String>> {
     ));
     lines.push(format!("({COUNTED})"));
     lines.push(String::new());
+    if !families().any(|family| family.name() == model.family) {
+        lines.push(format!("Released weights: {}.", model.weights));
+        return Ok(lines);
+    }
     lines.extend(weights(&model.weights, &model.authors, &model.family)?);
     lines.push("  ophidian train FILE.toml --output RUN --set data.path=DATA".into());
     lines.push(format!("or write `base = \"{}\"` under [model] of a config of your own.", model.name));

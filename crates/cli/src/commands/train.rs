@@ -39,6 +39,9 @@ pub struct Args {
     /// Replace the run in DIR.
     #[arg(long, conflicts_with = "resume")]
     force: bool,
+    /// Save and stop, as after Ctrl-C, once standard input closes: how a sweep stops its runs, also when it is killed.
+    #[arg(long, hide = true)]
+    until_input_closes: bool,
 }
 
 pub fn run(args: Args, printer: &Printer) -> Result<ExitCode> {
@@ -59,6 +62,9 @@ pub fn run(args: Args, printer: &Printer) -> Result<ExitCode> {
         _ => Mode::New,
     };
     interrupt::install()?;
+    if args.until_input_closes {
+        interrupt::when_input_closes()?;
+    }
     let program = setup::about_program();
     let request = Request { config, adapter, output: &args.output, mode, program: &program };
     let outcome = ophidian_train::train(request, Progress::auto())?;

@@ -18,7 +18,7 @@ use crate::{
     adapter::{Model, Planner},
     backbone::{Backbone, Between, Stage},
     block::{Block, BlockConfig, NormPlace},
-    init::{Init, Start, no_weight_decay, values_wanted},
+    init::{Init, Start, draw_for, no_weight_decay, values_wanted},
     layers::{BatchNorm, Downsample, DownsampleConfig, Kernel, Linear, LocalConv, MlpKind, Norm},
     mixer::{ChannelAffinity, LocalBranch, Mixer},
     ops::Orders,
@@ -442,6 +442,7 @@ fn start_normal(vs: &nn::Path, blocks: i64) {
             {
                 let linear = &block / part / linear;
                 if let Some(mut weight) = linear.get("weight") {
+                    draw_for(&linear, "weight");
                     let _ = weight.normal_(0.0, 0.02);
                 }
                 if let Some(mut bias) = linear.get("bias") {

@@ -2,16 +2,36 @@
 
 use tch::{Device, nn::VarStore};
 
-use super::{Classifier, Input, ModelConfig, Pool, StemKind, input::geometry};
+use super::{Classifier, Input, MixerKind, ModelConfig, Pool, StemKind, input::geometry};
 use crate::{
     Result,
+    adapter::{self, Description},
     init::without_values,
     mixer::{ConvPlace, Merge, Parameters},
 };
 
 /// Weights of a block that every token is multiplied with.
-const MULTIPLIED: [&str; 9] =
-    ["in_proj", "x_proj", "dt_proj", "conv1d", "conv2d", "out_proj", "fc1", "fc2", "conv"];
+const MULTIPLIED: [&str; 19] = [
+    "in_proj",
+    "x_proj",
+    "dt_proj",
+    "conv1d",
+    "conv2d",
+    "out_proj",
+    "fc1",
+    "fc2",
+    "conv",
+    "dwconv",
+    "position",
+    "position2",
+    "expand",
+    "depthwise",
+    "project",
+    "pointwise",
+    "proj",
+    "fc_D",
+    "state_fusion",
+];
 
 /// Parameters and operations of a model for one image.
 ///
@@ -77,11 +97,14 @@ enum Place {
     /// Behind this stage.
     Downsample(usize),
     Norm,
+    /// A block that the mean passes.
+    Class,
     Head,
 }
 
 /// The scan of a block.
 struct Walk {
+    kind: MixerKind,
     width: i64,
     tokens: f64,
     directions: f64,
@@ -141,7 +164,7 @@ impl ModelConfig {
     /// One entry for each block.
     fn walks(&self, input: &Input, stages: &[StageCount]) -> Result<Vec<Walk>> {
         let mut walks = Vec::new();
-        for stage in stages {
+        for (number, stage) in stages.iter().enumerate() {
             let times = input.times(self.tubelet);
             let class_tokens = self.pool.class_tokens(times.unwrap_or(1) * stage.grid[0] * stage.grid[1]);
             let plans = self.scan.plans(&geometry(times, stage.grid), &class_tokens)?;
@@ -149,6 +172,7 @@ impl ModelConfig {
                 let plan = &plans[walks.len() % plans.len()];
                 let steps: usize = plan.orders().iter().map(|order| order.len()).sum();
                 walks.push(Walk {
+                    kind: self.kind(number),
                     width: stage.channels,
                     tokens: stage.tokens as f64,
                     directions: plan.directions() as f64,
@@ -161,14 +185,29 @@ impl ModelConfig {
 
     /// Scan, skip and gate of a block.
     fn scan_flops(&self, walk: &Walk) -> f64 {
-        let mixer = self.mamba(walk.width, walk.directions as i64);
+        let directions = match walk.kind {
+            MixerKind::Inverted => return 0.0,
+            MixerKind::DefMamba => 3,
+            MixerKind::QuadMamba => 2,
+            _ => walk.directions as i64,
+        };
+        let mixer = self.mamba(walk.width, directions);
+        // Of those that take orders, a walk is as long as the tokens.
+        let steps = match walk.kind {
+            MixerKind::DefMamba | MixerKind::QuadMamba | MixerKind::GrootL => {
+                walk.tokens * directions.max(2) as f64
+            }
+            // Up and down a tree.
+            MixerKind::GrootV => 2.0 * walk.tokens,
+            _ => walk.steps,
+        };
         let (d, n) = (mixer.d_inner() as f64, mixer.d_state as f64);
         let coarse = mixer.coarse.map_or(0.0, |coarse| {
             coarse.directions as f64 * walk.tokens / (coarse.stride * coarse.stride).max(1) as f64
         });
         let results = if mixer.merge == Merge::Concat { walk.directions } else { 1.0 };
         let gate = if mixer.gate { walk.tokens * d * results } else { 0.0 };
-        (walk.steps + coarse) * d * (9.0 * n + 1.0) + gate
+        (steps + coarse) * d * (9.0 * n + 1.0) + gate
     }
 
     fn part_names(&self) -> Vec<String> {
@@ -176,7 +215,7 @@ impl ModelConfig {
         for stage in 0..self.stages() {
             places.extend([Place::Block(stage, 0), Place::Downsample(stage)]);
         }
-        places.extend([Place::Norm, Place::Head]);
+        places.extend([Place::Class, Place::Norm, Place::Head]);
         places.iter().map(part_name).collect()
     }
 
@@ -194,8 +233,10 @@ impl ModelConfig {
                 Place::Block(stage.unwrap_or(0), block as usize)
             }
             ("downsample", Some(stage)) => Place::Downsample(stage as usize),
-            ("norm_f", _) => Place::Norm,
-            ("head", _) => Place::Head,
+            ("stage_norm", Some(stage)) => Place::Downsample(stage as usize),
+            ("class_layers", _) => Place::Class,
+            ("norm_f" | "pool_norm" | "shared_norm", _) => Place::Norm,
+            ("head" | "second_head" | "head_map", _) => Place::Head,
             _ => Place::Positions,
         }
     }
@@ -208,6 +249,7 @@ impl ModelConfig {
             Place::Embedding if weight(&["proj"]) => {
                 area(stages[0].grid) * stages[0].times.unwrap_or(1) as f64
             }
+            Place::Embedding if weight(&["expand.conv"]) => area(stages[0].grid),
             Place::Embedding if weight(&["conv"]) => {
                 let between = self.stem.between(input.image, self.patch_size.sides());
                 if self.stem == StemKind::Patch { 0.0 } else { area(between) }
@@ -216,7 +258,10 @@ impl ModelConfig {
                 let tokens = stages[*stage].tokens as f64;
                 // One set of parameters, but inputs that differ by direction.
                 let each = self.parameters == Parameters::Shared && self.conv == ConvPlace::Along;
-                if weight(&["x_proj", "dt_proj", "conv1d"]) && each {
+                if self.affinity.is_some() && (name.contains(".mixer.fc1.") || name.contains(".mixer.fc2.")) {
+                    // Of the mean.
+                    f64::from(u8::from(weight(&["fc1", "fc2"])))
+                } else if weight(&["x_proj", "dt_proj", "conv1d"]) && each {
                     tokens * walks.get(*block).map_or(1.0, |walk| walk.directions)
                 } else if weight(&MULTIPLIED) {
                     tokens
@@ -224,10 +269,13 @@ impl ModelConfig {
                     0.0
                 }
             }
-            Place::Downsample(stage) if weight(&["conv", "reduction"]) => {
+            Place::Class if weight(&MULTIPLIED) => 1.0,
+            Place::Downsample(stage) if weight(&["expand"]) => area(stages[*stage].grid),
+            Place::Downsample(stage) if weight(&["conv", "reduction", "project"]) => {
                 stages.get(stage + 1).map_or(0.0, |next| area(next.grid))
             }
-            Place::Head if name == "head.weight" => match self.pool {
+            Place::Head if name == "head_map.weight" => stages.last().map_or(1.0, |last| last.tokens as f64),
+            Place::Head if ["head.weight", "second_head.weight"].contains(&name) => match self.pool {
                 Pool::All | Pool::Max => stages.last().map_or(1.0, |last| last.tokens as f64),
                 _ => 1.0,
             },
@@ -242,7 +290,26 @@ fn part_name(place: &Place) -> String {
         Place::Positions => "class tokens and positions".into(),
         Place::Block(stage, _) => format!("stage {stage}"),
         Place::Downsample(stage) => format!("step behind stage {stage}"),
+        Place::Class => "blocks on the mean".into(),
         Place::Norm => "last norm".into(),
         Place::Head => "head".into(),
     }
+}
+
+/// What the model of a resolved `[model]` table costs for one input of `input_shape`, and its scans over the patches of
+/// the first stage, class tokens left out.
+///
+/// # Errors
+/// As [`build`](super::build).
+pub fn describe(table: &toml::Table, input_shape: &[i64], classes: i64) -> Result<Description> {
+    let config = ModelConfig::read(table.clone())?;
+    let input = Input::try_from(input_shape)?;
+    let counted = config.count(input, classes)?;
+    let Some(stage) = counted.stages.first() else { return Ok(Description::default()) };
+    let geometry = geometry(stage.times, stage.grid);
+    let plans = config.scan.plans(&geometry, &[])?;
+    let walk =
+        |(name, plan): (&String, _)| adapter::Walk { name: name.clone(), plan, geometry: geometry.clone() };
+    let scans = config.scan.texts().iter().zip(plans).map(walk).collect();
+    Ok(Description { flops: Some(counted.flops()), scans })
 }

@@ -101,6 +101,27 @@ impl Family for Classifiers {
     }
 }
 
+/// As [`Classifiers::adapt`]: without the counters of batch norms.
+pub fn without_counters(_: &toml::Table, mut weights: Tensors) -> Result<Tensors> {
+    weights.retain(|name, _| !name.ends_with("num_batches_tracked"));
+    Ok(weights)
+}
+
+/// What a family without an argument for the image's size is given: RGB images of 224 pixels a side, which may have
+/// another.
+pub fn images(model: ModelConfig, classes: i64, keys: impl FnOnce(&ModelConfig) -> Vec<Key>) -> Translated {
+    let keys = if model.check().is_ok() { keys(&model) } else { Vec::new() };
+    let report = Report { any_size: true, ..Report::default() };
+    Translated { model, input: [3, 224, 224].into(), classes, keys, report }
+}
+
+/// Adds the tensors of a batch norm over `channels` channels.
+pub fn batch_norm(keys: &mut Vec<Key>, theirs: &str, ours: &str, channels: i64) {
+    for part in ["weight", "bias", "running_mean", "running_var"] {
+        keys.push(Key::new(format!("{theirs}.{part}"), format!("{ours}.{part}"), &[channels]));
+    }
+}
+
 /// Adds `theirs.weight` and, if wanted, `theirs.bias` of a layer whose tensors have the same name in both.
 pub fn layer(keys: &mut Vec<Key>, theirs: &str, ours: &str, weight: &[i64], bias: bool) {
     keys.push(Key::new(format!("{theirs}.weight"), format!("{ours}.weight"), weight));

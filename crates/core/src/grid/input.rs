@@ -92,7 +92,7 @@ impl Input {
 }
 
 /// Where patches lie: on `grid`, at each of `times` if there are any.
-pub(super) fn geometry(times: Option<i64>, grid: [i64; 2]) -> Geometry {
+pub fn geometry(times: Option<i64>, grid: [i64; 2]) -> Geometry {
     let [height, width] = grid.map(|side| usize::try_from(side).unwrap_or(0));
     match times {
         Some(times) => Geometry::Grid3 { frames: usize::try_from(times).unwrap_or(0), height, width },

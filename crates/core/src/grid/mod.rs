@@ -18,10 +18,10 @@ mod stem;
 
 pub use classifier::{Classifier, build};
 pub use config::{MixerKind, Mixers, ModelConfig, PerStage, Scans, Size, pattern, reseeded};
-pub use count::{Part, StageCount, Summary};
+pub use count::{Part, StageCount, Summary, describe};
 pub use embed::{Pool, resize_positions};
 pub use family::{Classifiers, Translated};
-pub use input::Input;
+pub use input::{Input, geometry};
 pub use official::{Catalogue, Official};
 pub use rope::Rope;
 pub use run::{Maps, Report, loss};

@@ -14,7 +14,7 @@ use tch::{Kind, Tensor, nn};
 use super::{Mixer, mamba1::ssm::parts};
 use crate::{
     Error, Result,
-    init::{Init, Start, step_size_bias},
+    init::{Init, Start, draw_for, step_size_bias},
     layers::{Linear, Norm, NormKind},
     ops::{Merge, Orders, ScanInput, selective_scan, shift},
     torch::full_precision,
@@ -234,6 +234,7 @@ impl Hydra {
         let (d, h, k, w) = (config.d_inner(), config.heads(), config.directions, config.d_conv);
         let mixed = d + config.coefficients();
         let taps = Init::Uniform((w as f64).powf(-0.5));
+        draw_for(vs, "dt_bias");
         let dt_bias = step_size_bias(&[h], config.dt_min, config.dt_max, config.dt_floor);
         let conv = vs / "conv1d";
         let hydra = Hydra {

@@ -118,7 +118,7 @@ impl Semantic {
             in_proj: Linear::new(&(vs / "in_proj"), d_model, d, true, Init::Kaiming),
             position_weight: taps.parameter(&position, "weight", &[d, 1, 3, 3]),
             position_bias: taps.parameter(&position, "bias", &[d]),
-            ssm: Ssm::new(vs, &mamba, first_steps(&mamba)),
+            ssm: Ssm::new(vs, &mamba, first_steps(vs, &mamba)),
             route: [
                 Linear::new(&(&route / "hidden"), d_model, hidden, true, Init::Kaiming),
                 Linear::new(&(&route / "out"), hidden, classes, true, Init::Kaiming),

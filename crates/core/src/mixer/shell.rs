@@ -53,7 +53,7 @@ impl Shell {
             )));
         }
         let (d, d_model) = (config.d_inner(), config.d_model);
-        let dt_bias = first_steps(config);
+        let dt_bias = first_steps(vs, config);
         let inputs = if config.gate { 2 * d } else { d };
         let shell = Shell {
             in_proj: Linear::new(&(vs / "in_proj"), d_model, inputs, config.bias, config.start.linear()),

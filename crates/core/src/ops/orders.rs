@@ -17,6 +17,8 @@ pub struct Orders {
     grid: Option<Arc<[i64]>>,
     coarse: Option<Arc<Orders>>,
     written: Option<Arc<Table>>,
+    /// The most steps of an order that visit no token but decay; counted once, since every forward pass asks.
+    decaying: usize,
 }
 
 #[derive(Debug)]
@@ -171,18 +173,19 @@ impl Orders {
         }
         let (first, count) = (first.max(0) as usize, count.max(0) as usize);
         Orders {
-            table: Arc::new(self.table.part(first, count)),
             grid: self.grid.clone(),
             coarse: self.coarse.clone(),
             written: self.written.as_ref().map(|table| Arc::new(table.part(first, count))),
+            ..self.table.part(first, count).into()
         }
     }
 
     /// Orders in which every blank step that decays visits a token of its own behind the others; none without blanks.
     pub(crate) fn with_blanks_as_tokens(&self) -> Option<Orders> {
-        let table = &*self.table;
-        let count = |order: &[i32]| order.iter().filter(|token| **token == BLANK).count();
-        let blanks = table.table.chunks(table.steps.max(1)).map(count).max().filter(|n| *n > 0)?;
+        let (table, blanks) = (&*self.table, self.decaying);
+        if blanks == 0 {
+            return None;
+        }
         let mut filled = table.table.clone();
         for order in filled.chunks_mut(table.steps) {
             let blank = order.iter_mut().filter(|token| **token == BLANK);
@@ -191,7 +194,7 @@ impl Orders {
         let tokens = table.tokens + blanks;
         let (resets, silent) = (table.resets.clone(), table.silent.clone());
         let table = Table { table: filled, resets, silent, tokens, blanks, ..*table };
-        Some(Orders { table: Arc::new(table), ..self.clone() })
+        Some(Orders { table: Arc::new(table), decaying: 0, ..self.clone() })
     }
 
     /// How many of the tokens, the last ones, are such blank steps.
@@ -241,7 +244,8 @@ impl Orders {
         let table = &*self.table;
         let steps = identity(table.tokens, table.rows());
         let (resets, silent) = (table.resets.clone(), table.silent.clone());
-        Orders { table: Arc::new(Table { table: steps, resets, silent, ..*table }), ..self.clone() }
+        let table = Table { table: steps, resets, silent, ..*table };
+        Orders { table: Arc::new(table), decaying: 0, ..self.clone() }
     }
 
     /// The token that each step of direction `k` visits, (L) int64, of orders that visit every token once.
@@ -312,7 +316,9 @@ impl Orders {
 
 impl From<Table> for Orders {
     fn from(table: Table) -> Orders {
-        Orders { table: Arc::new(table), grid: None, coarse: None, written: None }
+        let count = |order: &[i32]| order.iter().filter(|token| **token == BLANK).count();
+        let decaying = table.table.chunks(table.steps.max(1)).map(count).max().unwrap_or(0);
+        Orders { table: Arc::new(table), grid: None, coarse: None, written: None, decaying }
     }
 }
 

@@ -1,6 +1,14 @@
 //! What a model costs: parameters by part, and operations of a forward pass.
 
-use ophidian_core::{Result, grid::Scans, init::without_values};
+use std::sync::Arc;
+
+use ophidian_core::{
+    Result,
+    adapter::{Description, Walk},
+    grid::{Scans, pattern},
+    init::without_values,
+};
+use ophidian_scan::{Geometry, Points};
 use tch::{Device, nn::VarStore};
 
 use super::{Classifier, Input, ModelConfig};
@@ -81,4 +89,34 @@ impl ModelConfig {
             Scans::Each(texts) => format!("{} in turn", texts.len()),
         }
     }
+}
+
+/// Points of the cloud that stands for all when a scan is drawn.
+const SHOWN: usize = 64;
+
+/// What the model of a resolved `[model]` table costs for one input of `input_shape`, and its scans over points that lie
+/// evenly on a sphere; a scan over frames is left out.
+///
+/// # Errors
+/// As [`build`](super::build).
+pub fn describe(table: &toml::Table, input_shape: &[i64], classes: i64) -> Result<Description> {
+    let config = ModelConfig::read(table.clone())?;
+    let flops = config.count(Input::try_from(input_shape)?, classes)?.flops;
+    let geometry = Geometry::Points(Arc::new(Points::new(sphere(SHOWN))?));
+    let walk = |name: &String| {
+        let plan = pattern(name, 0).ok()?.plan(&geometry).ok()?;
+        Some(Walk { name: name.clone(), plan, geometry: geometry.clone() })
+    };
+    Ok(Description { flops: Some(flops), scans: config.scan.texts().iter().filter_map(walk).collect() })
+}
+
+/// The Fibonacci lattice: `count` points on the unit sphere.
+fn sphere(count: usize) -> Vec<[f32; 3]> {
+    let golden = std::f64::consts::PI * (3.0 - 5f64.sqrt());
+    let point = |i: usize| {
+        let z = 1.0 - (2 * i + 1) as f64 / count as f64;
+        let (radius, angle) = ((1.0 - z * z).sqrt(), golden * i as f64);
+        [radius * angle.cos(), radius * angle.sin(), z].map(|v| v as f32)
+    };
+    (0..count).map(point).collect()
 }

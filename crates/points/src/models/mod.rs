@@ -15,7 +15,7 @@ use tch::nn;
 
 pub use classifier::Classifier;
 pub use config::{ModelConfig, Pool};
-pub use count::Summary;
+pub use count::{Summary, describe};
 pub use official::{Official, names, official};
 pub use pointmamba::{POINTMAMBA, PointMamba};
 

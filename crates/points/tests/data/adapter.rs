@@ -245,9 +245,9 @@ fn inputs_without_labels_and_pictures() {
         &error(PointClouds.open_inputs(&data, &[&dir.path().join("two.off")])),
         &["two.off", "does not exist"],
     );
-    // A sequence is a strip; one place is no trouble.
+    // A sequence is one picture too; one place is no trouble.
     let (height, width, _) = PointClouds.picture(&data, &[0.0; 3 * 4 * 4 * 3], &[3, 4, 4, 3]).unwrap();
-    assert_eq!(width, 3 * height);
+    assert_eq!(width, height);
     assert!(PointClouds.picture(&data, &[0.0; 7], &[4, 4, 3]).is_none());
 }
 

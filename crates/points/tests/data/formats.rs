@@ -60,7 +60,7 @@ fn off_that_is_wrong_says_where() {
     );
     fails("a.off", "OFF\n3 99999999999999999999 0\n", &["faces", "whole number"]);
     fails("a.off", "OFF\n3 0 0\n0 0 0\n1 0 0\n0 1 0\n", &["has no faces"]);
-    fails("a.off", &vertices[..20], &["ends behind 2 of 3 vertices"]);
+    fails("a.off", &vertices[..22], &["ends behind 2 of 3 vertices"]);
     fails("a.off", vertices, &["ends behind 0 of 1 faces"]);
     fails("a.off", format!("{vertices}3 0 1 3\n"), &["line 6, face 0", "vertex 3, expected 0 to 2"]);
     fails("a.off", format!("{vertices}3 0 1\n"), &["line 6, face 0", "a corner is ``"]);

@@ -1,26 +1,68 @@
 //! Published vision models as configs and key maps. What they have in common is core's [`grid`].
 
+mod efficientvmamba;
+mod grootv;
+mod groupmamba;
+mod localmamba;
+mod mmpretrain;
+mod msvmamba;
 mod plainmamba;
+mod spatialmamba;
 mod videomamba;
 mod vim;
 mod vmamba;
 
 use ophidian_core::{grid, published::Family};
 
+pub use efficientvmamba::EFFICIENTVMAMBA;
 pub use grid::{
     Catalogue, Classifier, Classifiers, Input, MixerKind, ModelConfig, Official, Pool, Scans, build,
-    resize_positions,
+    describe, resize_positions,
 };
+pub use grootv::GROOTV;
+pub use groupmamba::GROUPMAMBA;
+pub use localmamba::LOCALVMAMBA;
+pub use mmpretrain::{MAMBAND, RSMAMBA};
+pub use msvmamba::MSVMAMBA;
 pub use plainmamba::PLAINMAMBA;
+pub use spatialmamba::SPATIALMAMBA;
 pub use videomamba::VIDEOMAMBA;
-pub use vim::VIM;
+pub use vim::{LOCALVIM, VIM};
 pub use vmamba::VMAMBA;
 
 /// The families whose models are a [`ModelConfig`].
-pub const CLASSIFIERS: &[&Classifiers] = &[&VIM, &VMAMBA, &PLAINMAMBA, &VIDEOMAMBA];
+pub const CLASSIFIERS: &[&Classifiers] = &[
+    &VIM,
+    &VMAMBA,
+    &PLAINMAMBA,
+    &VIDEOMAMBA,
+    &LOCALVIM,
+    &LOCALVMAMBA,
+    &EFFICIENTVMAMBA,
+    &MSVMAMBA,
+    &GROUPMAMBA,
+    &SPATIALMAMBA,
+    &GROOTV,
+    &RSMAMBA,
+    &MAMBAND,
+];
 
 /// Every family of published vision models.
-pub const FAMILIES: &[&dyn Family] = &[&VIM, &VMAMBA, &PLAINMAMBA, &VIDEOMAMBA];
+pub const FAMILIES: &[&dyn Family] = &[
+    &VIM,
+    &VMAMBA,
+    &PLAINMAMBA,
+    &VIDEOMAMBA,
+    &LOCALVIM,
+    &LOCALVMAMBA,
+    &EFFICIENTVMAMBA,
+    &MSVMAMBA,
+    &GROUPMAMBA,
+    &SPATIALMAMBA,
+    &GROOTV,
+    &RSMAMBA,
+    &MAMBAND,
+];
 
 /// Name and text of every file of `configs/models`.
 macro_rules! files {
@@ -54,4 +96,30 @@ pub const CATALOGUE: Catalogue = Catalogue(files! {
     "videomamba_tiny_video_f8_k400"
     "videomamba_small_video_f8_k400"
     "videomamba_middle_video_f8_k400"
+    "localvim_tiny"
+    "localvim_tiny_midclstok"
+    "localvim_small"
+    "localvmamba_tiny"
+    "localvmamba_small"
+    "efficientvmamba_tiny"
+    "efficientvmamba_small"
+    "efficientvmamba_base"
+    "msvmamba_nano"
+    "msvmamba_micro"
+    "msvmamba_tiny"
+    "groupmamba_tiny"
+    "groupmamba_small"
+    "groupmamba_base"
+    "spatialmamba_tiny"
+    "spatialmamba_small"
+    "spatialmamba_base"
+    "grootv_tiny"
+    "grootv_small"
+    "grootv_base"
+    "rsmamba_base"
+    "rsmamba_large"
+    "rsmamba_huge"
+    "mamband_2d_small"
+    "mamband_2d_base"
+    "hydra_vit_base"
 });

@@ -2,12 +2,14 @@
 
 use ophidian_core::{
     Error, Result, config,
-    grid::{Classifiers, ModelConfig, Pool, Report, Scans, Size, StemKind, Translated, family::layer},
+    grid::{
+        Classifiers, ModelConfig, Pool, Report, Scans, Size, StemKind, Translated,
+        family::{batch_norm, layer, without_counters},
+    },
     init::Start,
     keymap::Key,
     layers::NormKind,
     mixer::{Compat, ConvPlace, DtInit, DtRank, Merge, Parameters},
-    tensors::Tensors,
 };
 use serde::Deserialize;
 
@@ -38,7 +40,7 @@ pub const PLAINMAMBA: Classifiers = Classifiers {
         ("local_conv", "layers_with_dwconv"),
         ("channels", "in_channels"),
     ],
-    adapt,
+    adapt: without_counters,
 };
 
 /// Four continuous walks: rows there and back, columns there and back, and both from the end.
@@ -317,16 +319,4 @@ impl Config {
             layer(keys, &format!("{theirs}.{name}"), &format!("{mix}.{name}"), weight, bias);
         }
     }
-}
-
-fn batch_norm(keys: &mut Vec<Key>, theirs: &str, ours: &str, channels: i64) {
-    for part in ["weight", "bias", "running_mean", "running_var"] {
-        keys.push(Key::new(format!("{theirs}.{part}"), format!("{ours}.{part}"), &[channels]));
-    }
-}
-
-/// Leaves out how many batches a norm has seen, which nothing reads.
-fn adapt(_: &toml::Table, mut weights: Tensors) -> Result<Tensors> {
-    weights.retain(|name, _| !name.ends_with(".num_batches_tracked"));
-    Ok(weights)
 }

@@ -5,12 +5,16 @@ use ophidian_core::{
     grid::{
         Classifiers, ModelConfig, Pool, Report, Rope, Scans, Size, StemKind, Translated,
         bimamba::{Bimamba, FinalPool, MixerConfig, mixer_keys},
+        geometry,
     },
     keymap::Key,
     layers::NormKind,
     mixer::{Merge, StepSizes},
 };
+use ophidian_scan::Plan;
 use serde::Deserialize;
+
+use super::localmamba;
 
 /// The family.
 pub const VIM: Classifiers = Classifiers {
@@ -40,6 +44,22 @@ pub const VIM: Classifiers = Classifiers {
         ("dt_floor", "dt_init_floor"),
     ],
     adapt: |_, weights| Ok(weights),
+};
+
+/// LocalVim (Huang et al., arXiv 2403.09338): Vim's arguments and `directions`, one list for each layer.
+pub const LOCALVIM: Classifiers = Classifiers {
+    name: "localvim",
+    about: "LocalVim (arXiv 2403.09338): in.x images (batch, channels, height, width), in.labels (batch)",
+    read: |table| {
+        if !table.contains_key("directions") {
+            let text =
+                "missing key `directions`: a list of directions (\"h\", \"v_flip\", \"w7\" …) for each layer";
+            return Err(Error::Config(text.into()));
+        }
+        (VIM.read)(table)
+    },
+    words: VIM.words,
+    adapt: VIM.adapt,
 };
 
 /// The arguments of the authors' `VisionMamba`, with their defaults.
@@ -72,6 +92,8 @@ struct Config {
     init_layer_scale: Option<f64>,
     use_double_cls_token: bool,
     use_middle_cls_token: bool,
+    /// LocalVim's.
+    directions: Option<Vec<Vec<String>>>,
     // What follows changes no number of a forward pass in f32.
     drop_rate: f64,
     fused_add_norm: bool,
@@ -112,6 +134,7 @@ impl Default for Config {
             if_cls_token: true,
             if_divide_out: true,
             init_layer_scale: None,
+            directions: None,
             use_double_cls_token: false,
             use_middle_cls_token: true,
             drop_rate: 0.0,
@@ -189,7 +212,40 @@ impl Config {
             rope_grid: self.pt_hw_seq_len,
             ..ModelConfig::default()
         };
+        let model = match &self.directions {
+            Some(directions) => ModelConfig {
+                scan: localmamba::scans(directions)?,
+                merge: Merge::ChannelGate,
+                step_sizes: StepSizes::LogUniform,
+                ..model
+            },
+            None => model,
+        };
+        self.check_class_token(&model)?;
         self.ssm_cfg.apply(self.bimamba() != Bimamba::None, model)
+    }
+
+    /// LocalVim has its class token as far into every walk as into the tokens, we between the same neighbours: checks that
+    /// this is one, as on even grids that windows tile.
+    fn check_class_token(&self, model: &ModelConfig) -> Result<()> {
+        // A config that is wrong otherwise is refused later.
+        if self.directions.is_none() || !model.pool_is_token() || model.check().is_err() {
+            return Ok(());
+        }
+        let grid = model.patch_grid(self.img_size.sides());
+        let middle = grid[0] * grid[1] / 2;
+        let same = |plan: &Plan| {
+            plan.orders().iter().all(|order| order.index().get(middle as usize) == Some(&(middle as i32)))
+        };
+        if model.pool == Pool::Middle && model.scan.plans(&geometry(None, grid), &[middle])?.iter().all(same)
+        {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "`if_cls_token` with `directions` on {}x{} patches: not supported, expected `use_middle_cls_token` and even \
+             numbers of patches that every window divides",
+            grid[0], grid[1]
+        )))
     }
 
     /// Which of their tensors is which of ours.
@@ -223,7 +279,41 @@ impl Config {
         for i in 0..self.depth {
             norms.iter().for_each(|part| same(format!("layers.{i}.norm.{part}"), &[d]));
         }
+        if let Some(directions) = &self.directions {
+            for (i, names) in (0..self.depth).zip(directions.iter().cycle()) {
+                local_keys(ours, names.len(), &format!("layers.{i}"), &mut keys);
+            }
+            return keys;
+        }
         (0..self.depth).for_each(|i| mixer_keys(ours, self.bimamba(), &format!("layers.{i}"), &mut keys));
         keys
     }
+}
+
+/// The tensors of LocalVim's mixer, whose directions are numbered.
+fn local_keys(ours: &ModelConfig, directions: usize, layer: &str, keys: &mut Vec<Key>) {
+    let mixer = ours.mamba(ours.last_width(), 1);
+    let (width, inner, n, w, rank) =
+        (mixer.d_model, mixer.d_inner(), mixer.d_state, mixer.d_conv, mixer.rank());
+    let name = |name: &str| format!("{layer}.mixer.{name}");
+    for (projection, rows, columns) in
+        [("in_proj.weight", 2 * inner, width), ("out_proj.weight", width, inner)]
+    {
+        keys.push(Key::new(name(projection), name(projection), &[rows, columns]));
+    }
+    for row in 0..directions {
+        for (part, rest, shape) in [
+            ("A_log", "", &[inner, n][..]),
+            ("D", "", &[inner]),
+            ("conv1d", ".weight", &[inner, 1, w]),
+            ("conv1d", ".bias", &[inner]),
+            ("x_proj", ".weight", &[rank + 2 * n, inner]),
+            ("dt_proj", ".weight", &[inner, rank]),
+            ("dt_proj", ".bias", &[inner]),
+        ] {
+            let (theirs, ours) = (format!("{part}_{row}{rest}"), format!("{part}{rest}"));
+            keys.push(Key::row(name(&theirs), name(&ours), row as i64, shape));
+        }
+    }
+    localmamba::gate_keys(keys, &name("attn"), &name("").replace("mixer.", "mixer"), inner);
 }

@@ -9,7 +9,7 @@ use ophidian_core::{
     init::Start,
     keymap::Key,
     layers::{DownsampleKind, MlpKind, NormKind},
-    mixer::{ConvPlace, DtRank, Merge, Parameters},
+    mixer::{ConvPlace, DtRank, Mamba1Config, Merge, Parameters},
     tensors::Tensors,
 };
 use serde::Deserialize;
@@ -314,17 +314,29 @@ impl Config {
 
 /// A block of `width` channels.
 fn block_keys(keys: &mut Vec<Key>, ours: &ModelConfig, width: i64, theirs: &str, block: &str) {
-    let mixer = ours.mamba(width, 4);
-    let (k, d, n, r) = (mixer.directions, mixer.d_inner(), mixer.d_state, mixer.rank());
-    let (op, mix) = (format!("{theirs}.op"), format!("{block}.mixer"));
+    op_keys(keys, &ours.mamba(width, 4), &format!("{theirs}.op"), &format!("{block}.mixer"));
+    layer(keys, &format!("{theirs}.norm"), &format!("{block}.norm"), &[width], true);
+    let hidden = (ours.mlp_ratio.of(0).unwrap_or(0.0) * width as f64) as i64;
+    if hidden > 0 {
+        let wide = if ours.mlp == MlpKind::Gated { 2 * hidden } else { hidden };
+        layer(keys, &format!("{theirs}.norm2"), &format!("{block}.norm2"), &[width], true);
+        layer(keys, &format!("{theirs}.mlp.fc1"), &format!("{block}.mlp.fc1"), &[wide, width], true);
+        layer(keys, &format!("{theirs}.mlp.fc2"), &format!("{block}.mlp.fc2"), &[width, hidden], true);
+    }
+}
+
+/// The tensors of an SS2D, VMamba's and its descendants', one for all directions.
+pub(super) fn op_keys(keys: &mut Vec<Key>, mixer: &Mamba1Config, op: &str, mix: &str) {
+    let (sets, width) = (mixer.sets(), mixer.d_model);
+    let (d, n, r) = (mixer.d_inner(), mixer.d_state, mixer.rank());
     let mut one = |theirs: &str, ours: &str, shape: &[i64]| {
         keys.push(Key::new(format!("{op}.{theirs}"), format!("{mix}.{ours}"), shape));
     };
-    one("x_proj_weight", "x_proj.weight", &[k, r + 2 * n, d]);
-    one("A_logs", "A_log", &[k * d, n]);
-    one("Ds", "D", &[k * d]);
-    one("dt_projs_weight", "dt_proj.weight", &[k, d, r]);
-    one("dt_projs_bias", "dt_proj.bias", &[k, d]);
+    one("x_proj_weight", "x_proj.weight", &[sets, r + 2 * n, d]);
+    one("A_logs", "A_log", &[sets * d, n]);
+    one("Ds", "D", &[sets * d]);
+    one("dt_projs_weight", "dt_proj.weight", &[sets, d, r]);
+    one("dt_projs_bias", "dt_proj.bias", &[sets, d]);
     one("in_proj.weight", "in_proj.weight", &[if mixer.gate { 2 * d } else { d }, width]);
     one("out_proj.weight", "out_proj.weight", &[width, d]);
     if mixer.conv == ConvPlace::Grid {
@@ -336,18 +348,10 @@ fn block_keys(keys: &mut Vec<Key>, ours: &ModelConfig, width: i64, theirs: &str,
     if mixer.out_norm.is_some() {
         layer(keys, &format!("{op}.out_norm"), &format!("{mix}.out_norm"), &[d], true);
     }
-    layer(keys, &format!("{theirs}.norm"), &format!("{block}.norm"), &[width], true);
-    let hidden = (ours.mlp_ratio.of(0).unwrap_or(0.0) * width as f64) as i64;
-    if hidden > 0 {
-        let wide = if ours.mlp == MlpKind::Gated { 2 * hidden } else { hidden };
-        layer(keys, &format!("{theirs}.norm2"), &format!("{block}.norm2"), &[width], true);
-        layer(keys, &format!("{theirs}.mlp.fc1"), &format!("{block}.mlp.fc1"), &[wide, width], true);
-        layer(keys, &format!("{theirs}.mlp.fc2"), &format!("{block}.mlp.fc2"), &[width, hidden], true);
-    }
 }
 
 /// The step from `width` to `next` channels.
-fn downsample_keys(
+pub(super) fn downsample_keys(
     keys: &mut Vec<Key>,
     kind: DownsampleKind,
     width: i64,

@@ -3,7 +3,7 @@
 use ophidian_core::adapter::Adapter;
 use ophidian_vision::{
     Vision,
-    config::{Data, Format},
+    config::Data,
     inspect,
     source::{archive, cifar},
 };

@@ -214,7 +214,9 @@ fn trains(text: &str, shape: &[i64]) {
         let grad = tensor.grad();
         assert!(grad.defined(), "{text}: no gradient for {name}");
         assert!(grad.isfinite().all().int64_value(&[]) == 1, "{text}: {name}");
-        assert!(grad.abs().max().double_value(&[]) > 0.0, "{text}: {name} has a gradient of zeros");
+        // A walk of one token never decays.
+        let still = name.starts_with("class_layers") && name.ends_with("A_log");
+        assert!(still || grad.abs().max().double_value(&[]) > 0.0, "{text}: {name} has a gradient of zeros");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Starting values against statistics of the authors' own, pooled over 16 seeds.
 
 use ophidian_core::{
+    init::keyed,
     keymap::{self, Key},
     mixer::{Mamba1, Mamba1Config},
 };
@@ -110,4 +111,43 @@ fn mamba1_starts_as_its_authors_do() {
             .collect();
         check(name, &Tensor::stack(&all, 0), statistics, golden["seeds"].as_f64().unwrap());
     }
+}
+
+/// Two models that differ in their scan, and so in what else is drawn, start equal wherever a parameter has the same name
+/// and shape, in any order of making.
+#[test]
+fn parameters_of_the_same_name_and_shape_start_equal() {
+    let start = |seed: u64, text: &str| {
+        let vs = VarStore::new(Device::Cpu);
+        let table = ophidian_vision::models::CATALOGUE.resolve(text.parse().unwrap()).unwrap();
+        keyed(seed, || ophidian_vision::models::build(&table, &[1, 16, 16], 10, vs.root())).unwrap();
+        vs.variables()
+    };
+    let base = "patch_size = 4\nd_model = 16\ndepth = 2\nd_state = 4\n";
+    let row = start(1, &format!("{base}scan = 'row'"));
+    for other in
+        ["scan = 'cross'", "scan = 'hilbert'\npool = 'end'", "scan = 'cross'\nmlp_ratio = 2.0", "depth = 3"]
+    {
+        let text = if other.starts_with("depth") {
+            base.replace("depth = 2", other)
+        } else {
+            format!("{base}{other}")
+        };
+        let other = start(1, &text);
+        let shared: Vec<&String> = row
+            .keys()
+            .filter(|name| other.get(*name).is_some_and(|t| t.size() == row[*name].size()))
+            .collect();
+        assert!(shared.len() > 8, "{text}: {shared:?}");
+        for name in shared {
+            // The last weight of a residual branch is scaled by how many there are.
+            let alike =
+                row[name].equal(&other[name]) || (text.contains("depth = 3") && name.contains("out_proj"));
+            assert!(alike, "{text}: {name}");
+        }
+    }
+    let other = start(2, &format!("{base}scan = 'row'"));
+    assert!(!other["layers.0.mixer.in_proj.weight"].equal(&row["layers.0.mixer.in_proj.weight"]));
+    // Parameters of one model differ among themselves.
+    assert!(!row["layers.0.mixer.in_proj.weight"].equal(&row["layers.1.mixer.in_proj.weight"]));
 }

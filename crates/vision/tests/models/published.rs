@@ -68,6 +68,70 @@ fn plainmamba_gives_its_authors_logits_and_gradients() {
     assert!(matches!(goldens("plainmamba"), 0 | 2..));
 }
 
+/// Tiny models of random weights whose logits the authors' own code made (its kernels replaced by plain loops), with the
+/// authors' names: every tensor is known, and the logits are theirs.
+#[test]
+fn descendants_give_their_authors_logits() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/goldens");
+    let mut families = std::collections::BTreeSet::new();
+    for case in std::fs::read_dir(folder).unwrap() {
+        let case = case.unwrap().path();
+        let (name, golden) = (
+            case.file_name().unwrap().to_str().unwrap(),
+            tensors::read(&case.join("golden.safetensors")).unwrap(),
+        );
+        let (name, _) = name.split_once('_').unwrap_or((name, ""));
+        let found = published::run(family(name), &case, &golden)
+            .unwrap_or_else(|error| panic!("{}: {error}", case.display()));
+        let error = relative(&found["out.logits"], &golden["out64.logits"]);
+        assert!(error <= 1e-5, "{}: the logits are off by {error:.2e}", case.display());
+        families.insert(name.to_owned());
+    }
+    assert_eq!(families.len(), 9, "{families:?}");
+}
+
+/// The number of parameters of published models by their authors' code.
+#[test]
+fn descendants_have_their_authors_parameters() {
+    for (name, parameters) in [
+        ("localvim_tiny", 7_994_152),
+        ("localvim_tiny_midclstok", 7_994_536),
+        ("localvim_small", 27_783_784),
+        ("localvmamba_tiny", 25_527_160),
+        ("localvmamba_small", 49_748_536),
+        ("efficientvmamba_tiny", 6_493_660),
+        ("efficientvmamba_small", 11_273_688),
+        ("efficientvmamba_base", 33_717_136),
+        ("msvmamba_nano", 6_864_136),
+        ("msvmamba_micro", 11_879_272),
+        ("msvmamba_tiny", 33_046_312),
+        ("groupmamba_tiny", 23_361_917),
+        ("groupmamba_small", 34_781_555),
+        ("groupmamba_base", 57_150_838),
+        ("spatialmamba_tiny", 26_748_862),
+        ("spatialmamba_small", 43_074_280),
+        ("spatialmamba_base", 95_745_592),
+        ("grootv_tiny", 29_958_600),
+        ("grootv_small", 51_331_624),
+        ("grootv_base", 90_597_096),
+        ("rsmamba_base", 6_377_088 + 193 * 30),
+        ("rsmamba_large", 16_241_152 + 257 * 30),
+        ("rsmamba_huge", 33_046_400 + 321 * 30),
+        ("mamband_2d_small", 24_120_192 + 385 * 1000),
+        ("mamband_2d_base", 93_656_832 + 769 * 1000),
+    ] {
+        let model = models::CATALOGUE.official(name).unwrap();
+        let summary = model.model.count(model.input, model.classes).unwrap();
+        assert_eq!(summary.parameters, parameters, "{name}");
+        let published = without_values(|| family(&model.family).build(model.authors.clone())).unwrap();
+        let count: usize = published.variables.trainable_variables().iter().map(Tensor::numel).sum();
+        assert_eq!(count as i64, parameters, "{name} by the authors' arguments");
+        let mapped: i64 = published.keys.iter().map(|key| key.shape.iter().product::<i64>()).sum();
+        let all: usize = published.variables.variables().values().map(Tensor::numel).sum();
+        assert_eq!(mapped, all as i64, "{name}: a key for every value");
+    }
+}
+
 /// Names and shapes of every tensor, and the number of parameters, of every official model that the specification
 /// lists.
 #[test]
@@ -272,6 +336,15 @@ fn configs_that_cannot_run_say_so() {
     ] {
         refuse("vmamba", config, parts);
     }
+    let local =
+        object!({"img_size": 56, "patch_size": 8, "stride": 8, "depth": 1, "directions": [["h", "w2"]]});
+    refuse("localvim", local, &["`if_cls_token`", "7x7 patches", "even"]);
+    refuse("localvim", object!({"depth": 1}), &["missing key `directions`"]);
+    let word = object!({"depths": [1], "dims": 8, "directions": [["x"]]});
+    refuse("localvmamba", word, &["`directions` has \"x\"", "h, v or w"]);
+    refuse("mamband", object!({"downsample": [40]}), &["`downsample` is [40]", "0 to 22"]);
+    refuse("rsmamba", object!({"arch": "x"}), &["`arch` is \"x\""]);
+    refuse("grootv", object!({"depth": [1]}), &["unknown key `depth`", "`depths`"]);
     for (config, parts) in [
         (object!({"embed_dim": 8}), &["unknown key `embed_dim`", "did you mean `embed_dims`"][..]),
         (object!({"layer_cfgs": {"mamba_cfg": {"conv_sise": 3}}}), &["`layer_cfgs.mamba_cfg.conv_sise`"]),

@@ -31,6 +31,7 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Config`] naming the key.
     pub fn check(&self) -> Result<()> {
+        self.check_mixers()?;
         self.check_stages()?;
         self.check_embedding()?;
         for (key, found) in [
@@ -65,7 +66,6 @@ impl ModelConfig {
             );
         }
         self.scan.check()?;
-        self.check_mixers()?;
         self.check_around()?;
         self.check_parts()?;
         self.check_size()

@@ -1,7 +1,7 @@
-//! Which mixer the blocks have, what only some mixers are told, and what they need of the other keys.
+//! Which mixer the blocks have, and what it needs of the other keys.
 
 use crate::{
-    Error, Result, config, documented,
+    Error, Result, config,
     mixer::{
         ConvPlace, DefMambaConfig, DeformCompat, GrootLConfig, HydraConfig, InvertedConfig, Merge,
         MixerConfig, QuadMambaConfig, SemanticCompat, SemanticConfig,
@@ -11,7 +11,7 @@ use ophidian_scan::Plan;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::{ModelConfig, PerStage};
+use super::{GrootLOptions, HydraOptions, InvertedOptions, ModelConfig, PerStage, SemanticOptions};
 
 /// A mixer by name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -189,105 +189,6 @@ impl From<Mixers> for Names {
             PerStage::One(kind) => Names::One(name(kind)),
             PerStage::Each(kinds) => Names::Each(kinds.iter().map(name).collect()),
         }
-    }
-}
-
-documented! {
-/// What `mixer = "hydra"` is told beside the other keys.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HydraOptions {
-    /// Channels of a head.
-    pub headdim: i64,
-    /// Groups of heads that share B and C.
-    pub ngroups: i64,
-}
-}
-
-impl Default for HydraOptions {
-    fn default() -> Self {
-        let HydraConfig { headdim, ngroups, .. } = HydraConfig::default();
-        HydraOptions { headdim, ngroups }
-    }
-}
-
-documented! {
-/// What `mixer = "grootl"` is told beside the other keys.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct GrootLOptions {
-    /// How many tokens at the start may hang below others than the next: up to three on.
-    pub context: i64,
-    /// Factor of the tree's part.
-    pub scale: f64,
-}
-}
-
-impl Default for GrootLOptions {
-    fn default() -> Self {
-        let GrootLConfig { context, scale, .. } = GrootLConfig::default();
-        GrootLOptions { context, scale }
-    }
-}
-
-documented! {
-/// What `mixer = "defmamba"` is told beside the other keys.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DefMambaOptions {
-    /// Taps of the offset network's convolution, in each axis: [9, 7, 5, 3] by stage in the paper.
-    pub taps: PerStage,
-    /// As released: tokens without an offset are read half a cell below and to the right of their places.
-    pub half_cell: bool,
-}
-}
-
-impl Default for DefMambaOptions {
-    fn default() -> Self {
-        DefMambaOptions { taps: PerStage::One(5), half_cell: false }
-    }
-}
-
-documented! {
-/// What `mixer = "semantic"` is told beside the other keys.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SemanticOptions {
-    /// Classes that tokens are sorted by.
-    pub classes: i64,
-    /// Rank of the classes' prompts.
-    pub rank: i64,
-    /// As released: the tokens are sorted but not their prompts.
-    pub unsorted_prompts: bool,
-    /// As released: classes are chosen at random at inference too.
-    pub random_inference: bool,
-}
-}
-
-impl Default for SemanticOptions {
-    fn default() -> Self {
-        let SemanticConfig { classes, rank, compat, .. } = SemanticConfig::default();
-        let SemanticCompat { unsorted_prompts, random_inference } = compat;
-        SemanticOptions { classes, rank, unsorted_prompts, random_inference }
-    }
-}
-
-documented! {
-/// What `mixer = "inverted"` is told beside the other keys.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct InvertedOptions {
-    /// Channels inside, per channel of a token.
-    pub expand: i64,
-    /// Channels inside, per channel of the squeezed gate.
-    pub squeeze: i64,
-}
-}
-
-impl Default for InvertedOptions {
-    fn default() -> Self {
-        let InvertedConfig { expand, squeeze, .. } = InvertedConfig::default();
-        InvertedOptions { expand, squeeze }
     }
 }
 
@@ -472,7 +373,7 @@ impl ModelConfig {
     }
 
     /// Those of a stage of convolutions.
-    pub(in crate::grid) fn inverted(&self, d_model: i64) -> InvertedConfig {
+    pub fn inverted(&self, d_model: i64) -> InvertedConfig {
         let InvertedOptions { expand, squeeze } = self.inverted.clone().unwrap_or_default();
         InvertedConfig { d_model, expand, squeeze, start: self.init }
     }
@@ -496,12 +397,10 @@ impl ModelConfig {
     pub(super) fn check_around(&self) -> Result<()> {
         let fail = |text: String| Err(Error::Config(text));
         let plain = self.mixer.0.values().iter().all(|kind| *kind == Mamba1);
-        if let Some(affinity) = self.affinity {
-            if !(1..=1 << 20).contains(&affinity) || !plain {
-                return fail(format!(
-                    "`affinity` is {affinity}, expected at least 1, and `mixer = \"mamba1\"`"
-                ));
-            }
+        if let Some(affinity) = self.affinity
+            && (!(1..=1 << 20).contains(&affinity) || !plain)
+        {
+            return fail(format!("`affinity` is {affinity}, expected at least 1, and `mixer = \"mamba1\"`"));
         }
         if self.conv_branch && self.affinity.is_some() {
             return fail("`conv_branch` and `affinity` are both set; choose one".into());

@@ -2,6 +2,7 @@
 
 mod check;
 mod mixers;
+mod options;
 mod values;
 
 use serde::{Deserialize, Serialize};
@@ -20,12 +21,10 @@ use crate::{
 };
 
 pub(super) use mixers::with_implied;
-pub use mixers::{
-    DefMambaOptions, GrootLOptions, HydraOptions, InvertedOptions, MixerKind, Mixers, SemanticOptions,
-};
+pub use mixers::{MixerKind, Mixers};
+pub use options::{DefMambaOptions, GrootLOptions, HydraOptions, InvertedOptions, SemanticOptions};
 pub(super) use values::plan;
-pub use values::reseeded;
-pub use values::{PerStage, Scans, Size, pattern};
+pub use values::{PerStage, Scans, Size, pattern, reseeded};
 
 documented! {
 /// A backbone over a grid with a classifying head: patches, blocks along scan patterns in one stage or several,

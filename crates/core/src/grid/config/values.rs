@@ -127,7 +127,10 @@ impl Scans {
 
     /// The plans that the blocks take in turn, over patches that lie as `geometry` says, with class tokens at
     /// `class_tokens`.
-    pub(in crate::grid) fn plans(&self, geometry: &Geometry, class_tokens: &[i64]) -> Result<Vec<Plan>> {
+    ///
+    /// # Errors
+    /// [`Error::Config`] of a text that is no pattern; a pattern that does not suit the geometry.
+    pub fn plans(&self, geometry: &Geometry, class_tokens: &[i64]) -> Result<Vec<Plan>> {
         self.texts().iter().map(|text| plan(text, 0, geometry, class_tokens)).collect()
     }
 }

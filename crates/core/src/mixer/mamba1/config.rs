@@ -393,12 +393,12 @@ impl Mamba1Config {
         if self.compat.unordered_coefficients && apart {
             return fail("`compat.unordered_coefficients` needs directions of the same channels".into());
         }
-        if let Some(squeeze) = self.squeeze {
-            if !(1..=1 << 20).contains(&squeeze) || apart || self.merge == Merge::Concat {
-                return fail(format!(
-                    "`squeeze` is {squeeze}, expected at least 1, and directions of the same channels, not concatenated"
-                ));
-            }
+        if let Some(squeeze) = self.squeeze
+            && (!(1..=1 << 20).contains(&squeeze) || apart || self.merge == Merge::Concat)
+        {
+            return fail(format!(
+                "`squeeze` is {squeeze}, expected at least 1, and directions of the same channels, not concatenated"
+            ));
         }
         let Some(Coarse { directions, taps, stride }) = self.coarse else { return Ok(()) };
         if self.conv != ConvPlace::Grid || apart || self.stages > 1 || self.merge != Merge::Sum {

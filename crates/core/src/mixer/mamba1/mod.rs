@@ -63,7 +63,7 @@ impl Mamba1 {
     pub fn new(vs: &nn::Path, config: &Mamba1Config) -> Result<Mamba1> {
         config.check()?;
         let Mamba1Config { d_model, directions: k, conv_bias, .. } = *config;
-        let dt_bias = first_steps(config);
+        let dt_bias = first_steps(vs, config);
         let d = config.d_inner();
         let inputs = config.pairs() * d * if config.gate { 2 } else { 1 };
         let grouped = config.channels == Channels::Grouped;

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor, nn};
 use super::{DtInit, Mamba1Config, Parameters, StepSizes};
 use crate::{
     Error, Result,
-    init::{Init, s4d_real_log, step_size_bias},
+    init::{Init, draw_for, s4d_real_log, step_size_bias},
     ops::{self, Orders, ScanInput, selective_scan},
     torch::full_precision,
 };
@@ -142,9 +142,10 @@ impl Ssm {
     }
 }
 
-/// Where the biases of dt_proj start: (P, D).
-pub(in crate::mixer) fn first_steps(config: &Mamba1Config) -> Tensor {
+/// Where the biases of dt_proj start, in the mixer at `vs`: (P, D).
+pub(in crate::mixer) fn first_steps(vs: &nn::Path, config: &Mamba1Config) -> Tensor {
     let p = config.sets();
+    draw_for(&(vs / "dt_proj"), "bias");
     let bias = step_size_bias(&[p, config.d_inner()], config.dt_min, config.dt_max, config.dt_floor);
     if config.step_sizes == StepSizes::FirstLogUniform && p > 1 {
         let _ = bias.narrow(0, 1, p - 1).zero_();

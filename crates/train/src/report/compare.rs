@@ -1,0 +1,165 @@
+//! The arms held against the baseline.
+
+use serde::Serialize;
+
+use super::{Interval, Run, Study, bootstrap, mean, standard_deviation, study::Arm};
+use crate::records::Evaluation;
+
+/// What an arm comes to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ranked {
+    /// Its place in the study.
+    #[serde(skip)]
+    pub arm: usize,
+    /// Its name.
+    pub name: String,
+    /// Runs that finished.
+    pub runs: usize,
+    /// Mean accuracy over them, after the last epoch.
+    pub mean: Option<f64>,
+    /// Standard deviation between them (n - 1).
+    pub deviation: Option<f64>,
+    /// Mean of the best accuracies, which were picked by the split that they were measured on.
+    pub best: Option<f64>,
+    /// Against the baseline; none for the baseline itself.
+    pub difference: Option<Difference>,
+    /// Trainable numbers.
+    pub parameters: Option<i64>,
+    /// Operations of a forward pass over one input.
+    pub flops: Option<f64>,
+    /// Steps of a run.
+    pub steps: Option<u64>,
+    /// Training examples per second, the mean over its runs.
+    pub samples_per_second: Option<f64>,
+    /// Most memory of a run.
+    pub peak_memory_mib: Option<f64>,
+    /// Share of each class that is recognised, the mean over runs.
+    pub recall: Vec<f64>,
+}
+
+/// An arm minus the baseline.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Difference {
+    /// Of accuracies, the mean over the seeds that both finished.
+    pub mean: f64,
+    /// Where it lies with a confidence of 95%, if that can be said.
+    pub interval: Option<Interval>,
+    /// What the interval pairs.
+    pub basis: Basis,
+    /// Seeds that both finished.
+    pub seeds: usize,
+}
+
+/// What was paired and drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// Runs of the same seed, and their answers to the same examples.
+    SeedsAndExamples,
+    /// Answers to the same examples, of one seed: what another seed would have changed is not in it.
+    Examples,
+    /// Runs of the same seed.
+    Seeds,
+    /// Nothing: one seed, and no answers.
+    Nothing,
+}
+
+/// Ranks the arms by their mean accuracy, those without one last.
+pub fn compare(study: &Study) -> Vec<Ranked> {
+    let baseline = study.arms.get(study.baseline);
+    let of = |(number, arm): (usize, &Arm)| {
+        let finished: Vec<&Run> = arm.runs.iter().filter(|run| run.accuracy().is_some()).collect();
+        let values = |value: &dyn Fn(&Run) -> Option<f64>| -> Vec<f64> {
+            finished.iter().filter_map(|run| value(run)).collect()
+        };
+        let accuracies = values(&Run::accuracy);
+        let summary = arm.runs.iter().find_map(|run| run.summary.as_ref());
+        let difference =
+            baseline.filter(|_| number != study.baseline).and_then(|other| difference(arm, other));
+        Ranked {
+            arm: number,
+            name: arm.name.clone(),
+            runs: finished.len(),
+            mean: mean(&accuracies),
+            deviation: standard_deviation(&accuracies),
+            best: mean(&values(&|run| run.summary.as_ref()?.best_accuracy)),
+            difference,
+            parameters: summary.map(|summary| summary.parameters),
+            flops: summary.and_then(|summary| summary.flops),
+            steps: summary.map(|summary| summary.steps),
+            samples_per_second: mean(&values(&|run| run.samples_per_second)),
+            peak_memory_mib: values(&|run| run.peak_memory_mib).into_iter().reduce(f64::max),
+            recall: recall(&finished),
+        }
+    };
+    let mut ranked: Vec<Ranked> = study.arms.iter().enumerate().map(of).collect();
+    let key = |one: &Ranked| one.mean.unwrap_or(f64::NEG_INFINITY);
+    ranked.sort_by(|a, b| key(b).total_cmp(&key(a)));
+    ranked
+}
+
+/// `arm` minus `baseline`, over the seeds that both finished; none if there is none.
+fn difference(arm: &Arm, baseline: &Arm) -> Option<Difference> {
+    let pairs: Vec<(&Run, &Run)> = arm
+        .runs
+        .iter()
+        .filter_map(|run| {
+            let other = baseline.runs.iter().find(|other| other.seed == run.seed)?;
+            run.accuracy().and(other.accuracy())?;
+            Some((run, other))
+        })
+        .collect();
+    let gaps: Vec<f64> =
+        pairs.iter().filter_map(|(run, other)| Some(run.accuracy()? - other.accuracy()?)).collect();
+    let answers: Option<Vec<Vec<f32>>> = answers(&pairs);
+    let (basis, rows) = match (answers, pairs.len()) {
+        (Some(rows), 1) => (Basis::Examples, rows),
+        (Some(rows), _) => (Basis::SeedsAndExamples, rows),
+        (None, seeds) => {
+            let basis = if seeds > 1 { Basis::Seeds } else { Basis::Nothing };
+            (basis, gaps.iter().map(|gap| vec![*gap as f32]).collect())
+        }
+    };
+    Some(Difference { mean: mean(&gaps)?, interval: bootstrap(&rows), basis, seeds: gaps.len() })
+}
+
+/// For each pair, and each example: 1 if only the first is right, -1 if only the second is, else 0. None unless all runs
+/// answered the same examples.
+fn answers(pairs: &[(&Run, &Run)]) -> Option<Vec<Vec<f32>>> {
+    let first = pairs.first()?.0.evaluation.as_ref()?;
+    let same = |found: &Evaluation| found.examples == first.examples && found.labels == first.labels;
+    let right = |found: &Evaluation, at: usize| f32::from(u8::from(found.predicted[at] == found.labels[at]));
+    pairs
+        .iter()
+        .map(|(run, other)| {
+            let (run, other) = (run.evaluation.as_ref()?, other.evaluation.as_ref()?);
+            if !same(run) || !same(other) {
+                return None;
+            }
+            Some((0..run.labels.len()).map(|at| right(run, at) - right(other, at)).collect())
+        })
+        .collect()
+}
+
+/// By class, the mean over runs; nothing unless all have the same classes.
+fn recall(runs: &[&Run]) -> Vec<f64> {
+    let evaluations: Vec<&Evaluation> = runs.iter().filter_map(|run| run.evaluation.as_ref()).collect();
+    let Some(first) = evaluations.first() else { return Vec::new() };
+    if evaluations.iter().any(|found| found.classes != first.classes) {
+        return Vec::new();
+    }
+    let mut sums = vec![0.0; first.classes.len()];
+    for found in &evaluations {
+        let mut counts = vec![(0u64, 0u64); first.classes.len()];
+        for (label, predicted) in found.labels.iter().zip(&found.predicted) {
+            if let Some((right, all)) = counts.get_mut(*label) {
+                *right += u64::from(label == predicted);
+                *all += 1;
+            }
+        }
+        for (sum, (right, all)) in sums.iter_mut().zip(counts) {
+            *sum += right as f64 / all.max(1) as f64 / evaluations.len() as f64;
+        }
+    }
+    sums
+}

@@ -1,0 +1,154 @@
+//! The page: its frame, and what came out in words.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::{Basis, Ranked, Study, sections, study::Status};
+
+const STYLE: &str = include_str!("style.css");
+
+/// The whole report; it asks for nothing from outside and runs no script.
+pub(super) fn html(study: &Study, ranking: &[Ranked]) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (study.title) " · Ophidian" }
+                // Browsers ask for an icon otherwise.
+                link rel="icon" href="data:,";
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                main {
+                    h1 { (study.title) }
+                    (lead(study))
+                    (conclusions(study, ranking))
+                    (sections::ranking(study, ranking))
+                    (sections::curves(study, ranking))
+                    (sections::costs(study, ranking))
+                    (sections::scans(study))
+                    (sections::classes(study, ranking))
+                    (sections::runs(study))
+                    (sections::commands(study))
+                }
+            }
+        }
+    };
+    page.into_string()
+}
+
+/// Accuracies as people read them.
+pub(super) fn percent(share: f64) -> String {
+    format!("{:.2}%", 100.0 * share)
+}
+
+/// A difference of accuracies, in points of a per cent.
+pub(super) fn points(difference: f64) -> String {
+    signed(100.0 * difference, 2)
+}
+
+/// With a sign, as print has it, and so many digits.
+pub(super) fn signed(value: f64, digits: usize) -> String {
+    format!("{value:+.digits$}").replace('-', "−")
+}
+
+/// "1 arm", "3 arms".
+pub(super) fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+fn lead(study: &Study) -> Markup {
+    let runs = || study.arms.iter().flat_map(|arm| &arm.runs);
+    let of = |status: Status| runs().filter(|run| run.status == status).count();
+    let (finished, failed, open) = (of(Status::Finished), of(Status::Failed), of(Status::Unfinished));
+    let examples = runs().find_map(|run| run.evaluation.as_ref()).map(|evaluation| evaluation.labels.len());
+    html! {
+        p.lead {
+            (count(study.arms.len(), "arm")) ", " (count(runs().count(), "run")) ": " (finished) " finished"
+            @if failed > 0 { ", " strong { (failed) " failed" } }
+            @if open > 0 { ", " (open) " not finished yet" }
+            "."
+            @if let Some(sweep) = &study.sweep { " Every arm trains " (sweep.budget) "." }
+            @if let Some(examples) = examples { " Measured on " (count(examples, "example")) "." }
+        }
+    }
+}
+
+/// What can be said, and what cannot.
+fn conclusions(study: &Study, ranking: &[Ranked]) -> Markup {
+    let Some(baseline) = ranking.iter().find(|one| one.arm == study.baseline) else { return html! {} };
+    let Some(own) = baseline.mean else {
+        return html! { p { "The baseline " b { (baseline.name) } " has not finished a run, so nothing is compared yet." } };
+    };
+    let judged = || {
+        ranking.iter().filter_map(|one| {
+            let difference = one.difference?;
+            Some((one, difference, difference.interval?))
+        })
+    };
+    let better = judged().filter(|(_, _, interval)| interval.low > 0.0).collect::<Vec<_>>();
+    let worse = judged().filter(|(_, _, interval)| interval.high < 0.0).collect::<Vec<_>>();
+    let unclear = judged().filter(|(_, _, interval)| interval.contains(0.0)).count();
+    let names = |list: &[(&Ranked, super::Difference, super::Interval)]| {
+        html! {
+            @for (place, (one, difference, _)) in list.iter().enumerate() {
+                @if place > 0 { ", " }
+                b { (one.name) } " (" (points(difference.mean)) " points)"
+            }
+        }
+    };
+    html! {
+        section.box {
+            p {
+                "The baseline " b { (baseline.name) } " reaches " (percent(own)) "."
+                @if let Some(first) = ranking.first().filter(|first| first.arm != baseline.arm) {
+                    @if let Some(mean) = first.mean { " The highest mean is that of " b { (first.name) } ", " (percent(mean)) "." }
+                }
+            }
+            ul {
+                @if !better.is_empty() { li { "Better than the baseline, beyond what chance explains: " (names(&better)) "." } }
+                @if !worse.is_empty() { li { "Worse, beyond what chance explains: " (names(&worse)) "." } }
+                @if unclear > 0 { li { "Inside the noise: " (count(unclear, "arm")) " whose interval contains 0." } }
+                @if better.is_empty() && worse.is_empty() && unclear == 0 {
+                    li { "No arm can be held against the baseline yet: that takes finished runs of the same seeds." }
+                }
+            }
+        }
+    }
+}
+
+/// What was paired, in words.
+pub(super) fn basis(ranking: &[Ranked]) -> Markup {
+    let has =
+        |basis: Basis| ranking.iter().any(|one| one.difference.is_some_and(|found| found.basis == basis));
+    let seeds = ranking.iter().filter_map(|one| Some(one.difference?.seeds)).min().unwrap_or(0);
+    html! {
+        @if has(Basis::SeedsAndExamples) {
+            p {
+                "Paired by seed and by test example: runs of the same seed saw the same examples in the same order, and their \
+                 answers to each test example are compared one by one. The bootstrap draws seeds and test examples anew, so \
+                 the interval allows for both."
+            }
+        }
+        @if has(Basis::Examples) {
+            p {
+                "Paired by test example, for a single seed: the interval allows for the choice of test examples, but "
+                b { "not" } " for what another seed would have changed. Add seeds before you believe a small difference."
+            }
+        }
+        @if has(Basis::Seeds) {
+            p {
+                "Paired by seed only, since the runs kept no answers to the same test examples: the bootstrap draws seeds, and \
+                 the interval does not allow for the choice of test examples."
+            }
+        }
+        @if has(Basis::Nothing) {
+            p { "Some arms have one seed and no answers to the same test examples: for them there is no interval." }
+        }
+        @if (2..5).contains(&seeds) && (has(Basis::Seeds) || has(Basis::SeedsAndExamples)) {
+            p { "With " (seeds) " seeds, intervals come out somewhat too narrow; five or more are better." }
+        }
+    }
+}
