@@ -92,7 +92,7 @@ fn numbered_names_are_spelled_out() {
 
 #[test]
 fn points_and_graphs_are_summed_up_and_pipes_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::Builder::new().prefix("orders").tempdir().unwrap();
     let points = path(&folder, "p.npy");
     let header = format!("{:<117}\n", "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }");
     let start = [b"\x93NUMPY\x01\x00".as_slice(), &(header.len() as u16).to_le_bytes()].concat();
