@@ -57,8 +57,11 @@ fn every_config_of_the_project_is_valid() {
         }
         let name = path.to_str().unwrap();
         let sweep = path.file_stem().unwrap().to_str().unwrap().starts_with("ablate");
-        let output =
-            if sweep { ophidian(&["ablate", name, "--dry-run"]) } else { ophidian(&["config", "show", name]) };
+        let output = if sweep {
+            ophidian(&["ablate", name, "--dry-run"])
+        } else {
+            ophidian(&["config", "show", name])
+        };
         // A data set that is not on this machine may be missed, but never a key.
         let message = text(&output.stderr);
         assert!(

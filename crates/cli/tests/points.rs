@@ -68,7 +68,7 @@ fn a_run_is_trained_evaluated_and_predicts_a_mesh() {
         let folder = PathBuf::from(run).join("checkpoints");
         let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
         files.sort();
-        files.into_iter().filter(|file| file.extension().is_some_and(|e| e == "safetensors")).last().unwrap()
+        files.into_iter().rfind(|file| file.extension().is_some_and(|e| e == "safetensors")).unwrap()
     };
     let [one, other] = [&run, &again].map(|run| tensors::read(&weights(run)).unwrap());
     assert!(one.iter().all(|(name, tensor)| tensor.equal(&other[name])), "threads change nothing");

@@ -83,7 +83,7 @@ impl PointSet {
 
 impl Dataset for PointSet {
     fn len(&self) -> usize {
-        self.source.len()
+        self.source.examples()
     }
 
     fn input_shape(&self) -> Vec<i64> {

@@ -154,9 +154,9 @@ impl Augment {
     fn drop(&self, points: &mut [[f32; 3]], values: &mut [f32], width: usize, random: &mut Rng) {
         let share = random.random::<f64>() * self.dropout;
         let Some(first) = points.first().copied() else { return };
-        for at in 1..points.len() {
+        for (at, point) in points.iter_mut().enumerate().skip(1) {
             if random.random::<f64>() < share {
-                points[at] = first;
+                *point = first;
                 if (at + 1) * width <= values.len() {
                     values.copy_within(0..width, at * width);
                 }

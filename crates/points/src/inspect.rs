@@ -75,7 +75,7 @@ fn split(name: &'static str, source: &Source, classes: usize, data: &Data) -> Sp
     } else {
         vec![format!("of {own} points")]
     };
-    let examples = source.len();
+    let examples = source.examples();
     Split { name, examples, per_class, read: examples, sizes: Vec::new(), notes, problems: Vec::new() }
 }
 

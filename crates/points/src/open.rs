@@ -49,7 +49,7 @@ pub struct Labelled<T> {
 
 impl Source {
     /// How many examples.
-    pub fn len(&self) -> usize {
+    pub fn examples(&self) -> usize {
         match self {
             Source::Solids { len, .. } => *len,
             Source::Clouds(clouds) => clouds.len(),

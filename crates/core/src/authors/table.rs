@@ -9,6 +9,9 @@ use super::{
 };
 use crate::Result;
 
+/// Computes an op: its outputs by name.
+type Run = fn(&Call) -> Result<Vec<(&'static str, Tensor)>>;
+
 /// An op.
 pub(super) struct Entry {
     /// Name, as the authors call their function.
@@ -18,7 +21,7 @@ pub(super) struct Entry {
     /// The input whose shape tells the sets apart.
     pub told_by: &'static str,
     pub settings: &'static [Setting],
-    pub run: fn(&Call) -> Result<Vec<(&'static str, Tensor)>>,
+    pub run: Run,
 }
 
 const fn input(name: &'static str, shapes: &'static [&'static str]) -> Input {

@@ -64,24 +64,25 @@ impl Rotary {
     /// They are not.
     pub fn check(&self, tokens: i64) -> Result<()> {
         let patches = self.cos.size()[0];
-        if tokens - tokens % 2 == patches {
+        if tokens == patches || (tokens == patches + 1 && tokens % 2 == 1) {
             return Ok(());
         }
         Err(Error::Config(format!(
-            "`rope` rotates an even number of tokens, one more in front being left alone: it has {patches} patches, \
-             but there are {tokens} tokens; use an even grid with at most one class token"
+            "`rope` rotates patches, and one token more is left alone if that makes their number odd: there are \
+             {patches} patches, but {tokens} tokens; use an even grid with at most one class token, or none"
         )))
     }
 
-    /// (B, L, channels); of an odd number of tokens the first is left alone, wherever the class token is, as
+    /// (B, L, channels); of one token more than patches the first is left alone, wherever the class token is, as
     /// released.
     fn rotate(&self, x: &Tensor) -> Result<Tensor> {
-        let odd = x.size()[1] % 2;
-        let spatial = x.f_narrow(1, odd, x.size()[1] - odd)?;
+        let patches = self.cos.size()[0];
+        let alone = x.size()[1] - patches;
+        let spatial = x.f_narrow(1, alone, patches)?;
         let pairs = spatial.f_unflatten(2, [-1, 2])?; // (B, L, channels / 2, 2)
         let turned = Tensor::stack(&[-pairs.select(3, 1), pairs.select(3, 0)], 3).flatten(2, 3);
         let rotated = spatial.f_mul(&self.cos)?.f_add(&turned.f_mul(&self.sin)?)?;
-        Ok(if odd == 0 { rotated } else { Tensor::f_cat(&[x.f_narrow(1, 0, odd)?, rotated], 1)? })
+        Ok(if alone == 0 { rotated } else { Tensor::f_cat(&[x.f_narrow(1, 0, alone)?, rotated], 1)? })
     }
 }
 

@@ -64,7 +64,7 @@ pub struct Ended {
 /// Runs the sweep, or what is left of it.
 ///
 /// # Errors
-/// [`Error::Folder`] if the folder holds another sweep; a file error. A run that fails is no error.
+/// [`Error::Folder`](crate::Error::Folder) if the folder holds another sweep; a file error. A run that fails is no error.
 pub fn run(mut request: Request, mut progress: Progress) -> Result<Ended> {
     let mut folder = SweepFolder::open(request.output, &request.plan, &request.command, request.threads)?;
     let pool = Pool { program: request.program, jobs: request.jobs.max(1), threads: request.threads.max(1) };
