@@ -117,11 +117,16 @@ impl Table {
     }
 }
 
-/// Largest difference relative to the largest value of `want`, or to the size of what was summed where that cancels: the
-/// inputs are of unit size.
+/// Largest difference relative to the largest value of `want`.
 pub fn close(name: &str, got: &[f32], want: &[f64], tolerance: f64) {
+    close_to(name, got, want, tolerance, 1e-3);
+}
+
+/// Largest difference relative to the largest value of `want`, or to `size` where that is larger: of sums that cancel, the
+/// size of what was summed.
+pub fn close_to(name: &str, got: &[f32], want: &[f64], tolerance: f64, size: f64) {
     assert_eq!(got.len(), want.len(), "{name}");
-    let scale = want.iter().fold(5e-2f64, |m, v| m.max(v.abs()));
+    let scale = want.iter().fold(size, |m, v| m.max(v.abs()));
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
         let error = (f64::from(*g) - w).abs() / scale;
         assert!(error <= tolerance, "{name}[{i}]: got {g}, want {w}, error {error:.2e} of the largest");
