@@ -97,7 +97,10 @@ fn a_sweep_is_the_same_alone_side_by_side_and_after_a_kill() {
     let file = sweep(root, "scans.toml", SCANS);
     let place = |name: &str| root.join(name).to_str().unwrap().to_owned();
     let listed = succeeds(&["ablate", &file, "--dry-run"]);
-    assert!(listed.contains("row") && listed.contains("4 runs: 2 arms with seeds 0, 4"), "{listed}");
+    assert!(
+        listed.contains("row") && listed.contains("4 runs: 2 arms, each with seed 0; seed 4"),
+        "{listed}"
+    );
 
     let one = place("one");
     let said = succeeds(&["ablate", &file, "--output", &one, "--threads", "1"]);
@@ -206,9 +209,35 @@ train.clip_grad_norm = [0.0, 1.0]\ntrain.warmup_epochs = [0, 0]\n";
     assert_eq!(ended.status.code(), Some(1), "{said}");
     assert!(said.contains("failed: wild, seed 0: ") && said.contains("1 runs finished, 1 failed"), "{said}");
     let rows = fs::read_to_string(output.join("runs.csv")).unwrap();
-    assert!(rows.contains("wild,0,failed,") && rows.contains("tame,0,finished,"), "{rows}");
+    assert!(rows.contains("wild,0,,failed,") && rows.contains("tame,0,,finished,"), "{rows}");
     let page = fs::read_to_string(output.join("report.html")).unwrap();
     assert!(page.contains("1 failed") && page.contains("not finite"));
+}
+
+#[test]
+fn folds_are_averaged_over_and_paired() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = sweep(folder.path(), "scans.toml", &format!("{SCANS}[folds]\ndata.seed = [7, 8]\n"));
+    let output = folder.path().join("out");
+    let said = succeeds(&["ablate", &file, "--output", output.to_str().unwrap(), "--threads", "1"]);
+    assert!(said.contains("run 2 of 8: arm 2 of 2, cross, seed 0, 7"), "{said}");
+    let ranking = fs::read_to_string(output.join("ranking.csv")).unwrap();
+    // Two folds have no test example in common.
+    let row = ranking.lines().find(|row| row.contains("cross")).unwrap();
+    assert!(row.contains(",cross,4,") && row.contains(",seeds,4,"), "{ranking}");
+    let rows = fs::read_to_string(output.join("runs.csv")).unwrap();
+    let mean = |arm: &str| {
+        let of = rows.lines().filter(|row| row.starts_with(arm)).map(|row| row.split(',').nth(4).unwrap());
+        of.map(|accuracy| accuracy.parse::<f64>().unwrap()).sum::<f64>() / 4.0
+    };
+    let gap: f64 = row.split(',').nth(6).unwrap().parse().unwrap();
+    assert!((gap - (mean("cross,") - mean("row,"))).abs() < 1e-9, "{ranking}{rows}");
+    for run in runs(&output) {
+        let name = run.file_name().unwrap().to_str().unwrap().to_owned();
+        let config = fs::read_to_string(run.join("config.toml")).unwrap();
+        let fold = if name.contains("-7-seed") { "seed = 7" } else { "seed = 8" };
+        assert!(config.split("[data]").nth(1).unwrap().contains(fold), "{name}: {config}");
+    }
 }
 
 #[test]

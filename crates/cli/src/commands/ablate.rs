@@ -15,8 +15,9 @@ use crate::{exit::Usage, printer::Printer};
 /// Train a model in many variants that are fair to each other, and report which are better.
 ///
 /// The sweep is a TOML file: `base` (the path of a training config, or its tables), `[axes]` (keys with lists or ranges,
-/// all crossed), `[[zip]]` (lists taken together), `seeds`, `baseline` and `[budget]` (epochs, seconds or flops). Every run
-/// is `ophidian train` on a resolved config in a process of its own; one that fails does not stop the others.
+/// all crossed), `[[zip]]` (lists taken together), `seeds`, `[folds]` (lists whose values every arm is run on and averaged
+/// over: cross-validation), `baseline` and `[budget]` (epochs, seconds or flops). Every run is `ophidian train` on a resolved
+/// config in a process of its own; one that fails does not stop the others.
 ///
 /// Ctrl-C has the runs save and ends with exit code 130. The same command goes on where a sweep was interrupted or killed,
 /// tries failed runs again, and takes runs that are done from the folder, also after arms or seeds were added.
@@ -33,6 +34,8 @@ use crate::{exit::Usage, printer::Printer};
   label = [\"wide\", \"deep\"]
   model.d_model = [128, 64]
   model.depth = [2, 8]
+  [folds]
+  data.speaker = [\"theo\", \"lucas\"]
 
 Examples:
   ophidian ablate configs/ablate.toml --dry-run
@@ -124,12 +127,12 @@ fn list(plan: &Plan, printer: &Printer) -> Result<()> {
         })
         .collect();
     printer.table(["arm", "name", "parameters", "MFLOPs", "steps", ""], &rows, 2..5)?;
-    let seeds: Vec<String> = plan.sweep.seeds.iter().map(u64::to_string).collect();
+    let draws: Vec<String> = plan.sweep.draws().iter().map(ToString::to_string).collect();
     printer.line(format_args!(
-        "\n{} runs: {} arms with seeds {}",
+        "\n{} runs: {} arms, each with {}",
         plan.runs().count(),
         plan.arms.len(),
-        seeds.join(", ")
+        draws.join("; ")
     ))?;
     Ok(())
 }
@@ -137,8 +140,8 @@ fn list(plan: &Plan, printer: &Printer) -> Result<()> {
 /// The last word: the report, what failed, how to go on.
 fn conclude(ended: &Ended, command: &str, printer: &Printer) -> Result<ExitCode> {
     printer.line(format_args!("report  {}", ended.report.html.display()))?;
-    for (arm, seed, error) in &ended.failed {
-        printer.note(format_args!("failed: {arm}, seed {seed}: {error}"));
+    for (arm, draw, error) in &ended.failed {
+        printer.note(format_args!("failed: {arm}, {draw}: {error}"));
     }
     if interrupt::asked() {
         printer.line(format_args!("interrupted and saved; {} runs are left; to go on:", ended.left))?;

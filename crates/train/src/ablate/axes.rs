@@ -19,6 +19,15 @@ pub(super) struct Axis {
     pub labels: Option<Vec<String>>,
 }
 
+impl Axis {
+    /// What point `at` is called: its label, or its values.
+    pub fn label(&self, at: usize) -> String {
+        let label = self.labels.as_ref().and_then(|labels| labels.get(at)).cloned();
+        let values = || self.points.get(at).into_iter().flatten().map(text).collect::<Vec<_>>();
+        label.unwrap_or_else(|| values().join(", "))
+    }
+}
+
 /// Equally spaced numbers, or numbers of equal ratio.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,12 +66,11 @@ pub(super) fn crossed(table: Table) -> Result<Vec<Axis>> {
         .collect()
 }
 
-/// The axis of a table of `[[zip]]`, number `number` from 0: lists of equal length whose values are taken together.
+/// The axis of a table `place`, of `[[zip]]` or `[folds]`: lists of equal length whose values are taken together.
 ///
 /// # Errors
 /// As [`crossed`]; lists of different lengths; labels that are not text, or as many as there are points.
-pub(super) fn zipped(mut table: Table, number: usize) -> Result<Axis> {
-    let place = format!("zip.{number}");
+pub(super) fn zipped(mut table: Table, place: &str) -> Result<Axis> {
     let labels: Option<Vec<String>> = match table.remove("label") {
         None => None,
         Some(Value::Array(labels)) if labels.iter().all(Value::is_str) => {

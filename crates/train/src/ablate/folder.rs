@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     fs::{self, File},
     path::{Path, PathBuf},
 };
@@ -48,15 +49,33 @@ pub struct ArmEntry {
     pub name: String,
     /// Keys and values that make it what it is.
     pub settings: Vec<(String, String)>,
-    /// Its runs, one for each seed.
+    /// Its runs, one for each seed and fold.
     pub runs: Vec<RunEntry>,
+}
+
+/// What runs of two arms have in common that are held against each other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Draw {
+    /// The seed.
+    pub seed: u64,
+    /// What the fold is called, where the sweep has folds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fold: Option<String>,
+}
+
+impl fmt::Display for Draw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed {}", self.seed)?;
+        self.fold.as_ref().map_or(Ok(()), |fold| write!(f, ", {fold}"))
+    }
 }
 
 /// A run of an arm.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunEntry {
-    /// Its seed.
-    pub seed: u64,
+    /// Its seed and fold.
+    #[serde(flatten)]
+    pub draw: Draw,
     /// Its folder, from that of the sweep.
     pub folder: String,
     /// Why it failed, if it did.
@@ -141,22 +160,22 @@ impl SweepFolder {
     /// Lists the arms of `plan`, whose lengths are known now.
     pub fn list(&mut self, plan: &Plan) -> Result<()> {
         let entry = |number: usize| {
-            let run = |seed: &u64| RunEntry { seed: *seed, folder: plan.folder(number, *seed), error: None };
+            let run = |draw: Draw| RunEntry { folder: plan.folder(number, &draw), draw, error: None };
             let arm = &plan.arms[number];
             ArmEntry {
                 name: arm.name.clone(),
                 settings: arm.settings.clone(),
-                runs: plan.sweep.seeds.iter().map(run).collect(),
+                runs: plan.sweep.draws().into_iter().map(run).collect(),
             }
         };
         self.file.arms = (0..plan.arms.len()).map(entry).collect();
         self.save()
     }
 
-    /// Notes how the run of arm `arm` with `seed` failed.
-    pub fn fail(&mut self, arm: usize, seed: u64, error: String) -> Result<()> {
+    /// Notes how the run of arm `arm` with `draw` failed.
+    pub fn fail(&mut self, arm: usize, draw: &Draw, error: String) -> Result<()> {
         let runs = self.file.arms.get_mut(arm).into_iter().flat_map(|arm| &mut arm.runs);
-        for run in runs.filter(|run| run.seed == seed) {
+        for run in runs.filter(|run| run.draw == *draw) {
             run.error = Some(error.clone());
         }
         self.save()

@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Config, Error, Result, folder::in_use, folder::write_text, interrupt};
+use crate::{Error, Result, folder::in_use, folder::write_text, interrupt};
 
 /// Time between two looks at the children.
 const PAUSE: Duration = Duration::from_millis(40);
@@ -204,9 +204,4 @@ fn tail(path: &Path, most: u64) -> String {
         Ok(bytes)
     };
     String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
-}
-
-/// Of `config`, what is written for a run with `seed`.
-pub(super) fn text(config: &Config, seed: u64) -> String {
-    Config { seed, ..config.clone() }.to_toml()
 }

@@ -20,7 +20,7 @@ mod plan;
 mod run;
 mod sweep;
 
-pub use folder::{ArmEntry, RunEntry, SweepFile, sweep_file};
+pub use folder::{ArmEntry, Draw, RunEntry, SweepFile, sweep_file};
 pub use plan::{Arm, Plan};
 pub use run::{Ended, Request, run};
 pub use sweep::Sweep;

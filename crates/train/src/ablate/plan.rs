@@ -7,8 +7,9 @@ use sha2::{Digest, Sha256};
 use tch::{Device, nn::VarStore};
 
 use super::{
-    Sweep,
+    Draw, Sweep,
     budget::{Budget, step_flops},
+    sweep::Wanted,
 };
 use crate::{Config, Error, Result, course::Course};
 
@@ -22,24 +23,30 @@ pub struct Plan<'a> {
     pub baseline: usize,
 }
 
-/// A config that is run with every seed.
+/// A config that is run with every seed, on every fold.
 pub struct Arm<'a> {
     /// What it is called.
     pub name: String,
     /// Keys and values that make it what it is.
     pub settings: Vec<(String, String)>,
-    /// Its resolved config, with the first seed.
-    pub config: Config,
+    /// Its resolved config with the first seed, on each fold; one where there are no folds.
+    folds: Vec<Fold>,
     /// The adapter that it names.
     pub adapter: &'a dyn Adapter,
     /// Trainable numbers.
     pub parameters: i64,
     /// Operations of a forward pass over one input, if they are counted.
     pub flops: Option<f64>,
-    /// Its lengths as its config says; for a budget of seconds, the lengths before timing.
-    pub(crate) course: Course,
     /// `train.max_steps` before a budget changed it.
     asked_steps: u64,
+}
+
+/// What an arm is on a fold.
+struct Fold {
+    label: Option<String>,
+    config: Config,
+    /// Its lengths as its config says; for a budget of seconds, the lengths before timing.
+    course: Course,
 }
 
 /// What a data set is to a model.
@@ -60,11 +67,8 @@ impl<'a> Plan<'a> {
         let mut data = BTreeMap::new();
         let mut arms = Vec::new();
         for wanted in sweep.arms()? {
-            let mut table = wanted.table;
-            // Their number is checked with those of a config.
-            table.insert("seed".to_owned(), toml::Value::Integer(seed(&sweep, 0)?));
-            let name = wanted.name;
-            let arm = arm(name.clone(), wanted.settings, table, sweep.budget, adapters, &mut data);
+            let (name, seed) = (wanted.name.clone(), seed(&sweep, 0)?);
+            let arm = arm(wanted, seed, &sweep, adapters, &mut data);
             arms.push(arm.map_err(|error| within(&name, error))?);
         }
         for number in 1..sweep.seeds.len() {
@@ -83,17 +87,17 @@ impl<'a> Plan<'a> {
             let flops = arm.flops.ok_or_else(|| {
                 Error::config(format!(
                     "`budget.flops`: the adapter \"{}\" counts no operations",
-                    arm.config.adapter
+                    arm.config().adapter
                 ))
             })?;
-            let course = &arm.course;
+            let course = arm.first_course();
             Ok::<f64, Error>(step_flops(flops, course.samples as f64 / course.steps_per_epoch as f64))
         };
         let total = match self.sweep.budget {
             Budget::Flops(flops) => flops,
             Budget::FlopsOfBaseline => {
                 let arm = &self.arms[self.baseline];
-                counted(arm)? * arm.course.steps as f64
+                counted(arm)? * arm.steps() as f64
             }
             _ => return Ok(()),
         };
@@ -115,7 +119,7 @@ impl<'a> Plan<'a> {
     fn tell_apart(&self) -> Result<()> {
         let (mut hashes, mut names) = (BTreeMap::new(), BTreeMap::new());
         for arm in &self.arms {
-            if let Some(other) = hashes.insert(arm.config.fingerprint(), &arm.name) {
+            if let Some(other) = hashes.insert(arm.config().fingerprint(), &arm.name) {
                 return Err(Error::config(format!(
                     "the arms `{other}` and `{}` are equal: their resolved configs are the same",
                     arm.name
@@ -128,23 +132,25 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Runs in the order in which they are begun: all arms with the first seed, then all with the next.
-    pub fn runs(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
-        self.sweep.seeds.iter().flat_map(|seed| (0..self.arms.len()).map(|arm| (arm, *seed)))
+    /// Runs in the order in which they are begun: all arms with the first seed and fold, then all with the next.
+    pub fn runs(&self) -> impl Iterator<Item = (usize, Draw)> + '_ {
+        let arms = self.arms.len();
+        self.sweep.draws().into_iter().flat_map(move |draw| (0..arms).map(move |arm| (arm, draw.clone())))
     }
 
-    /// Where the run of arm `arm` with `seed` lies, in the folder of the sweep: it ends in a hash of all that decides
+    /// Where the run of arm `arm` with `draw` lies, in the folder of the sweep: it ends in a hash of all that decides
     /// the run.
-    pub fn folder(&self, arm: usize, seed: u64) -> String {
-        let (name, hash) = (slug(&self.arms[arm].name), self.hash(arm, seed));
-        format!("runs/{name}-seed{seed}-{hash}")
+    pub fn folder(&self, arm: usize, draw: &Draw) -> String {
+        let (name, hash) = (slug(&self.arms[arm].name), self.hash(arm, draw));
+        let fold = draw.fold.as_ref().map_or_else(String::new, |fold| format!("-{}", slug(fold)));
+        format!("runs/{name}{fold}-seed{}-{hash}", draw.seed)
     }
 
-    /// Twelve hexadecimal digits of all that decides the run of arm `arm` with `seed`. With a budget of seconds that is
+    /// Twelve hexadecimal digits of all that decides the run of arm `arm` with `draw`. With a budget of seconds that is
     /// the budget, and not the steps that it turned into when the arm was timed.
-    pub(super) fn hash(&self, arm: usize, seed: u64) -> String {
+    pub(super) fn hash(&self, arm: usize, draw: &Draw) -> String {
         let arm = &self.arms[arm];
-        let mut config = Config { seed, ..arm.config.clone() };
+        let mut config = arm.config_of(draw);
         let mut text = String::new();
         if let Budget::Seconds(seconds) = self.sweep.budget {
             config.train.max_steps = arm.asked_steps;
@@ -154,10 +160,16 @@ impl<'a> Plan<'a> {
         hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Has each arm take as many steps as its budget of seconds turned out to be; `steps` are by [`hash`](Plan::hash) with
-    /// seed 0, so that they hold for every seed.
+    /// What each arm's speed goes by: the [`hash`](Plan::hash) with seed 0 on the first fold, so that it holds for every
+    /// seed and fold.
+    pub(super) fn timed(&self) -> Vec<String> {
+        let draw = |arm: &Arm| Draw { seed: 0, fold: arm.folds[0].label.clone() };
+        self.arms.iter().enumerate().map(|(number, arm)| self.hash(number, &draw(arm))).collect()
+    }
+
+    /// Has each arm take as many steps as its budget of seconds turned out to be; `steps` are by [`timed`](Plan::timed).
     pub(super) fn set_steps(&mut self, steps: &BTreeMap<String, u64>) -> Result<()> {
-        let hashes: Vec<String> = (0..self.arms.len()).map(|arm| self.hash(arm, 0)).collect();
+        let hashes = self.timed();
         for (arm, hash) in self.arms.iter_mut().zip(hashes) {
             if let Some(steps) = steps.get(&hash) {
                 arm.set_steps(*steps)?;
@@ -168,9 +180,33 @@ impl<'a> Plan<'a> {
 }
 
 impl Arm<'_> {
-    /// Steps of each of its runs.
+    /// Its resolved config, with the first seed on the first fold.
+    pub fn config(&self) -> &Config {
+        &self.folds[0].config
+    }
+
+    /// Its lengths on the first fold.
+    pub(super) fn first_course(&self) -> &Course {
+        &self.folds[0].course
+    }
+
+    /// Steps of its runs; on the first fold, where data of other folds are more or fewer.
     pub fn steps(&self) -> u64 {
-        self.course.steps
+        self.first_course().steps
+    }
+
+    fn fold(&self, draw: &Draw) -> &Fold {
+        self.folds.iter().find(|fold| fold.label == draw.fold).unwrap_or(&self.folds[0])
+    }
+
+    /// The config of its run with `draw`.
+    pub(super) fn config_of(&self, draw: &Draw) -> Config {
+        Config { seed: draw.seed, ..self.fold(draw).config.clone() }
+    }
+
+    /// The lengths of its run with `draw`.
+    pub(super) fn course(&self, draw: &Draw) -> &Course {
+        &self.fold(draw).course
     }
 
     /// Has the arm take `steps` steps.
@@ -178,8 +214,10 @@ impl Arm<'_> {
     /// # Errors
     /// There are no such runs.
     fn set_steps(&mut self, steps: u64) -> Result<()> {
-        self.config.train.max_steps = steps;
-        self.course = Course::new(&self.config.train, self.course.samples as usize)?;
+        for Fold { config, course, .. } in &mut self.folds {
+            config.train.max_steps = steps;
+            *course = Course::new(&config.train, course.samples as usize)?;
+        }
         Ok(())
     }
 }
@@ -192,37 +230,50 @@ fn seed(sweep: &Sweep, number: usize) -> Result<i64> {
 }
 
 fn arm<'a>(
-    name: String,
-    settings: Vec<(String, String)>,
-    table: toml::Table,
-    budget: Budget,
+    wanted: Wanted,
+    seed: i64,
+    sweep: &Sweep,
     adapters: &[&'a dyn Adapter],
     opened: &mut BTreeMap<String, Data>,
 ) -> Result<Arm<'a>> {
-    let (mut config, adapter) = Config::resolve(table, adapters)?;
-    budget.apply(&mut config.train);
-    let key = format!("{}\n{}", config.adapter, config.data);
-    let data = match opened.get(&key) {
-        Some(data) => data.clone(),
-        None => {
-            let splits = adapter.open(&config.data)?;
-            let data = Data {
-                examples: splits.train.len(),
-                classes: splits.train.classes().len() as i64,
-                input_shape: splits.train.input_shape(),
-            };
-            opened.insert(key, data.clone());
-            data
-        }
+    let mut folds = Vec::new();
+    let mut first = None;
+    for (mut table, label) in wanted.folds.into_iter().zip(sweep.folds()) {
+        // Its number is checked with those of a config.
+        table.insert("seed".to_owned(), toml::Value::Integer(seed));
+        let (mut config, adapter) = Config::resolve(table, adapters)?;
+        sweep.budget.apply(&mut config.train);
+        let data = open(&config, adapter, opened)?;
+        let course = Course::new(&config.train, data.examples)?;
+        first.get_or_insert((adapter, data));
+        folds.push(Fold { label, config, course });
+    }
+    let (Some((adapter, data)), Some(Fold { config, .. })) = (first, folds.first()) else {
+        return Err(Error::config("there are no folds"));
     };
-    let course = Course::new(&config.train, data.examples)?;
     let vs = VarStore::new(Device::Cpu);
     // Shows that it can be made at all.
     without_values(|| adapter.model(&config.model, &data.input_shape, data.classes, vs.root()))?;
     let parameters = vs.trainable_variables().iter().map(|variable| variable.numel() as i64).sum();
     let flops = adapter.describe(&config.model, &data.input_shape, data.classes)?.flops;
     let asked_steps = config.train.max_steps;
-    Ok(Arm { name, settings, config, adapter, parameters, flops, course, asked_steps })
+    Ok(Arm { name: wanted.name, settings: wanted.settings, folds, adapter, parameters, flops, asked_steps })
+}
+
+/// What the data of `config` are; those of many arms are the same, and opened once.
+fn open(config: &Config, adapter: &dyn Adapter, opened: &mut BTreeMap<String, Data>) -> Result<Data> {
+    let key = format!("{}\n{}", config.adapter, config.data);
+    if let Some(data) = opened.get(&key) {
+        return Ok(data.clone());
+    }
+    let splits = adapter.open(&config.data)?;
+    let data = Data {
+        examples: splits.train.len(),
+        classes: splits.train.classes().len() as i64,
+        input_shape: splits.train.input_shape(),
+    };
+    opened.insert(key, data.clone());
+    Ok(data)
 }
 
 fn within(arm: &str, error: Error) -> Error {

@@ -11,10 +11,10 @@ use ophidian_core::adapter::Adapter;
 use serde_json::Value;
 
 use super::{
-    Plan,
+    Draw, Plan,
     budget::Budget,
     folder::SweepFolder,
-    jobs::{Done, Event, Job, Pool, steps, text},
+    jobs::{Done, Event, Job, Pool, steps},
     plan::slug,
 };
 use crate::{
@@ -55,8 +55,8 @@ pub struct Ended {
     pub report: Files,
     /// Runs that finished, now or before.
     pub finished: usize,
-    /// Arm, seed and error of those that failed.
-    pub failed: Vec<(String, u64, String)>,
+    /// Arm, seed and fold, and error of those that failed.
+    pub failed: Vec<(String, Draw, String)>,
     /// Runs that are left, since the sweep was interrupted.
     pub left: usize,
 }
@@ -94,20 +94,20 @@ fn train(
     pool: &Pool,
     progress: &mut Progress,
 ) -> Result<Ended> {
-    let runs: Vec<(usize, u64)> = plan.runs().collect();
+    let runs: Vec<(usize, Draw)> = plan.runs().collect();
     let root = folder.root.clone();
-    let path = |(arm, seed): (usize, u64)| -> PathBuf { root.join(plan.folder(arm, seed)) };
-    let open: Vec<_> = runs.iter().enumerate().filter(|(_, run)| !is_done(&path(**run))).collect();
+    let path = |(arm, draw): &(usize, Draw)| -> PathBuf { root.join(plan.folder(*arm, draw)) };
+    let open: Vec<_> = runs.iter().enumerate().filter(|(_, run)| !is_done(&path(run))).collect();
     let (mut finished, count) = (runs.len() - open.len(), runs.len());
     // A budget that was not turned into steps yet stands for no run.
     let begin = !(interrupt::asked() && matches!(plan.sweep.budget, Budget::Seconds(_)));
     let jobs: Vec<Job> = open
         .into_iter()
         .filter(|(_, (arm, _))| begin && !broken.contains_key(arm))
-        .map(|(id, (arm, seed))| Job {
+        .map(|(id, run)| Job {
             id,
-            folder: path((*arm, *seed)),
-            config: text(&plan.arms[*arm].config, *seed),
+            folder: path(run),
+            config: plan.arms[run.0].config_of(&run.1).to_toml(),
             enough: None,
         })
         .collect();
@@ -118,14 +118,14 @@ fn train(
     progress.begin("steps of all runs".to_owned(), clock.total, 0);
     let mut failed = Vec::new();
     for (arm, error) in broken {
-        for seed in &plan.sweep.seeds {
-            folder.fail(*arm, *seed, error.clone())?;
-            failed.push((plan.arms[*arm].name.clone(), *seed, error.clone()));
+        for draw in plan.sweep.draws() {
+            folder.fail(*arm, &draw, error.clone())?;
+            failed.push((plan.arms[*arm].name.clone(), draw, error.clone()));
         }
     }
     let label = |id: usize| {
-        let (arm, seed) = runs[id];
-        format!("arm {} of {}, {}, seed {seed}", arm + 1, plan.arms.len(), plan.arms[arm].name)
+        let (arm, draw) = &runs[id];
+        format!("arm {} of {}, {}, {draw}", arm + 1, plan.arms.len(), plan.arms[*arm].name)
     };
     pool.run(jobs, |event| {
         match event {
@@ -140,7 +140,7 @@ fn train(
                 progress.advance(steps, || format!("{}{}", label(job.id), clock.left()));
             }
             Event::Ended(job, done) => {
-                let (arm, seed) = runs[job.id];
+                let (arm, draw) = &runs[job.id];
                 match done {
                     Done::Finished => {
                         finished += 1;
@@ -152,8 +152,8 @@ fn train(
                     Done::Stopped => progress.note(format!("  {}: saved and stopped", label(job.id))),
                     Done::Failed(error) => {
                         progress.note(format!("  {} failed: {error}", label(job.id)));
-                        folder.fail(arm, seed, error.clone())?;
-                        failed.push((plan.arms[arm].name.clone(), seed, error));
+                        folder.fail(*arm, draw, error.clone())?;
+                        failed.push((plan.arms[*arm].name.clone(), draw.clone(), error));
                     }
                 }
                 let left = clock.end(job.id);
@@ -177,13 +177,13 @@ fn time(
     progress: &mut Progress,
 ) -> Result<BTreeMap<usize, String>> {
     let place = folder.root.join("timing");
-    let hashes: Vec<String> = (0..plan.arms.len()).map(|arm| plan.hash(arm, 0)).collect();
+    let hashes = plan.timed();
     let mut jobs = Vec::new();
     for (id, (arm, hash)) in plan.arms.iter().zip(&hashes).enumerate() {
         if folder.file.timed.contains_key(hash) {
             continue;
         }
-        let mut config = arm.config.clone();
+        let mut config = arm.config().clone();
         (config.train.max_steps, config.train.log_every_steps) = (MANY, 1);
         (config.train.eval_every_epochs, config.train.early_stop_epochs) = (MANY, 0);
         let folder = place.join(format!("{}-{hash}", slug(&arm.name)));
@@ -208,7 +208,7 @@ fn time(
         return Ok(broken);
     }
     for (id, speed) in found {
-        let course = &plan.arms[id].course;
+        let course = plan.arms[id].first_course();
         let each = course.samples as f64 / course.steps_per_epoch as f64;
         let steps = speed.map_or(1.0, |speed| (seconds * speed / each).round().clamp(1.0, MANY as f64));
         folder.file.timed.insert(hashes[id].clone(), steps as u64);
@@ -242,10 +242,11 @@ struct Clock {
 }
 
 impl Clock {
-    fn new(plan: &Plan, runs: &[(usize, u64)], jobs: &[Job]) -> Self {
+    fn new(plan: &Plan, runs: &[(usize, Draw)], jobs: &[Job]) -> Self {
         let mut clock = Clock { total: 0, done: 0, begun: Instant::now(), runs: vec![[0; 3]; runs.len()] };
         for job in jobs {
-            let (whole, before) = (plan.arms[runs[job.id].0].course.steps, steps(&job.folder));
+            let (arm, draw) = &runs[job.id];
+            let (whole, before) = (plan.arms[*arm].course(draw).steps, steps(&job.folder));
             let before = before.min(whole);
             clock.runs[job.id] = [before, before, whole];
             clock.total += whole - before;

@@ -8,6 +8,7 @@ use toml::{Table, Value};
 use super::{
     axes::{self, Axis, MOST},
     budget::Budget,
+    folder::Draw,
 };
 use crate::{Error, Result};
 
@@ -24,6 +25,8 @@ pub struct Sweep {
     pub baseline: Option<String>,
     pub(super) budget: Budget,
     pub(super) axes: Vec<Axis>,
+    /// Every arm is run on each of its points, which are averaged over and not compared: cross-validation.
+    folds: Option<Axis>,
 }
 
 #[derive(serde::Deserialize)]
@@ -40,6 +43,8 @@ struct Asked {
     axes: Table,
     #[serde(default)]
     zip: Vec<Table>,
+    #[serde(default)]
+    folds: Table,
 }
 
 fn one_seed() -> Vec<u64> {
@@ -51,7 +56,8 @@ pub(super) struct Wanted {
     pub name: String,
     /// Keys and values that make it what it is.
     pub settings: Vec<(String, String)>,
-    pub table: Table,
+    /// Its config on each fold; one where there are no folds.
+    pub folds: Vec<Table>,
 }
 
 impl Sweep {
@@ -94,9 +100,10 @@ impl Sweep {
         }
         let mut axes = Vec::new();
         for (number, table) in asked.zip.into_iter().enumerate() {
-            axes.push(axes::zipped(table, number)?);
+            axes.push(axes::zipped(table, &format!("zip.{number}"))?);
         }
         axes.extend(axes::crossed(asked.axes)?);
+        let folds = if asked.folds.is_empty() { None } else { Some(axes::zipped(asked.folds, "folds")?) };
         let budget = Budget::read(asked.budget)?;
         let sweep = Sweep {
             name: asked.name.unwrap_or_else(|| stem.to_owned()),
@@ -105,6 +112,7 @@ impl Sweep {
             baseline: asked.baseline,
             budget,
             axes,
+            folds,
         };
         sweep.check()?;
         Ok(sweep)
@@ -118,7 +126,7 @@ impl Sweep {
             ));
         }
         let mut seen = BTreeSet::new();
-        for key in self.axes.iter().flat_map(|axis| &axis.keys) {
+        for key in self.axes.iter().chain(&self.folds).flat_map(|axis| &axis.keys) {
             if !seen.insert(key) {
                 return Err(Error::config(format!("two axes set `{key}`")));
             }
@@ -130,12 +138,49 @@ impl Sweep {
             }
         }
         let arms = self.axes.iter().try_fold(1usize, |arms, axis| arms.checked_mul(axis.points.len()));
-        let runs = arms.and_then(|arms| arms.checked_mul(self.seeds.len()));
+        let folds = self.folds.as_ref().map_or(1, |folds| folds.points.len());
+        if folds == 0 {
+            return Err(Error::config("`folds` has no values, expected at least one for each key"));
+        }
+        if self.folds().into_iter().collect::<BTreeSet<_>>().len() < folds {
+            return Err(Error::config("two of `folds` are equal, or have the same label"));
+        }
+        let runs = arms.and_then(|arms| arms.checked_mul(self.seeds.len())?.checked_mul(folds));
         match runs {
             Some(0) => Err(Error::config("the sweep has no arms: an axis has no values")),
             Some(1..=MOST) => Ok(()),
             _ => Err(Error::config(format!("the sweep has more than {MOST} runs"))),
         }
+    }
+
+    /// What the folds are called; one without a name where there are no folds.
+    pub(super) fn folds(&self) -> Vec<Option<String>> {
+        match &self.folds {
+            Some(folds) => (0..folds.points.len()).map(|at| Some(folds.label(at))).collect(),
+            None => vec![None],
+        }
+    }
+
+    /// What each arm is run with: all folds with the first seed, then all with the next.
+    pub fn draws(&self) -> Vec<Draw> {
+        let labels = self.folds();
+        self.seeds
+            .iter()
+            .flat_map(|seed| labels.iter().map(|fold| Draw { seed: *seed, fold: fold.clone() }))
+            .collect()
+    }
+
+    /// `table` on each fold.
+    fn on_folds(&self, table: Table) -> Result<Vec<Table>> {
+        let Some(folds) = &self.folds else { return Ok(vec![table]) };
+        let mut tables = vec![table; folds.points.len()];
+        for (table, point) in tables.iter_mut().zip(&folds.points) {
+            for (key, value) in folds.keys.iter().zip(point) {
+                config::insert(table, key, value.clone())
+                    .map_err(|error| Error::config(format!("`folds.{key}`: {error}")))?;
+            }
+        }
+        Ok(tables)
     }
 
     /// All arms: the axes crossed, the first one slowest.
@@ -154,7 +199,7 @@ impl Sweep {
         let mut arms = Vec::with_capacity(count);
         for number in 0..count {
             let mut names = Vec::new();
-            let mut arm = Wanted { name: String::new(), settings: Vec::new(), table: self.base.clone() };
+            let (mut settings, mut table) = (Vec::new(), self.base.clone());
             let mut left = count;
             for axis in &self.axes {
                 left /= axis.points.len();
@@ -162,17 +207,16 @@ impl Sweep {
                 let label = axis.labels.as_ref().and_then(|labels| labels.get(at));
                 names.extend(label.cloned());
                 for (key, value) in axis.keys.iter().zip(&axis.points[at]) {
-                    config::insert(&mut arm.table, key, value.clone())
+                    config::insert(&mut table, key, value.clone())
                         .map_err(|error| Error::config(format!("the axis `{key}`: {error}")))?;
                     let value = axes::text(value);
                     if label.is_none() {
                         names.push(if alone { value.clone() } else { format!("{}={value}", short(key)) });
                     }
-                    arm.settings.push((key.clone(), value));
+                    settings.push((key.clone(), value));
                 }
             }
-            arm.name = names.join(", ");
-            arms.push(arm);
+            arms.push(Wanted { name: names.join(", "), settings, folds: self.on_folds(table)? });
         }
         Ok(arms)
     }
@@ -212,6 +256,21 @@ mod tests {
     }
 
     #[test]
+    fn folds_multiply_runs_and_not_arms() {
+        let text = "seeds = [3, 4]\naxes.x = [1, 2]\n[folds]\ndata.speaker = ['theo', 'lucas']";
+        let sweep = sweep(text).unwrap();
+        let draws: Vec<String> = sweep.draws().iter().map(Draw::to_string).collect();
+        assert_eq!(draws, ["seed 3, theo", "seed 3, lucas", "seed 4, theo", "seed 4, lucas"]);
+        let arms = sweep.arms().unwrap();
+        assert_eq!(arms.iter().map(|arm| arm.name.as_str()).collect::<Vec<_>>(), ["1", "2"]);
+        let speakers = |arm: &Wanted| {
+            let of = |table: &Table| table["data"]["speaker"].as_str().unwrap().to_owned();
+            arm.folds.iter().map(of).collect::<Vec<_>>()
+        };
+        assert!(arms.iter().all(|arm| speakers(arm) == ["theo", "lucas"]));
+    }
+
+    #[test]
     fn what_cannot_be_run_is_refused() {
         assert!(fails("").contains("the sweep has no arms"));
         assert!(fails("axes.x = []").contains("no arms"));
@@ -228,6 +287,11 @@ mod tests {
         assert!(fails("axes.x = [1]\nbudget = { epochs = 1, seconds = 2 }").contains("one of"));
         assert!(fails("axes.train.epochs = [1]\nbudget.epochs = 3").contains("contradicts `budget.epochs`"));
         assert!(fails("axes.x = [1]\nbaselin = 'x'").contains("did you mean `baseline`?"));
+        assert!(fails("axes.x = [1]\n[folds]\nx = [2]").contains("two axes set `x`"));
+        assert!(fails("axes.x = [1]\n[folds]\ny = []").contains("`folds.y` is an empty list"));
+        assert!(fails("axes.x = [1]\n[folds]\nlabel = ['a']").contains("`folds` has no values"));
+        assert!(fails("axes.x = [1]\n[folds]\ny = [2, 2]").contains("two of `folds` are equal"));
+        assert!(fails("axes.x = [1]\n[folds]\nseed = [2, 3]").contains("list seeds under `seeds`"));
         let many = "{ from = 1, to = 200, step = 1 }";
         assert!(fails(&format!("axes.x = {many}\naxes.y = {many}")).contains("more than 10000 runs"));
         let arms = sweep("axes.\"a..b\" = [1]").unwrap().arms().map(|_| ()).unwrap_err().to_string();

@@ -40,14 +40,14 @@ pub struct Ranked {
 /// An arm minus the baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Difference {
-    /// Of accuracies, the mean over the seeds that both finished.
+    /// Of accuracies, the mean over the seeds and folds that both finished.
     pub mean: f64,
     /// Where it lies with a confidence of 95%, if that can be said.
     pub interval: Option<Interval>,
     /// What the interval pairs.
     pub basis: Basis,
-    /// Seeds that both finished.
-    pub seeds: usize,
+    /// Seeds and folds that both finished.
+    pub pairs: usize,
 }
 
 /// What was paired and drawn.
@@ -58,7 +58,7 @@ pub enum Basis {
     SeedsAndExamples,
     /// Answers to the same examples, of one seed: what another seed would have changed is not in it.
     Examples,
-    /// Runs of the same seed.
+    /// Runs of the same seed and fold.
     Seeds,
     /// Nothing: one seed, and no answers.
     Nothing,
@@ -98,13 +98,13 @@ pub fn compare(study: &Study) -> Vec<Ranked> {
     ranked
 }
 
-/// `arm` minus `baseline`, over the seeds that both finished; none if there is none.
+/// `arm` minus `baseline`, over the seeds and folds that both finished; none if there is none.
 fn difference(arm: &Arm, baseline: &Arm) -> Option<Difference> {
     let pairs: Vec<(&Run, &Run)> = arm
         .runs
         .iter()
         .filter_map(|run| {
-            let other = baseline.runs.iter().find(|other| other.seed == run.seed)?;
+            let other = baseline.runs.iter().find(|other| other.draw == run.draw)?;
             run.accuracy().and(other.accuracy())?;
             Some((run, other))
         })
@@ -115,18 +115,22 @@ fn difference(arm: &Arm, baseline: &Arm) -> Option<Difference> {
     let (basis, rows) = match (answers, pairs.len()) {
         (Some(rows), 1) => (Basis::Examples, rows),
         (Some(rows), _) => (Basis::SeedsAndExamples, rows),
-        (None, seeds) => {
-            let basis = if seeds > 1 { Basis::Seeds } else { Basis::Nothing };
+        (None, pairs) => {
+            let basis = if pairs > 1 { Basis::Seeds } else { Basis::Nothing };
             (basis, gaps.iter().map(|gap| vec![*gap as f32]).collect())
         }
     };
-    Some(Difference { mean: mean(&gaps)?, interval: bootstrap(&rows), basis, seeds: gaps.len() })
+    Some(Difference { mean: mean(&gaps)?, interval: bootstrap(&rows), basis, pairs: gaps.len() })
 }
 
 /// For each pair, and each example: 1 if only the first is right, -1 if only the second is, else 0. None unless all runs
-/// answered the same examples.
+/// answered the same examples; those of two folds are others, whatever they are called.
 fn answers(pairs: &[(&Run, &Run)]) -> Option<Vec<Vec<f32>>> {
-    let first = pairs.first()?.0.evaluation.as_ref()?;
+    let (first, _) = pairs.first()?;
+    if pairs.iter().any(|(run, _)| run.draw.fold != first.draw.fold) {
+        return None;
+    }
+    let first = first.evaluation.as_ref()?;
     let same = |found: &Evaluation| found.examples == first.examples && found.labels == first.labels;
     let right = |found: &Evaluation, at: usize| f32::from(u8::from(found.predicted[at] == found.labels[at]));
     pairs

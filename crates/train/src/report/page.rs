@@ -112,7 +112,7 @@ fn conclusions(study: &Study, ranking: &[Ranked]) -> Markup {
                 @if !worse.is_empty() { li { "Worse, beyond what chance explains: " (names(&worse)) "." } }
                 @if unclear > 0 { li { "Inside the noise: " (count(unclear, "arm")) " whose interval contains 0." } }
                 @if better.is_empty() && worse.is_empty() && unclear == 0 {
-                    li { "No arm can be held against the baseline yet: that takes finished runs of the same seeds." }
+                    li { "No arm can be held against the baseline yet: that takes finished runs of the same seeds (and folds)." }
                 }
             }
         }
@@ -123,7 +123,7 @@ fn conclusions(study: &Study, ranking: &[Ranked]) -> Markup {
 pub(super) fn basis(ranking: &[Ranked]) -> Markup {
     let has =
         |basis: Basis| ranking.iter().any(|one| one.difference.is_some_and(|found| found.basis == basis));
-    let seeds = ranking.iter().filter_map(|one| Some(one.difference?.seeds)).min().unwrap_or(0);
+    let pairs = ranking.iter().filter_map(|one| Some(one.difference?.pairs)).min().unwrap_or(0);
     html! {
         @if has(Basis::SeedsAndExamples) {
             p {
@@ -140,15 +140,16 @@ pub(super) fn basis(ranking: &[Ranked]) -> Markup {
         }
         @if has(Basis::Seeds) {
             p {
-                "Paired by seed only, since the runs kept no answers to the same test examples: the bootstrap draws seeds, and \
+                "Paired by seed, and by fold where there are folds, but not by test example, since not all runs answered the same \
+                 ones: the bootstrap draws runs, and \
                  the interval does not allow for the choice of test examples."
             }
         }
         @if has(Basis::Nothing) {
             p { "Some arms have one seed and no answers to the same test examples: for them there is no interval." }
         }
-        @if (2..5).contains(&seeds) && (has(Basis::Seeds) || has(Basis::SeedsAndExamples)) {
-            p { "With " (seeds) " seeds, intervals come out somewhat too narrow; five or more are better." }
+        @if (2..5).contains(&pairs) && (has(Basis::Seeds) || has(Basis::SeedsAndExamples)) {
+            p { "With " (pairs) " runs of an arm, intervals come out somewhat too narrow; five or more are better." }
         }
     }
 }

@@ -86,7 +86,7 @@ pub(super) fn ranking(study: &Study, ranking: &[Ranked]) -> Markup {
                 }
             }
             p.aside {
-                "Accuracy is that after the last epoch, the mean over seeds ± the standard deviation between them. (The best \
+                "Accuracy is that after the last epoch, the mean over seeds (and folds) ± the standard deviation between runs. (The best \
                  epoch's would be higher, but it was picked by the examples that it is measured on.)"
             }
             details open {
@@ -169,7 +169,7 @@ pub(super) fn costs(study: &Study, ranking: &[Ranked]) -> Markup {
                 }
             }
             p.aside {
-                "Numbers are ranks; the bar through a dot is the standard deviation between seeds. Speed and memory are those of \
+                "Numbers are ranks; the bar through a dot is the standard deviation between runs. Speed and memory are those of \
                  this machine, with what else it did at the time."
             }
             div.wide {
@@ -281,7 +281,7 @@ pub(super) fn classes(study: &Study, ranking: &[Ranked]) -> Markup {
             h2 { "Classes" }
             p.aside {
                 "Share of each class that is recognised: for the baseline in per cent, for the others the difference to it in \
-                 points, the mean over seeds."
+                 points, the mean over runs."
                 @if names.len() > CLASSES { " Shown are the " (CLASSES) " classes of " (names.len()) " that differ most." }
             }
             div.wide {
@@ -313,20 +313,21 @@ pub(super) fn runs(study: &Study) -> Markup {
         Status::Unfinished => "not finished",
         Status::Failed => "failed",
     };
+    let folds = study.arms.iter().flat_map(|arm| &arm.runs).any(|run| run.draw.fold.is_some());
     html! {
         section {
             h2 { "Runs" }
             div.wide {
                 table {
                     thead { tr {
-                        th { "arm" } th.number { "seed" } th { "status" } th.number { "accuracy" } th.number { "loss" } th.number { "time" }
+                        th { "arm" } th.number { "seed" @if folds { ", fold" } } th { "status" } th.number { "accuracy" } th.number { "loss" } th.number { "time" }
                     } }
                     tbody {
                         @for arm in &study.arms {
                             @for run in &arm.runs {
                                 tr {
                                     td.name { (arm.name) }
-                                    td.number { (run.seed) }
+                                    td.number { (run.draw.seed) @if let Some(fold) = &run.draw.fold { ", " (fold) } }
                                     td.failed[run.status == Status::Failed] { (status(run)) }
                                     td.number { (or_none(run.accuracy().map(percent))) }
                                     td.number { (or_none(run.curve.last().map(|point| format!("{:.4}", point.loss)))) }

@@ -16,7 +16,7 @@ use toml::Table;
 
 use crate::{
     Config, Ending, Error, Result,
-    ablate::{SweepFile, sweep_file},
+    ablate::{Draw, SweepFile, sweep_file},
     config::find,
     records::{Evaluation, Summary},
 };
@@ -33,13 +33,13 @@ pub struct Study {
     pub sweep: Option<SweepFile>,
 }
 
-/// Runs that differ only in their seed.
+/// Runs that differ only in their seed and fold.
 pub struct Arm {
     /// What it is called.
     pub name: String,
     /// Keys and values that make it what it is.
     pub settings: Vec<(String, String)>,
-    /// By seed.
+    /// By seed and fold.
     pub runs: Vec<Run>,
     /// Its scans, if its adapter draws them.
     pub description: Description,
@@ -49,8 +49,8 @@ pub struct Arm {
 pub struct Run {
     /// Where it lies.
     pub folder: PathBuf,
-    /// Its seed.
-    pub seed: u64,
+    /// Its seed and fold.
+    pub draw: Draw,
     /// How far it got.
     pub status: Status,
     /// Why it failed.
@@ -132,7 +132,7 @@ fn of_sweep(root: &Path, file: SweepFile, adapters: &[&dyn Adapter]) -> Result<S
     for entry in &file.arms {
         let mut runs = Vec::new();
         for run in &entry.runs {
-            runs.push(read(&root.join(&run.folder), run.seed, run.error.clone())?);
+            runs.push(read(&root.join(&run.folder), run.draw.clone(), run.error.clone())?);
         }
         let description = describe(&runs, adapters);
         arms.push(Arm { name: entry.name.clone(), settings: entry.settings.clone(), runs, description });
@@ -163,9 +163,9 @@ fn of_runs(folders: &[&Path], adapters: &[&dyn Adapter]) -> Result<Study> {
             return Err(Error::Folder(format!("{} is named twice", folder.display())));
         }
         let config = config_of(&folder)?;
-        let seed = config.seed;
+        let draw = Draw { seed: config.seed, fold: None };
         let hash = Config { seed: 0, ..config.clone() }.fingerprint();
-        let run = read(&folder, seed, error)?;
+        let run = read(&folder, draw, error)?;
         match groups.iter_mut().find(|(other, ..)| *other == hash) {
             Some((_, _, runs)) => runs.push(run),
             None => {
@@ -198,7 +198,7 @@ fn of_runs(folders: &[&Path], adapters: &[&dyn Adapter]) -> Result<Study> {
         names.push((name, settings));
     }
     for ((_, _, mut runs), (name, settings)) in groups.into_iter().zip(names) {
-        runs.sort_by_key(|run| run.seed);
+        runs.sort_by_key(|run| run.draw.seed);
         let description = describe(&runs, adapters);
         arms.push(Arm { name, settings, runs, description });
     }
@@ -243,7 +243,7 @@ fn describe(runs: &[Run], adapters: &[&dyn Adapter]) -> Description {
     described.unwrap_or_default()
 }
 
-fn read(folder: &Path, seed: u64, error: Option<String>) -> Result<Run> {
+fn read(folder: &Path, draw: Draw, error: Option<String>) -> Result<Run> {
     let lines = metrics(folder)?;
     // Steps of an epoch, to place a run that ends within one.
     let per_epoch = lines
@@ -286,7 +286,7 @@ fn read(folder: &Path, seed: u64, error: Option<String>) -> Result<Run> {
     let evaluation = fs::read_to_string(folder.join("evaluation.json")).ok();
     Ok(Run {
         folder: folder.to_path_buf(),
-        seed,
+        draw,
         status,
         error: error.filter(|_| status == Status::Failed),
         curve,
@@ -324,5 +324,5 @@ pub fn read_summary(folder: &Path) -> Option<Summary> {
 
 /// Accuracy of the run in `folder` after its last epoch.
 pub fn accuracy(folder: &Path) -> Option<f64> {
-    read(folder, 0, None).ok()?.accuracy()
+    read(folder, Draw { seed: 0, fold: None }, None).ok()?.accuracy()
 }

@@ -42,7 +42,8 @@ pub(super) fn class_names(study: &Study) -> &[String] {
 fn arm(arm: &Arm) -> Value {
     let run = |run: &Run| {
         json!({
-            "seed": run.seed,
+            "seed": run.draw.seed,
+            "fold": run.draw.fold,
             "folder": run.folder,
             "status": run.status,
             "error": run.error,
@@ -84,7 +85,7 @@ fn ranked(study: &Study, ranking: &[Ranked]) -> Vec<Row> {
         "interval_low",
         "interval_high",
         "paired_by",
-        "paired_seeds",
+        "paired_runs",
         "parameters",
         "flops",
         "steps",
@@ -109,7 +110,7 @@ fn ranked(study: &Study, ranking: &[Ranked]) -> Vec<Row> {
             some(interval.map(|interval| interval.low)),
             some(interval.map(|interval| interval.high)),
             basis,
-            some(difference.map(|difference| difference.seeds)),
+            some(difference.map(|difference| difference.pairs)),
             some(one.parameters),
             some(one.flops),
             some(one.steps),
@@ -122,7 +123,7 @@ fn runs(study: &Study) -> Vec<Row> {
     let keys: Vec<&str> =
         study.arms.first().into_iter().flat_map(|arm| &arm.settings).map(|(key, _)| key.as_str()).collect();
     let mut rows =
-        vec![row(&["arm", "seed", "status", "accuracy", "loss", "best_accuracy", "epochs", "steps"])];
+        vec![row(&["arm", "seed", "fold", "status", "accuracy", "loss", "best_accuracy", "epochs", "steps"])];
     rows[0].extend(keys.iter().map(|key| (*key).to_owned()));
     rows[0].push("error".to_owned());
     for (arm, run) in each(study) {
@@ -132,7 +133,8 @@ fn runs(study: &Study) -> Vec<Row> {
         let last = run.curve.last().filter(|_| run.accuracy().is_some());
         let mut cells = vec![
             arm.name.clone(),
-            run.seed.to_string(),
+            run.draw.seed.to_string(),
+            some(run.draw.fold.as_ref()),
             some(status),
             some(run.accuracy()),
             some(last.map(|point| point.loss)),
@@ -150,12 +152,13 @@ fn runs(study: &Study) -> Vec<Row> {
 }
 
 fn curves(study: &Study) -> Vec<Row> {
-    let mut rows = vec![row(&["arm", "seed", "epoch", "loss", "accuracy"])];
+    let mut rows = vec![row(&["arm", "seed", "fold", "epoch", "loss", "accuracy"])];
     for (arm, run) in each(study) {
         rows.extend(run.curve.iter().map(|point| {
             vec![
                 arm.name.clone(),
-                run.seed.to_string(),
+                run.draw.seed.to_string(),
+                some(run.draw.fold.as_ref()),
                 point.epoch.to_string(),
                 point.loss.to_string(),
                 point.accuracy.to_string(),
@@ -183,11 +186,12 @@ fn classes(study: &Study, ranking: &[Ranked]) -> Vec<Row> {
 }
 
 fn costs(study: &Study) -> Vec<Row> {
-    let mut rows = vec![row(&["arm", "seed", "seconds", "samples_per_second", "peak_memory_mib"])];
+    let mut rows = vec![row(&["arm", "seed", "fold", "seconds", "samples_per_second", "peak_memory_mib"])];
     for (arm, run) in each(study) {
         rows.push(vec![
             arm.name.clone(),
-            run.seed.to_string(),
+            run.draw.seed.to_string(),
+            some(run.draw.fold.as_ref()),
             some(run.summary.as_ref().map(|summary| summary.seconds)),
             some(run.samples_per_second),
             some(run.peak_memory_mib),

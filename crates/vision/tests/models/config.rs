@@ -224,7 +224,7 @@ fn trains(text: &str, shape: &[i64]) {
 #[test]
 fn parts_around_the_mixers_train() {
     for text in [
-        "pool = 'mean'\naffinity = 4\nscan = 'cross'\nchannels = 'grouped'\nmerge = 'concat'\nconv = 'grid'\nd_conv = 3\n\
+        "pool = 'mean'\naffinity = 1\nscan = 'cross'\nchannels = 'grouped'\nmerge = 'concat'\nconv = 'grid'\nd_conv = 3\n\
          class_blocks = 1\nmlp_ratio = [2.0, 1.5]\nmlp = 'conv'\nstage_norm = true\ndepth = [1, 2]\nsecond_head = true\n\
          stem = 'conv-overlap'\nstem_convs = 1\nstem_width = 6\npatch_norm = true\npatch_norm_eps = 1e-6\nnorm = 'layer'",
         "mixer = ['mamba1', 'inverted']\npool = 'mean'\nconv_branch = true\nscan = 'row | atrous(2)'\ndepth = [1, 1]\n\
