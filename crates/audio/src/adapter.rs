@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use ophidian_core::{
     Error, Result,
-    adapter::{Adapter, Description, Model, Splits},
+    adapter::{Adapter, Description, Laid, Model, Splits},
     cards::Card,
     config::KeyDoc,
     data::Dataset,
@@ -127,6 +127,14 @@ impl Adapter for Audio {
 
     fn picture(&self, _: &toml::Table, input: &[f32], shape: &[i64]) -> Option<(u32, u32, Vec<u8>)> {
         picture::draw(input, shape)
+    }
+
+    /// Low frequencies below, as in the picture.
+    fn lay_out(&self, _: &[f32], _: &[i64], values: &[f32], sizes: &[i64]) -> Option<Laid> {
+        let [rows, columns] = *sizes else { return None };
+        let [rows, columns] = [rows, columns].map(|side| usize::try_from(side).unwrap_or(0));
+        let turned = values.rchunks(columns.max(1)).flatten().copied().collect();
+        Laid::new(rows, columns, turned)
     }
 }
 

@@ -167,4 +167,36 @@ pub trait Adapter: Sync {
 
     /// A picture of an input for reports: (height, width, RGB bytes row by row), or none if it cannot be drawn.
     fn picture(&self, data: &toml::Table, input: &[f32], shape: &[i64]) -> Option<(u32, u32, Vec<u8>)>;
+
+    /// A map over an input, laid out as [`picture`](Adapter::picture) lays out the input, or none if that cannot be done.
+    /// `values` lie on the grid `sizes` = ([frames,] rows, columns), which may be coarser than the input, or are one for
+    /// each of the input's `sizes` = (places).
+    fn lay_out(&self, input: &[f32], shape: &[i64], values: &[f32], sizes: &[i64]) -> Option<Laid> {
+        let _ = (input, shape);
+        let [.., rows, columns] = *sizes else { return None };
+        let frames: i64 = sizes.iter().rev().skip(2).product();
+        Laid::new(usize::try_from(frames * rows).ok()?, usize::try_from(columns).ok()?, values.to_vec())
+    }
+}
+
+/// A map as a picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Laid {
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub columns: usize,
+    /// Row by row; NaN where nothing lies.
+    pub values: Vec<f32>,
+}
+
+impl Laid {
+    /// None if there are not as many values as cells, or none.
+    pub fn new(rows: usize, columns: usize, values: Vec<f32>) -> Option<Laid> {
+        (!values.is_empty() && rows.checked_mul(columns) == Some(values.len())).then_some(Laid {
+            rows,
+            columns,
+            values,
+        })
+    }
 }

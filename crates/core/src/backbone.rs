@@ -9,6 +9,7 @@ use crate::{
     block::{Block, add},
     layers::{Downsample, LocalConv, Norm, NormKind},
     ops::Orders,
+    tape,
 };
 
 /// What is done to the tokens between the blocks, for example a rotary position embedding.
@@ -120,7 +121,9 @@ impl Backbone {
             }
             tap(number, &tokens, grid);
         }
-        self.norm.forward(&tokens)
+        let tokens = self.norm.forward(&tokens)?;
+        tape::tokens(&tokens, grid);
+        Ok(tokens)
     }
 
     /// The blocks of a stage, their sum in f32.
@@ -134,6 +137,7 @@ impl Backbone {
         train: bool,
     ) -> Result<Tensor> {
         let run = |i: usize, hidden: &Tensor, residual: Option<&Tensor>| {
+            tape::layer(grid, hidden);
             stage.blocks[i].forward(hidden, residual, &orders[i.min(orders.len() - 1)], train)
         };
         let (mut hidden, mut residual) = (tokens, None);

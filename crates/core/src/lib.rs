@@ -20,6 +20,7 @@ pub mod ops;
 mod pickle;
 pub mod published;
 pub mod rng;
+pub mod tape;
 pub mod tensors;
 pub mod torch;
 

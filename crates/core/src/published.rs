@@ -10,6 +10,7 @@ use tch::nn::VarStore;
 
 use crate::{
     Error, Result,
+    adapter::Model,
     keymap::{self, Key},
     tensors::{self, Tensors},
 };
@@ -60,6 +61,11 @@ pub trait Run {
     /// # Errors
     /// A missing, unknown or misshaped input, which is named.
     fn run(&self, inputs: &Tensors) -> Result<Tensors>;
+
+    /// The same as a function of one tensor, with the shape of one input; none if it reads something else.
+    fn model(&self) -> Option<(&dyn Model, Vec<i64>)> {
+        None
+    }
 }
 
 /// What a folder may call its weights, the first that is there.

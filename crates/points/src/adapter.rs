@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use ophidian_core::{
     Result,
-    adapter::{Adapter, Description, Model, Splits},
+    adapter::{Adapter, Description, Laid, Model, Splits},
     cards::Card,
     config::KeyDoc,
     data::Dataset,
@@ -96,5 +96,10 @@ impl Adapter for PointClouds {
 
     fn picture(&self, _: &toml::Table, input: &[f32], shape: &[i64]) -> Option<(u32, u32, Vec<u8>)> {
         picture::picture(input, shape)
+    }
+
+    /// The groups, seen as in the picture.
+    fn lay_out(&self, input: &[f32], shape: &[i64], values: &[f32], _: &[i64]) -> Option<Laid> {
+        picture::groups(input, shape, values)
     }
 }

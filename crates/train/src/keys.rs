@@ -13,3 +13,5 @@ pub const TORCH: u64 = 4;
 pub const INIT: u64 = 5;
 /// Scan plans of one example: (seed, PLAN, epoch, index); in evaluation (0, PLAN, 0, index).
 pub const PLAN: u64 = 6;
+/// Projections of a token's features: (EXPLAIN, number).
+pub const EXPLAIN: u64 = 7;

@@ -24,6 +24,7 @@ mod drawings;
 pub mod environment;
 mod error;
 mod events;
+pub mod explain;
 pub mod folder;
 pub mod interrupt;
 pub mod keys;

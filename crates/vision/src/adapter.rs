@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use ophidian_core::{
     Error, Result,
-    adapter::{Adapter, Description, Model, Splits},
+    adapter::{Adapter, Description, Laid, Model, Splits},
     cards::Card,
     config::KeyDoc,
     data::Dataset,
@@ -125,10 +125,7 @@ impl Adapter for Vision {
         if !matches!(channels, 1 | 3) || input.len() != channels * frames * height * width {
             return None;
         }
-        // A clip is shown as rows of frames, as many of them as make the picture nearest to a square.
-        let shown = frames.min(SHOWN);
-        let columns = mosaic(shown, height, width);
-        let rows = shown.div_ceil(columns);
+        let mosaic = Mosaic::new(frames, height, width);
         let byte = |channel: usize, value: f32| {
             let mean = data.mean.get(channel).copied().unwrap_or(0.0);
             let std = data.std.get(channel).copied().unwrap_or(1.0);
@@ -140,19 +137,61 @@ impl Adapter for Vision {
                 byte(channel, input[((channel * frames + frame) * height + y) * width + x])
             })
         };
-        let at = |(y, x): (usize, usize)| match y / height * columns + x / width {
-            frame if frame < shown => rgb(frame * frames / shown, y % height, x % width),
-            _ => [255; 3],
-        };
-        let (high, wide) = (rows * height, columns * width);
-        let pixels = (0..high).flat_map(|y| (0..wide).map(move |x| (y, x))).flat_map(at).collect();
+        let at = |cell: Option<[usize; 3]>| cell.map_or([255; 3], |[frame, y, x]| rgb(frame, y, x));
+        let pixels = mosaic.cells().flat_map(at).collect();
+        let [high, wide] = mosaic.sides();
         Some((u32::try_from(high).ok()?, u32::try_from(wide).ok()?, pixels))
+    }
+
+    fn lay_out(&self, _: &[f32], _: &[i64], values: &[f32], sizes: &[i64]) -> Option<Laid> {
+        let [frames @ .., height, width] = sizes else { return None };
+        let [frames, height, width] =
+            [frames.iter().product(), *height, *width].map(|side: i64| usize::try_from(side).unwrap_or(0));
+        if values.is_empty() || values.len() != frames * height * width {
+            return None;
+        }
+        let mosaic = Mosaic::new(frames, height, width);
+        let at = |[frame, y, x]: [usize; 3]| values[(frame * height + y) * width + x];
+        let [rows, columns] = mosaic.sides();
+        Laid::new(rows, columns, mosaic.cells().map(|cell| cell.map_or(f32::NAN, at)).collect())
+    }
+}
+
+/// How a clip is shown: as rows of frames, as many of them as make the picture nearest to a square.
+struct Mosaic {
+    frames: usize,
+    height: usize,
+    width: usize,
+    shown: usize,
+    columns: usize,
+}
+
+impl Mosaic {
+    /// Of frames of a size that is not zero.
+    fn new(frames: usize, height: usize, width: usize) -> Mosaic {
+        let shown = frames.min(SHOWN);
+        Mosaic { frames, height, width, shown, columns: columns(shown, height, width) }
+    }
+
+    /// Height and width of the picture.
+    fn sides(&self) -> [usize; 2] {
+        [self.shown.div_ceil(self.columns) * self.height, self.columns * self.width]
+    }
+
+    /// What its cells show, row by row: the frame, and the row and the column in it.
+    fn cells(&self) -> impl Iterator<Item = Option<[usize; 3]>> {
+        let Mosaic { frames, height, width, shown, columns } = *self;
+        let [high, wide] = self.sides();
+        (0..high).flat_map(move |y| (0..wide).map(move |x| (y, x))).map(move |(y, x)| {
+            let frame = y / height * columns + x / width;
+            (frame < shown).then(|| [frame * frames / shown, y % height, x % width])
+        })
     }
 }
 
 /// Columns of a mosaic of `count` pictures of height x width that is nearest to a square; of several alike the one with
 /// the fewest places left empty.
-fn mosaic(count: usize, height: usize, width: usize) -> usize {
+fn columns(count: usize, height: usize, width: usize) -> usize {
     let shape = |columns: usize| {
         let rows = count.div_ceil(columns);
         let (high, wide) = ((rows * height) as f64, (columns * width) as f64);

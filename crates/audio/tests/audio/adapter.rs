@@ -64,6 +64,10 @@ fn a_model_reads_filter_banks_and_waveforms() {
         assert_eq!(pixels.len() as u32, height * width * 3);
         assert!(pixels.iter().any(|byte| *byte != pixels[0]), "not all of one colour");
     }
+    // A map over it has its low frequencies below too.
+    let laid = Audio.lay_out(&[], &[1, 64, 96], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[3, 2]).unwrap();
+    assert_eq!((laid.rows, laid.columns, laid.values), (3, 2, vec![5.0, 6.0, 3.0, 4.0, 1.0, 2.0]));
+    assert_eq!(Audio.lay_out(&[], &[1, 64, 96], &[1.0; 5], &[3, 2]), None);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use ophidian_train::{
     interrupt,
 };
 
-use super::setup;
+use super::setup::{self, quoted};
 use crate::{exit::Usage, printer::Printer};
 
 /// Train a model in many variants that are fair to each other, and report which are better.
@@ -99,15 +99,6 @@ fn command(args: &Args, output: &std::path::Path, threads: usize) -> Result<Stri
     }
     command.push_str(&format!(" --jobs {} --threads {threads}", args.jobs));
     Ok(command)
-}
-
-/// As a shell takes it.
-fn quoted(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=:,+".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 fn list(plan: &Plan, printer: &Printer) -> Result<()> {

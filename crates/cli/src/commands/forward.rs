@@ -37,14 +37,20 @@ pub fn families() -> impl Iterator<Item = &'static dyn Family> {
     [vision::models::FAMILIES, audio::models::FAMILIES, points::models::FAMILIES].concat().into_iter()
 }
 
-pub fn run(args: Args, printer: &Printer) -> Result<()> {
-    let Some(family) = families().find(|family| family.name() == args.family) else {
+/// The family called `name`.
+pub fn family(name: &str) -> Result<&'static dyn Family> {
+    let found = families().find(|family| family.name() == name);
+    found.ok_or_else(|| {
         let known: Vec<&str> = families().map(|family| family.name()).collect();
-        let hint = nearest(&args.family, known.iter().copied());
+        let hint = nearest(name, known.iter().copied());
         let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
         let known = known.join(", ");
-        return Err(Usage(format!("there is no family `{}`; there is {known}{hint}", args.family)).into());
-    };
+        Usage(format!("there is no family `{name}`; there is {known}{hint}")).into()
+    })
+}
+
+pub fn run(args: Args, printer: &Printer) -> Result<()> {
+    let family = family(&args.family)?;
     let input = tensors::read(&args.input)?;
     let results = published::run_with(family, &args.model, args.weights.as_deref(), &input)
         .map_err(|error| error.of_file(&args.input))?;

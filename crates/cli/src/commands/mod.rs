@@ -7,6 +7,7 @@ mod config;
 mod data;
 mod doctor;
 mod eval;
+mod explain;
 mod forward;
 mod models;
 mod op;
@@ -36,6 +37,7 @@ enum Command {
     Train(train::Args),
     Eval(eval::Args),
     Predict(predict::Args),
+    Explain(explain::Args),
     Ablate(ablate::Args),
     Report(report::Args),
     /// Check configs, print them whole, explain their keys.
@@ -67,6 +69,7 @@ impl Cli {
             Command::Report(args) => report::run(args, printer)?,
             Command::Eval(args) => eval::run(args, printer)?,
             Command::Predict(args) => predict::run(args, printer)?,
+            Command::Explain(args) => explain::run(args, printer)?,
             Command::Config(args) => config::run(args, printer)?,
             Command::Op(args) => op::run(args, printer)?,
             Command::Forward(args) => forward::run(args, printer)?,

@@ -40,6 +40,15 @@ pub fn checkpoint(
     Ok((checkpoint, adapter))
 }
 
+/// An argument as a shell takes it.
+pub fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=:,+".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// What only the program knows about itself, for `environment.json`.
 pub fn about_program() -> Vec<(String, String)> {
     let simd = ophidian_kernels::Isa::detect().name().to_owned();

@@ -22,6 +22,7 @@ use crate::{
     layers::{BatchNorm, Downsample, DownsampleConfig, Kernel, Linear, LocalConv, MlpKind, Norm},
     mixer::{ChannelAffinity, LocalBranch, Mixer},
     ops::Orders,
+    tape::{self, Ground},
 };
 
 /// Patches and class tokens, blocks in stages, pooling, head.
@@ -196,6 +197,11 @@ impl Classifier {
         })
     }
 
+    /// What it was made for.
+    pub fn input(&self) -> Input {
+        self.input
+    }
+
     /// What the head reads: (batch, d_model), or (batch, tokens, d_model) where every token is read.
     ///
     /// # Errors
@@ -256,6 +262,8 @@ impl Classifier {
         watch: &mut Watch<'_>,
     ) -> Result<Tensor> {
         let (images, grid) = (inputs, layout.plane());
+        let ground = Ground::Grid { frames: layout.times };
+        tape::lay(|| tape::Layout { ground, class_tokens: layout.class_tokens.clone() });
         let embedded = self.embedding.forward(images, train)?;
         watch(Point::Patches, &embedded.patches, grid);
         let between = self.rotary.as_ref().map(|rotary| rotary as &dyn Between);

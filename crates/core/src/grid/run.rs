@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::{Classifier, classifier::Point};
-use crate::{Error, Result, published::Run, tensors::Tensors};
+use crate::{Error, Result, adapter::Model, published::Run, tensors::Tensors};
 
 /// What a family's outputs are beside `logits`, and `loss` if there are labels.
 #[derive(Debug, Clone, Copy, Default)]
@@ -84,6 +84,10 @@ impl Run for Images {
         }
         outputs.insert("logits".into(), logits);
         Ok(outputs)
+    }
+
+    fn model(&self) -> Option<(&dyn Model, Vec<i64>)> {
+        self.report.prepare.is_none().then(|| (&self.model as &dyn Model, self.model.input().sizes()))
     }
 }
 

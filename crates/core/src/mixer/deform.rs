@@ -13,6 +13,7 @@ use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
     ops::Orders,
+    tape,
 };
 
 /// What the released code does differently from the paper: needed to run its weights, off otherwise.
@@ -194,6 +195,7 @@ impl Mixer for DefMamba {
             let (still, moved) = (self.shell.ssm.part(0, 2)?, self.shell.ssm.part(2, 1)?);
             let coefficients = still.coefficients(&u.f_unsqueeze(2)?)?;
             let y = still.scan(u, &coefficients, None, orders, false)?;
+            tape::note("the last direction reads each token at the place that it is moved to");
             let path = self.path.forward(u, map)?;
             let coefficients = moved.coefficients(&path.tokens.f_unsqueeze(2)?)?;
             let along = orders_of(&path.index)?;

@@ -7,7 +7,7 @@ use super::{
     shell::{Shell, as_map, as_tokens, map_of},
     tree::one_state,
 };
-use crate::{Result, init::Init, ops::Orders};
+use crate::{Result, init::Init, ops::Orders, tape};
 
 /// Distances of a kernel's taps, and so its padding.
 const DILATIONS: [i64; 3] = [1, 3, 5];
@@ -74,6 +74,7 @@ impl SpatialMamba {
 
 impl Mixer for SpatialMamba {
     fn forward(&self, tokens: &Tensor, orders: &Orders) -> Result<Tensor> {
+        tape::note("the states of neighbours are fused before C reads them");
         let map = map_of(orders)?;
         self.shell.forward(tokens, orders, 1.0, |u| {
             let ssm = &self.shell.ssm;

@@ -17,6 +17,7 @@ use crate::{
     init::{Init, Start, draw_for, step_size_bias},
     layers::{Linear, Norm, NormKind},
     ops::{Merge, Orders, ScanInput, selective_scan, shift},
+    tape,
     torch::full_precision,
 };
 
@@ -270,6 +271,7 @@ impl Mixer for Hydra {
                 orders.directions()
             )));
         }
+        tape::note("the quasi-separable matrix of Hydra is no selective scan's");
         let (b, l, _) = tokens.size3()?;
         let mixed = d + self.config.coefficients();
         let [z, xbc, dt] = parts(&self.in_proj.forward(tokens)?, [d, mixed, k * h])?;

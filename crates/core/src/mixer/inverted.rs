@@ -9,6 +9,7 @@ use crate::{
     init::{Init, Start},
     layers::{BatchNorm, Conv2d, Kernel, Linear, to_map, to_tokens},
     ops::Orders,
+    tape,
 };
 
 /// What an [`Inverted`] mixer is told.
@@ -90,6 +91,7 @@ impl Mixer for Inverted {
     }
 
     fn forward_t(&self, x: &Tensor, orders: &Orders, train: bool) -> Result<Tensor> {
+        tape::note("convolutions, and no scan");
         let map = map_of(orders)?;
         let [expand_norm, depthwise_norm, project_norm] = &self.norms;
         let inside = to_map(&self.expand.forward(x)?, map)?;

@@ -15,6 +15,7 @@ use crate::{
     init::Init,
     layers::{Linear, Norm, NormKind},
     ops::Orders,
+    tape,
 };
 
 documented! {
@@ -157,6 +158,9 @@ impl QuadMamba {
 
     /// As released: two sequences of places, each with zeros for the other's tokens, added up.
     fn scan_colliding(&self, u: &Tensor, mask: &Tensor, walks: &Walks) -> Result<Tensor> {
+        tape::note(
+            "two sequences of places are added up, as released: a place shown is one of the sequences'",
+        );
         let [fine, coarse] = walks.places()?;
         let rest = mask.f_neg()?.f_add_scalar(1.0)?;
         let take = |x: &Tensor, index: &Tensor| x.f_index_select(1, index);

@@ -12,6 +12,7 @@ use crate::{
     Error, Result,
     layers::{Norm, NormKind},
     ops::{Orders, Sweep, Trees, tree_scan},
+    tape,
 };
 
 /// GrootV's tree scan: over the cheapest tree that connects a map's tokens to their neighbours (an edge costs exp(-cos)
@@ -41,6 +42,7 @@ impl GrootV {
 
 impl Mixer for GrootV {
     fn forward(&self, tokens: &Tensor, orders: &Orders) -> Result<Tensor> {
+        tape::note("the recurrence runs on a tree that the features choose, not along an order");
         let [rows, columns] = map_of(orders)?.map(|n| n.max(0) as usize);
         self.shell.forward(tokens, orders, 1.0, |u| {
             let ssm = &self.shell.ssm;
@@ -107,6 +109,7 @@ impl GrootL {
 impl Mixer for GrootL {
     fn forward(&self, tokens: &Tensor, orders: &Orders) -> Result<Tensor> {
         self.shell.forward(tokens, orders, 1.0, |u| {
+            tape::note("what comes up the tree is not shown, the scan beside it alone");
             let ssm = &self.shell.ssm;
             let (b, l, d) = u.size3()?;
             let coefficients = ssm.coefficients(&u.f_unsqueeze(2)?)?;

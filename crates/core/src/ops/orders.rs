@@ -17,6 +17,8 @@ pub struct Orders {
     grid: Option<Arc<[i64]>>,
     coarse: Option<Arc<Orders>>,
     written: Option<Arc<Table>>,
+    /// Of orders [`in_place`](Orders::in_place): the token that each position was filled with.
+    gathered: Option<Arc<Table>>,
     /// The most steps of an order that visit no token but decay; counted once, since every forward pass asks.
     decaying: usize,
 }
@@ -245,7 +247,8 @@ impl Orders {
         let steps = identity(table.tokens, table.rows());
         let (resets, silent) = (table.resets.clone(), table.silent.clone());
         let table = Table { table: steps, resets, silent, ..*table };
-        Orders { table: Arc::new(table), decaying: 0, ..self.clone() }
+        let gathered = Some(self.table.clone());
+        Orders { table: Arc::new(table), gathered, decaying: 0, ..self.clone() }
     }
 
     /// The token that each step of direction `k` visits, (L) int64, of orders that visit every token once.
@@ -269,6 +272,17 @@ impl Orders {
     pub(crate) fn source(&self, k: usize) -> Result<Option<Tensor>> {
         let Some(written) = &self.written else { return Ok(None) };
         Ok(Some(self.table.index(k)?.f_index_select(0, &written.index(k)?.f_argsort(0, false)?)?))
+    }
+
+    /// For direction `k`: where the scan finds each token's input, and where it leaves each token's result, (L) int64
+    /// each; none if at the token's own position.
+    ///
+    /// # Errors
+    /// As [`index`](Orders::index).
+    pub(crate) fn read_and_written(&self, k: usize) -> Result<[Option<Tensor>; 2]> {
+        let Some(gathered) = &self.gathered else { return Ok([None, self.source(k)?]) };
+        let position = gathered.index(k)?.f_argsort(0, false)?;
+        Ok([Some(position.shallow_clone()), Some(position)])
     }
 
     /// [frames …, rows, columns] of the grid, checked against the tokens.
@@ -318,7 +332,7 @@ impl From<Table> for Orders {
     fn from(table: Table) -> Orders {
         let count = |order: &[i32]| order.iter().filter(|token| **token == BLANK).count();
         let decaying = table.table.chunks(table.steps.max(1)).map(count).max().unwrap_or(0);
-        Orders { table: Arc::new(table), grid: None, coarse: None, written: None, decaying }
+        Orders { table: Arc::new(table), grid: None, coarse: None, written: None, gathered: None, decaying }
     }
 }
 

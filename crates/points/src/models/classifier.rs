@@ -11,6 +11,7 @@ use ophidian_core::{
     layers::{BatchNorm, Linear},
     mixer::Mamba1,
     ops::Orders,
+    tape::{self, Ground},
 };
 use tch::{Device, Kind, Tensor, nn};
 
@@ -147,6 +148,11 @@ impl Classifier {
             let class = token.f_add(position)?.f_expand([tokens.size()[0], 1, -1], false)?;
             tokens = Tensor::f_cat(&[tokens, class], 1)?;
         }
+        tape::lay(|| {
+            let ground = Ground::Loose { places: centres.size().get(1).copied().unwrap_or(0) };
+            let last = tokens.size().get(1).copied().unwrap_or(0) - 1;
+            tape::Layout { ground, class_tokens: self.class_token.iter().map(|_| last).collect() }
+        });
         let per_block: Vec<Orders> = (0..self.config.depth as usize)
             .filter_map(|i| orders.get(i % orders.len().max(1)).cloned())
             .collect();

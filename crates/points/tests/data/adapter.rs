@@ -249,6 +249,19 @@ fn inputs_without_labels_and_pictures() {
     let (height, width, _) = PointClouds.picture(&data, &[0.0; 3 * 4 * 4 * 3], &[3, 4, 4, 3]).unwrap();
     assert_eq!(width, height);
     assert!(PointClouds.picture(&data, &[0.0; 7], &[4, 4, 3]).is_none());
+    // A map over groups lies on their centres, seen from the same side: here the second is to the right of the first.
+    let input = [-1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+    let laid = PointClouds.lay_out(&input, &[2, 2, 3], &[0.25, 0.75], &[2]).unwrap();
+    assert_eq!((laid.rows as u32, laid.columns as u32), (height, width));
+    let columns = |value: f32| {
+        let cells = laid.values.iter().enumerate().filter(move |(_, cell)| **cell == value);
+        cells.map(|(cell, _)| cell % laid.columns).collect::<Vec<_>>()
+    };
+    let (first, second) = (columns(0.25), columns(0.75));
+    assert_eq!((first.len(), second.len()), (49, 49));
+    assert!(first.iter().max() < second.iter().min());
+    assert!(laid.values.iter().filter(|cell| cell.is_nan()).count() == laid.values.len() - 98);
+    assert_eq!(PointClouds.lay_out(&input, &[2, 2, 3], &[0.25], &[1]), None);
 }
 
 #[test]

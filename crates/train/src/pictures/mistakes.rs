@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use plotters::{
-    prelude::{Rectangle, Text},
+    prelude::Text,
     style::{
-        Color, IntoFont, RGBColor,
+        IntoFont, RGBColor,
         text_anchor::{HPos, Pos, VPos},
     },
 };
 
-use super::canvas::{FONT, INK, draw, short};
+use super::canvas::{FONT, INK, Pixels, draw, paint, short};
 use crate::{
     Result,
     measure::{Measurement, Mistake},
@@ -23,9 +23,6 @@ const SIDE: i32 = 150;
 const CAPTION: i32 = 48;
 const GAP: i32 = 18;
 const TOP: i32 = 64;
-
-/// (height, width, RGB bytes row by row).
-type Pixels = (u32, u32, Vec<u8>);
 
 /// Draws the kept mistakes of `found`; `picture` gives that of an example, or none.
 /// Nothing is drawn if no example has one.
@@ -60,10 +57,10 @@ pub fn mistakes(
         };
         let heading = format!("Mistakes, surest first: {title}");
         area.draw(&Text::new(heading, (GAP, 28), text(22, INK, HPos::Left)))?;
-        for (place, (mistake, (rows, columns, rgb))) in shown.iter().enumerate() {
+        for (place, (mistake, pixels)) in shown.iter().enumerate() {
             let x = GAP + (place % COLUMNS) as i32 * (SIDE + GAP);
             let y = TOP + (place / COLUMNS) as i32 * (SIDE + CAPTION + GAP);
-            paint(area, (x, y), *rows, *columns, rgb)?;
+            paint(area, (x, y), SIDE, pixels)?;
             let name = |class: usize| short(classes.get(class).map_or("?", String::as_str), 12);
             let middle = x + SIDE / 2;
             let truth = format!("is {}", name(mistake.label));
@@ -74,29 +71,4 @@ pub fn mistakes(
         }
         Ok(())
     })
-}
-
-/// An image scaled to fit a square at `corner`, by nearest neighbour.
-fn paint(
-    area: &super::canvas::Area,
-    corner: (i32, i32),
-    rows: u32,
-    columns: u32,
-    rgb: &[u8],
-) -> super::canvas::Drawn {
-    let scale = f64::from(SIDE) / f64::from(rows.max(columns));
-    let (high, wide) =
-        ((f64::from(rows) * scale).max(1.0) as i32, (f64::from(columns) * scale).max(1.0) as i32);
-    let (x, y) = (corner.0 + (SIDE - wide) / 2, corner.1 + (SIDE - high) / 2);
-    for down in 0..high {
-        let row = (down as usize * rows as usize) / high as usize;
-        for across in 0..wide {
-            let column = (across as usize * columns as usize) / wide as usize;
-            let at = 3 * (row * columns as usize + column);
-            area.draw_pixel((x + across, y + down), &RGBColor(rgb[at], rgb[at + 1], rgb[at + 2]))?;
-        }
-    }
-    let frame = RGBColor(190, 195, 202).stroke_width(1);
-    area.draw(&Rectangle::new([(x - 1, y - 1), (x + wide, y + high)], frame))?;
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Pictures of a run, as PNG, drawn with a font of our own so that they look the same everywhere.
 
-mod canvas;
+pub(crate) mod canvas;
 mod confusion;
 mod curves;
 mod mistakes;

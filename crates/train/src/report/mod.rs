@@ -7,7 +7,7 @@
 
 mod charts;
 mod compare;
-mod page;
+pub(crate) mod page;
 mod sections;
 mod stats;
 mod study;

@@ -6,8 +6,27 @@ use super::{Basis, Ranked, Study, sections, study::Status};
 
 const STYLE: &str = include_str!("style.css");
 
-/// The whole report; it asks for nothing from outside and runs no script.
+/// The whole report.
 pub(super) fn html(study: &Study, ranking: &[Ranked]) -> String {
+    frame(
+        &study.title,
+        &html! {
+            h1 { (study.title) }
+            (lead(study))
+            (conclusions(study, ranking))
+            (sections::ranking(study, ranking))
+            (sections::curves(study, ranking))
+            (sections::costs(study, ranking))
+            (sections::scans(study))
+            (sections::classes(study, ranking))
+            (sections::runs(study))
+            (sections::commands(study))
+        },
+    )
+}
+
+/// A page around `body` that asks for nothing from outside and runs no script.
+pub(crate) fn frame(title: &str, body: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -15,32 +34,19 @@ pub(super) fn html(study: &Study, ranking: &[Ranked]) -> String {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { (study.title) " · Ophidian" }
+                title { (title) " · Ophidian" }
                 // Browsers ask for an icon otherwise.
                 link rel="icon" href="data:,";
                 style { (PreEscaped(STYLE)) }
             }
-            body {
-                main {
-                    h1 { (study.title) }
-                    (lead(study))
-                    (conclusions(study, ranking))
-                    (sections::ranking(study, ranking))
-                    (sections::curves(study, ranking))
-                    (sections::costs(study, ranking))
-                    (sections::scans(study))
-                    (sections::classes(study, ranking))
-                    (sections::runs(study))
-                    (sections::commands(study))
-                }
-            }
+            body { main { (body) } }
         }
     };
     page.into_string()
 }
 
 /// Accuracies as people read them.
-pub(super) fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     format!("{:.2}%", 100.0 * share)
 }
 

@@ -196,3 +196,17 @@ fn samples_can_be_read_from_many_threads() {
         }
     });
 }
+
+#[test]
+fn maps_lie_as_pictures_do() {
+    let values: Vec<f32> = (0..12).map(|value| value as f32).collect();
+    let laid = Vision.lay_out(&[], &[3, 28, 28], &values, &[3, 4]).unwrap();
+    assert_eq!((laid.rows, laid.columns, &laid.values), (3, 4, &values));
+    // Three frames of 2 x 2: two above, one below, and nothing beside it.
+    let laid = Vision.lay_out(&[], &[3, 6, 28, 28], &values, &[3, 2, 2]).unwrap();
+    assert_eq!((laid.rows, laid.columns), (4, 4));
+    let shown: Vec<f32> =
+        laid.values.iter().map(|value| if value.is_nan() { -1.0 } else { *value }).collect();
+    assert_eq!(shown, [0., 1., 4., 5., 2., 3., 6., 7., 8., 9., -1., -1., 10., 11., -1., -1.]);
+    assert_eq!(Vision.lay_out(&[], &[3, 28, 28], &values, &[3, 5]), None);
+}

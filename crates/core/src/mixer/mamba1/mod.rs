@@ -29,6 +29,7 @@ use crate::{
     init::Init,
     layers::{Linear, Norm},
     ops::Orders,
+    tape,
 };
 
 pub use config::{Channels, Coarse, Compat, ConvPlace, DtInit, DtRank, Mamba1Config, Parameters, StepSizes};
@@ -191,6 +192,9 @@ impl Mamba1 {
         let expected = self.config.coarse.map_or(0, |coarse| coarse.directions);
         expect_directions(coarse, expected)?;
         let (u, [low_rows, low_columns]) = conv.forward(x, grid)?; // (B, l, 1, D)
+        tape::note(
+            "each direction of the coarse map begins with the state that the one before ended with, which is not shown",
+        );
         let ssm = self.ssm.part(0, 1)?;
         let coefficients = ssm.coefficients(&u)?;
         let (mut sum, mut state): (Option<Tensor>, Option<Tensor>) = (None, None);

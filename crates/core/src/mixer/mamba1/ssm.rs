@@ -7,6 +7,7 @@ use crate::{
     Error, Result,
     init::{Init, draw_for, s4d_real_log, step_size_bias},
     ops::{self, Orders, ScanInput, selective_scan},
+    tape,
     torch::full_precision,
 };
 
@@ -125,20 +126,25 @@ impl Ssm {
         let a = full_precision(|| self.a_log.exp().f_neg())?.f_expand([k, -1, -1], false)?;
         let dt_bias =
             if self.double_dt_bias { self.dt_bias.f_mul_scalar(2.0)? } else { self.dt_bias.shallow_clone() };
-        selective_scan(&ScanInput {
+        let (d, dt_bias) = (self.d.f_expand([k, -1], false)?, dt_bias.f_expand([k, -1], false)?);
+        let Coefficients { delta, b, c } = coefficients;
+        let (delta, b, c) = (spread(delta)?, spread(b)?, spread(c)?);
+        let input = ScanInput {
             u,
-            delta: &spread(&coefficients.delta)?,
+            delta: &delta,
             a: &a,
-            b: &spread(&coefficients.b)?,
-            c: &spread(&coefficients.c)?,
-            d: Some(&self.d.f_expand([k, -1], false)?),
+            b: &b,
+            c: &c,
+            d: Some(&d),
             z,
-            delta_bias: Some(&dt_bias.f_expand([k, -1], false)?),
+            delta_bias: Some(&dt_bias),
             delta_softplus: true,
             initial_state,
             orders,
             merge: if apart { ops::Merge::Apart } else { ops::Merge::Sum },
-        })
+        };
+        tape::scan(&input);
+        selective_scan(&input)
     }
 }
 
