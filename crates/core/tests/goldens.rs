@@ -89,3 +89,28 @@ fn causal_conv1d_varlen_states() {
 fn mamba_inner() {
     check("mamba_inner", 1e-5, 3e-5);
 }
+
+#[test]
+fn ssd_combined() {
+    check("ssd_combined", 1e-5, 3e-5);
+}
+
+#[test]
+fn ssd_chunk_scan_ref() {
+    check("ssd_chunk_scan_ref", 1e-5, 3e-5);
+}
+
+#[test]
+fn ssd_minimal_discrete() {
+    check("ssd_minimal_discrete", 1e-5, 3e-5);
+}
+
+#[test]
+fn rmsnorm_gated() {
+    check("rmsnorm_gated", 1e-5, 3e-5);
+}
+
+#[test]
+fn mamba2_split_conv1d_scan() {
+    check("mamba2_split_conv1d_scan", 1e-5, 3e-5);
+}
