@@ -96,9 +96,12 @@ fn varlen_states(call: &Call, tokens: &Tokens, ends: &[i64]) -> Result<Tensor> {
     Ok(Tensor::f_cat(&states, 0)?)
 }
 
-/// X is x dt already and A the exponent of each step: a step of size -A with decay -1.
+/// X is x dt already and A the exponent of each step: a step of size -A with decay -1. In f64, since the step size that
+/// is divided out comes back as a factor, and its gradient as a difference of large numbers.
 pub(super) fn minimal_discrete(call: &Call) -> Result<Vec<(&'static str, Tensor)>> {
-    let (x, exponent) = (call.need("X")?, call.need("A")?);
+    let kind = call.need("X")?.kind();
+    let exact = |name| call.need(name).map(|t| t.to_kind(Kind::Double));
+    let (x, exponent) = (exact("X")?, exact("A")?);
     if exponent.numel() > 0 && exponent.max().double_value(&[]) >= 0.0 {
         return Err(Error::invalid("ssd_minimal_discrete: `in.A` holds numbers of at least 0, expected decays"));
     }
@@ -107,8 +110,8 @@ pub(super) fn minimal_discrete(call: &Call) -> Result<Vec<(&'static str, Tensor)
         x: &x.f_div(&dt.f_unsqueeze(3)?)?,
         dt: &dt,
         a: &Tensor::full([call.size("H")?], -1.0, (x.kind(), x.device())),
-        b: &call.need("B")?.unsqueeze(2),
-        c: &call.need("C")?.unsqueeze(2),
+        b: &exact("B")?.unsqueeze(2),
+        c: &exact("C")?.unsqueeze(2),
         d: None,
         z: None,
         dt_bias: None,
@@ -118,7 +121,7 @@ pub(super) fn minimal_discrete(call: &Call) -> Result<Vec<(&'static str, Tensor)
         orders: &Orders::identity(call.size("L")?, 1),
         merge: Merge::Sum,
     })?;
-    Ok(vec![("Y", out.y), ("final_state", out.final_state.squeeze_dim(1))])
+    Ok(vec![("Y", out.y.to_kind(kind)), ("final_state", out.final_state.squeeze_dim(1).to_kind(kind))])
 }
 
 pub(super) fn gated_norm(call: &Call) -> Result<Vec<(&'static str, Tensor)>> {
