@@ -48,7 +48,11 @@ fn check(op: &str, out: f64, grad: f64) {
             }
             let error = (got.to_kind(Kind::Double) - want).abs().max().double_value(&[]);
             let scale = want.abs().max().double_value(&[]).max(1e-6);
-            assert!(error / scale <= tolerance, "{op}/{file} {name}: {error:.2e} of {scale:.2e}");
+            // Where numbers cancel, as far as the authors' own code in f32 is from itself in f64.
+            let key = name.replacen("64.", ".", 1);
+            let own = case["err32_vs_64"][key.as_str()]["max_abs"].as_f64().unwrap_or(0.0);
+            let allowed = (tolerance * scale).max(2.0 * own);
+            assert!(error <= allowed, "{op}/{file} {name}: {error:.2e} of {scale:.2e}");
             compared += 1;
         }
     }
@@ -88,4 +92,29 @@ fn causal_conv1d_varlen_states() {
 #[test]
 fn mamba_inner() {
     check("mamba_inner", 1e-5, 3e-5);
+}
+
+#[test]
+fn ssd_combined() {
+    check("ssd_combined", 1e-5, 3e-5);
+}
+
+#[test]
+fn ssd_chunk_scan_ref() {
+    check("ssd_chunk_scan_ref", 1e-5, 3e-5);
+}
+
+#[test]
+fn ssd_minimal_discrete() {
+    check("ssd_minimal_discrete", 1e-5, 3e-5);
+}
+
+#[test]
+fn rmsnorm_gated() {
+    check("rmsnorm_gated", 1e-5, 3e-5);
+}
+
+#[test]
+fn mamba2_split_conv1d_scan() {
+    check("mamba2_split_conv1d_scan", 1e-5, 3e-5);
 }

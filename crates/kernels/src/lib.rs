@@ -4,7 +4,7 @@
 //! costs a different row address and nothing else: no permuted copy of an activation is made in either direction.
 //!
 //! Short names, as in the papers: B batch · L tokens · T steps of an order · K directions · D channels ·
-//! N states per channel · G groups · W taps of a convolution.
+//! N states per channel · G groups · W taps of a convolution · H heads of P channels.
 
 pub mod conv;
 mod error;
@@ -14,6 +14,7 @@ pub mod probe;
 pub mod scan;
 pub mod shift;
 pub mod simd;
+pub mod ssd;
 pub mod tree;
 pub mod view;
 

@@ -5,6 +5,7 @@
 mod ops;
 mod settings;
 mod shapes;
+mod ssd;
 mod table;
 
 use std::collections::BTreeMap;
@@ -189,6 +190,18 @@ impl Call<'_> {
             tensor
         };
         Ok(tensor.permute([0, 3, 1, 2]).unsqueeze(2)) // (B, L, 1, G, N)
+    }
+
+    /// Bounds of packed sequences, which must rise from 0 to `total`.
+    fn bounds(&self, bounds: &Tensor, total: i64) -> Result<Vec<i64>> {
+        let ends: Vec<i64> = bounds.to_kind(Kind::Int64).try_into()?;
+        if ends.len() < 2 || ends.first() != Some(&0) || ends.last() != Some(&total) || !ends.is_sorted() {
+            return Err(Error::invalid(format!(
+                "{}: `in.cu_seqlens` must rise from 0 to {total}, found {ends:?}",
+                self.op
+            )));
+        }
+        Ok(ends)
     }
 
     /// Refuses a convolution whose weights, input `name`, have no taps.

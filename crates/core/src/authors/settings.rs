@@ -15,6 +15,14 @@ pub(super) enum Means {
     Activation,
     /// The op reads it: a number of rows.
     Rows,
+    /// The op reads it: a number.
+    Number,
+    /// The op reads it: two numbers that do not fall.
+    Limits,
+    /// How long the authors' chunks are, which results do not depend on.
+    Chunk,
+    /// What `in.D` is: h (per head), hp (per channel) or null (absent).
+    Skip,
     /// Whether this output is wanted; it is, unless the option says no.
     Wants(&'static str),
     /// Whether this input is there.
@@ -58,6 +66,11 @@ pub(super) fn known(op: &str, settings: &[Setting], options: &Options) -> Result
                 (boolean(value).is_some(), "true or false")
             }
             Means::Activation => (activation(value).is_some(), "silu, swish or none"),
+            Means::Number => (value.parse::<f64>().is_ok_and(f64::is_finite), "a number"),
+            Means::Limits => (limits(value).is_some(), "two numbers that do not fall, as in [0, inf]"),
+            Means::Chunk => (value.parse::<u32>().is_ok_and(|n| n > 0), "a number of at least 1"),
+            Means::Skip => (["h", "hp", "null"].contains(&value), "h, hp or null"),
+            Means::Rows if value == "null" => (true, ""),
             Means::Rows => (value.parse::<u32>().is_ok_and(|n| n <= MAX_ROWS), "a number up to 1048576"),
             Means::Size(_) | Means::Groups => (value.parse::<i64>().is_ok(), "a number"),
             Means::Coefficient => {
@@ -98,6 +111,14 @@ pub(super) fn agree(
                 let found = tensors.iter().map(|(name, t)| format!("`in.{name}` {:?}", t.size()));
                 format!("the tensors are {}", found.collect::<Vec<_>>().join(", "))
             }),
+            Means::Skip => {
+                let found = match tensors.get("D").map(tch::Tensor::dim) {
+                    None => "null",
+                    Some(1) => "h",
+                    Some(_) => "hp",
+                };
+                (value != found).then(|| format!("the tensors say {found}"))
+            }
             Means::Size(letter) => {
                 let size = sizes.get(letter).unwrap_or(1);
                 (value.parse() != Ok(size)).then(|| format!("the tensors say {size}"))
@@ -126,7 +147,14 @@ pub(super) fn agree(
                     .filter(|name| value.trim_start_matches("torch.") != *name)
                     .map(|name| format!("the tensors are {name}"))
             }
-            Means::Flag | Means::Activation | Means::Rows | Means::Wants(_) | Means::Coefficient => None,
+            Means::Flag
+            | Means::Activation
+            | Means::Rows
+            | Means::Number
+            | Means::Limits
+            | Means::Chunk
+            | Means::Wants(_)
+            | Means::Coefficient => None,
         };
         if let Some(contradiction) = contradiction {
             return Err(Error::Config(format!("{op}: {key} = {value}, but {contradiction}")));
@@ -149,6 +177,15 @@ pub(super) fn boolean(value: &str) -> Option<bool> {
     }
 }
 
+/// What limits say, if they are some: `[0, inf]`.
+fn limits(value: &str) -> Option<(f64, f64)> {
+    let inner = value.trim().strip_prefix(['[', '('])?.strip_suffix([']', ')'])?;
+    let (low, high) = inner.split_once(',')?;
+    let number = |value: &str| text(value.trim()).parse::<f64>().ok();
+    let (low, high) = (number(low)?, number(high)?);
+    (low <= high).then_some((low, high))
+}
+
 /// Whether SiLU follows.
 fn activation(value: &str) -> Option<bool> {
     match value {
@@ -165,6 +202,15 @@ impl Call<'_> {
 
     pub(super) fn silu(&self) -> bool {
         self.options.get("activation").and_then(|value| activation(text(value))).unwrap_or(false)
+    }
+
+    pub(super) fn number(&self, name: &str, default: f64) -> f64 {
+        self.options.get(name).and_then(|value| text(value).parse().ok()).unwrap_or(default)
+    }
+
+    /// Limits; (0, inf) if nothing is said.
+    pub(super) fn limits(&self, name: &str) -> (f64, f64) {
+        self.options.get(name).and_then(|value| limits(text(value))).unwrap_or((0.0, f64::INFINITY))
     }
 
     pub(super) fn rows(&self, name: &str) -> Option<i64> {

@@ -6,6 +6,7 @@ use super::{
     Call, ops,
     settings::{Means, Setting},
     shapes::Input,
+    ssd,
 };
 use crate::Result;
 
@@ -28,7 +29,7 @@ const fn input(name: &'static str, shapes: &'static [&'static str]) -> Input {
     Input::new(name, shapes)
 }
 
-pub(super) const OPS: [Entry; 7] = [
+pub(super) const OPS: [Entry; 12] = [
     Entry {
         name: "selective_scan",
         inputs: &[
@@ -229,5 +230,111 @@ pub(super) const OPS: [Entry; 7] = [
             ("length", Means::Size("L")),
         ],
         run: ops::mamba_inner,
+    },
+    Entry {
+        name: "ssd_combined",
+        inputs: &[&[
+            input("x", &["B L H P"]),
+            input("dt", &["B L H"]),
+            input("A", &["H"]),
+            input("B", &["B L G N"]),
+            input("C", &["B L G N"]),
+            input("D", &["H", "H P"]).optional(),
+            input("z", &["B L H P"]).optional(),
+            input("dt_bias", &["H"]).optional(),
+            input("initial_states", &["B H P N"]).optional(),
+            input("seq_idx", &["B L"]).optional().whole(),
+            input("cu_seqlens", &["E"]).optional().whole(),
+        ]],
+        told_by: "x",
+        settings: &[
+            ("chunk_size", Means::Chunk),
+            ("dt_softplus", Means::Flag),
+            ("dt_limit", Means::Limits),
+            ("return_final_states", Means::Wants("final_states")),
+            ("D", Means::Skip),
+            ("has_seq_idx", Means::Has("seq_idx")),
+            ("varlen", Means::Has("cu_seqlens")),
+            ("has_initial_states", Means::Has("initial_states")),
+        ],
+        run: ssd::combined,
+    },
+    Entry {
+        name: "ssd_chunk_scan_ref",
+        inputs: &[&[
+            input("x", &["B L H P"]),
+            input("dt", &["B L H"]),
+            input("A", &["H"]),
+            input("B", &["B L G N"]),
+            input("C", &["B L G N"]),
+            input("D", &["H", "H P"]).optional(),
+            input("z", &["B L H P"]).optional(),
+            input("dt_bias", &["H"]).optional(),
+        ]],
+        told_by: "x",
+        settings: &[("chunk_size", Means::Chunk), ("dt_softplus", Means::Flag), ("D", Means::Skip)],
+        run: ssd::combined,
+    },
+    Entry {
+        name: "ssd_minimal_discrete",
+        inputs: &[&[
+            input("X", &["B L H P"]),
+            input("A", &["B L H"]),
+            input("B", &["B L H N"]),
+            input("C", &["B L H N"]),
+            input("initial_states", &["B 1 H P N"]).optional(),
+        ]],
+        told_by: "X",
+        settings: &[("block_len", Means::Chunk), ("has_initial_states", Means::Has("initial_states"))],
+        run: ssd::minimal_discrete,
+    },
+    Entry {
+        name: "rmsnorm_gated",
+        inputs: &[&[
+            input("x", &["M D", "B M D"]),
+            input("weight", &["D"]),
+            input("bias", &["D"]).optional(),
+            input("z", &["M D", "B M D"]).optional(),
+        ]],
+        told_by: "x",
+        settings: &[
+            ("group_size", Means::Rows),
+            ("norm_before_gate", Means::Flag),
+            ("eps", Means::Number),
+        ],
+        run: ssd::gated_norm,
+    },
+    Entry {
+        name: "mamba2_split_conv1d_scan",
+        // In zxbcdt lie z0 and x0, which no scan reads, z, C convolved channels and dt, side by side.
+        inputs: &[&[
+            input("zxbcdt", &["B L E"]),
+            input("conv1d_weight", &["C W"]),
+            input("conv1d_bias", &["C"]).optional(),
+            input("dt_bias", &["H"]),
+            input("A", &["H"]),
+            input("D", &["H", "H P"]),
+            input("rmsnorm_weight", &["R"]).optional(),
+            input("outproj_weight", &["O I"]).optional(),
+            input("outproj_bias", &["O"]).optional(),
+            input("initial_states", &["B H P N"]).optional(),
+            input("seq_idx", &["B L"]).optional().whole(),
+        ]],
+        told_by: "zxbcdt",
+        settings: &[
+            ("chunk_size", Means::Chunk),
+            ("headdim", Means::Rows),
+            ("nheads", Means::Size("H")),
+            ("ngroups", Means::Rows),
+            ("d_state", Means::Rows),
+            ("d_nonssm", Means::Rows),
+            ("width", Means::Size("W")),
+            ("dt_limit", Means::Limits),
+            ("norm_before_gate", Means::Flag),
+            ("rmsnorm_eps", Means::Number),
+            ("D", Means::Skip),
+            ("return_final_states", Means::Wants("final_states")),
+        ],
+        run: ssd::split_conv_scan,
     },
 ];

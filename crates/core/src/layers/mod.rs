@@ -11,5 +11,5 @@ pub use batch_norm::BatchNorm;
 pub use grid::{Conv2d, Downsample, DownsampleConfig, DownsampleKind, Kernel, LocalConv, to_map, to_tokens};
 pub use linear::Linear;
 pub use mlp::{Mlp, MlpKind};
-pub use norm::{Norm, NormKind};
+pub use norm::{GatedNorm, GatedRmsNorm, Norm, NormKind, gated_rms_norm};
 pub use path::DropPath;

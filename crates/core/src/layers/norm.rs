@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, nn};
 
-use crate::{Result, init::Init};
+use crate::{Error, Result, init::Init};
 
 /// Which normalisation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,5 +75,85 @@ impl Norm {
                 x.f_layer_norm(shape, Some(&self.weight), self.bias.as_ref(), self.eps, false)?
             }
         })
+    }
+}
+
+/// Inputs of [`gated_rms_norm`].
+#[derive(Clone, Copy)]
+pub struct GatedRmsNorm<'a> {
+    /// (…, channels).
+    pub x: &'a Tensor,
+    /// As `x`, or of a shape that is spread over it: the gate is silu(z); none if absent.
+    pub z: Option<&'a Tensor>,
+    /// (channels).
+    pub weight: &'a Tensor,
+    /// (channels).
+    pub bias: Option<&'a Tensor>,
+    /// Channels whose mean square is taken together.
+    pub group: i64,
+    /// Added to the mean square.
+    pub eps: f64,
+    /// rms(x) weight silu(z), else rms(x silu(z)) weight.
+    pub norm_before_gate: bool,
+}
+
+/// Mamba-2's gated RMS normalisation (arXiv 2405.21060, section 7.1): (…, channels), f32 out, or f64 if x is.
+///
+/// # Errors
+/// Shapes that do not fit, or a group that does not divide the channels.
+pub fn gated_rms_norm(input: &GatedRmsNorm) -> Result<Tensor> {
+    let exact = |t: &Tensor| if t.kind() == Kind::Double { t.shallow_clone() } else { t.to_kind(Kind::Float) };
+    let shape = input.x.size();
+    let channels = shape.last().copied().unwrap_or(0);
+    if input.group < 1 || channels % input.group != 0 {
+        return Err(Error::invalid(format!(
+            "a norm over groups of {} channels was given {channels}",
+            input.group
+        )));
+    }
+    let gate = input.z.map(|z| exact(z).f_silu()).transpose()?;
+    let mut x = exact(input.x);
+    if let Some(gate) = gate.as_ref().filter(|_| !input.norm_before_gate) {
+        x = x.f_mul(gate)?;
+    }
+    x = if input.group == channels {
+        x.f_rms_norm([channels], Some(input.weight), input.eps)?
+    } else {
+        let grouped = x.f_unflatten(-1, [channels / input.group, input.group])?;
+        let normed = grouped.f_rms_norm([input.group], None::<Tensor>, input.eps)?;
+        normed.f_view(&shape[..])?.f_mul(input.weight)?
+    };
+    if let Some(bias) = input.bias {
+        x = x.f_add(bias)?;
+    }
+    if let Some(gate) = gate.filter(|_| input.norm_before_gate) {
+        x = x.f_mul(&gate)?;
+    }
+    Ok(x)
+}
+
+/// [`gated_rms_norm`] with a weight that is learned.
+#[derive(Debug)]
+pub struct GatedNorm {
+    weight: Tensor,
+    group: i64,
+    eps: f64,
+    norm_before_gate: bool,
+}
+
+impl GatedNorm {
+    /// Over `channels` channels in groups of `group`: `weight` (channels) of 1.
+    pub fn new(vs: &nn::Path, channels: i64, group: i64, eps: f64, norm_before_gate: bool) -> GatedNorm {
+        let weight = Init::Constant(1.0).parameter(vs, "weight", &[channels]);
+        GatedNorm { weight, group, eps, norm_before_gate }
+    }
+
+    /// x (…, channels), gated by silu(z) if there is a z.
+    ///
+    /// # Errors
+    /// As [`gated_rms_norm`].
+    pub fn forward(&self, x: &Tensor, z: Option<&Tensor>) -> Result<Tensor> {
+        let GatedNorm { ref weight, group, eps, norm_before_gate } = *self;
+        gated_rms_norm(&GatedRmsNorm { x, z, weight, bias: None, group, eps, norm_before_gate })
     }
 }

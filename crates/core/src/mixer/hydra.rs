@@ -7,7 +7,7 @@
 //! out                  = out_proj(norm(y) * silu(z))
 //! ```
 //!
-//! The decay is a scalar per head, so a scan is the selective scan with A constant over the states.
+//! The decay is a scalar per head, so a scan is Mamba-2's [`ssd`].
 
 use tch::{Kind, Tensor, nn};
 
@@ -16,7 +16,7 @@ use crate::{
     Error, Result,
     init::{Init, Start, draw_for, step_size_bias},
     layers::{Linear, Norm, NormKind},
-    ops::{Merge, Orders, ScanInput, selective_scan, shift},
+    ops::{Merge, Orders, SsdInput, shift, ssd},
     tape,
     torch::full_precision,
 };
@@ -57,40 +57,31 @@ pub fn quasi_separable(input: &QuasiSeparable) -> Result<Tensor> {
             a_log.size()
         ))
     };
-    let ([b, l, d], [_, _, k, h]) = (&shape[..], &steps[..]) else { return Err(misfit()) };
-    let [b, l, d, k, h] = [*b, *l, *d, *k, *h];
+    let ([b, l, d], [_, _, _, h]) = (&shape[..], &steps[..]) else { return Err(misfit()) };
+    let [b, l, d, h] = [*b, *l, *d, *h];
     if steps[..2] != shape[..2] || a_log.size() != [h] || h == 0 || d % h != 0 {
         return Err(misfit());
     }
-    let (p, n) = (d / h, input.b.size().last().copied().unwrap_or(0));
-    // A head's channels share its step size, decay and diagonal.
-    let spread = |t: &Tensor, shape: &[i64]| -> Result<Tensor> {
-        let wide = [&t.size()[..], &[p]].concat();
-        Ok(t.f_unsqueeze(-1)?.f_expand(&wide, false)?.f_reshape(shape)?)
-    };
-    let delta = spread(&dt.to_kind(Kind::Float), &[b, l, k, d])?;
-    let a = full_precision(|| a_log.exp().f_neg())?;
-    let a = spread(&a, &[d])?.f_view([1, d, 1])?.f_expand([k, d, n], false)?;
-    let bias = input
-        .dt_bias
-        .map(|bias| spread(bias, &[d])?.f_expand([k, d], false).map_err(Error::from))
-        .transpose()?;
-    let y = selective_scan(&ScanInput {
-        u: x,
-        delta: &delta,
-        a: &a,
+    let p = d / h;
+    let heads = x.f_reshape([b, l, h, p])?;
+    let y = ssd(&SsdInput {
+        x: &heads,
+        dt: &dt.to_kind(Kind::Float),
+        a: &full_precision(|| a_log.exp().f_neg())?,
         b: input.b,
         c: input.c,
         d: None,
         z: None,
-        delta_bias: bias.as_ref(),
-        delta_softplus: true,
+        dt_bias: input.dt_bias,
+        dt_softplus: true,
+        dt_limits: (0.0, f64::INFINITY),
         initial_state: None,
         orders,
         merge: Merge::Apart,
     })?
-    .y;
-    let own = x.f_reshape([b, l, h, p])?.f_mul(&diagonal.f_unsqueeze(3)?)?.f_reshape([b, l, d])?;
+    .y
+    .f_flatten(3, 4)?; // (B, L, K, H P)
+    let own = heads.f_mul(&diagonal.f_unsqueeze(3)?)?.f_reshape([b, l, d])?;
     Ok(shift(&y, orders)?.f_add(&own)?)
 }
 

@@ -9,6 +9,7 @@ mod hydra;
 mod inverted;
 mod local;
 mod mamba1;
+mod mamba2;
 mod merge;
 mod quad;
 mod semantic;
@@ -18,7 +19,7 @@ mod tree;
 
 use tch::{Tensor, nn};
 
-use crate::{Result, ops::Orders};
+use crate::{Error, Result, ops::Orders};
 
 pub use affinity::ChannelAffinity;
 pub use choice::Choice;
@@ -30,6 +31,7 @@ pub use local::LocalBranch;
 pub use mamba1::{
     Channels, Coarse, Compat, ConvPlace, DtInit, DtRank, Mamba1, Mamba1Config, Parameters, StepSizes,
 };
+pub use mamba2::{Mamba2, Mamba2Config, Mamba2Options};
 pub use merge::{Merge, Merger};
 pub use quad::{QuadCompat, QuadMamba, QuadMambaConfig};
 pub use semantic::{Semantic, SemanticCompat, SemanticConfig, sorted_by_class};
@@ -59,6 +61,8 @@ pub trait Mixer {
 pub enum MixerConfig {
     /// [`Mamba1`].
     Mamba1(Mamba1Config),
+    /// [`Mamba2`].
+    Mamba2(Mamba2Config),
     /// [`GrootV`].
     GrootV(Mamba1Config),
     /// [`GrootL`].
@@ -77,6 +81,12 @@ pub enum MixerConfig {
     Inverted(InvertedConfig),
 }
 
+impl From<Mamba2Config> for MixerConfig {
+    fn from(config: Mamba2Config) -> Self {
+        MixerConfig::Mamba2(config)
+    }
+}
+
 impl From<Mamba1Config> for MixerConfig {
     fn from(config: Mamba1Config) -> Self {
         MixerConfig::Mamba1(config)
@@ -91,6 +101,7 @@ impl MixerConfig {
     pub fn build(&self, vs: &nn::Path) -> Result<Box<dyn Mixer>> {
         Ok(match self {
             MixerConfig::Mamba1(config) => Box::new(Mamba1::new(vs, config)?),
+            MixerConfig::Mamba2(config) => Box::new(Mamba2::new(vs, config)?),
             MixerConfig::GrootV(config) => Box::new(GrootV::new(vs, config)?),
             MixerConfig::GrootL(config) => Box::new(GrootL::new(vs, config)?),
             MixerConfig::SpatialMamba(config) => Box::new(SpatialMamba::new(vs, config)?),
@@ -108,6 +119,7 @@ impl MixerConfig {
             MixerConfig::Mamba1(config) | MixerConfig::GrootV(config) | MixerConfig::SpatialMamba(config) => {
                 config.d_model
             }
+            MixerConfig::Mamba2(config) => config.d_model,
             MixerConfig::GrootL(config) => config.mamba.d_model,
             MixerConfig::Hydra(config) => config.d_model,
             MixerConfig::DefMamba(config) => config.mamba.d_model,
@@ -116,4 +128,14 @@ impl MixerConfig {
             MixerConfig::Inverted(config) => config.d_model,
         }
     }
+}
+
+fn expect_directions(orders: &Orders, expected: i64) -> Result<()> {
+    if orders.directions() != expected {
+        return Err(Error::invalid(format!(
+            "a mixer of {expected} directions was given {} orders",
+            orders.directions()
+        )));
+    }
+    Ok(())
 }

@@ -57,7 +57,7 @@ impl Shell {
         let inputs = if config.gate { 2 * d } else { d };
         let shell = Shell {
             in_proj: Linear::new(&(vs / "in_proj"), d_model, inputs, config.bias, config.start.linear()),
-            conv: Conv::new(vs, config),
+            conv: Conv::new(vs, &config.into()),
             ssm: Ssm::new(vs, config, dt_bias),
             out_norm: config.out_norm.map(|kind| Norm::new(&(vs / "out_norm"), kind, d, config.out_norm_eps)),
             out_proj: Linear::new(&(vs / "out_proj"), d, d_model, config.bias, config.start.linear()),

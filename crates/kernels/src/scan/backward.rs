@@ -111,7 +111,7 @@ pub fn backward(scan: &Scan, mut out: Backward, isa: Isa, pool: &dyn Pool) -> Re
     });
     if splits.len() > 1 {
         for (partial, view) in [(&partial_b, &out.db), (&partial_c, &out.dc)] {
-            fold_splits(scan, partial, view, splits.len(), pool);
+            fold_splits(scan.coefficient_extent(), partial, view, splits.len(), pool);
         }
     }
     fold_samples(scan, &parameters, &mut out);
@@ -149,19 +149,27 @@ fn check(scan: &Scan, out: &Backward, layout: &Layout, paths: &Paths) -> Result<
     Ok(())
 }
 
-/// Adds the partial sums of a sample's tasks, in the order of the tasks, into the output.
-fn fold_splits(scan: &Scan, partial: &[f32], view: &ViewMut, splits: usize, pool: &dyn Pool) {
-    let row = scan.directions * scan.groups * scan.states;
-    let len = scan.tokens * row;
-    let tiles = scan.tokens.div_ceil(64);
-    pool.run(scan.batch * tiles, &|task| {
+/// Adds the partial sums of a sample's tasks, in the order of the tasks, into the output. `extent` is that of B and C:
+/// (B, L, K, G, N).
+pub(crate) fn fold_splits(
+    extent: [usize; 5],
+    partial: &[f32],
+    view: &ViewMut,
+    splits: usize,
+    pool: &dyn Pool,
+) {
+    let [batch, tokens, directions, groups, states] = extent;
+    let row = directions * groups * states;
+    let len = tokens * row;
+    let tiles = tokens.div_ceil(64);
+    pool.run(batch * tiles, &|task| {
         let (b, tile) = (task / tiles, task % tiles);
-        for token in tile * 64..((tile + 1) * 64).min(scan.tokens) {
-            for k in 0..scan.directions {
-                for g in 0..scan.groups {
-                    let from = token * row + (k * scan.groups + g) * scan.states;
+        for token in tile * 64..((tile + 1) * 64).min(tokens) {
+            for k in 0..directions {
+                for g in 0..groups {
+                    let from = token * row + (k * groups + g) * states;
                     let to = view.offset(b, token, k, g);
-                    for n in 0..scan.states {
+                    for n in 0..states {
                         let sum: f32 = (0..splits).map(|s| partial[(b * splits + s) * len + from + n]).sum();
                         // Safety: checked extent; tasks own disjoint tokens.
                         unsafe { *view.ptr::<f32>().add(to + n) += sum };

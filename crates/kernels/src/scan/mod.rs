@@ -25,12 +25,13 @@ mod scratch;
 pub mod wide;
 
 pub use backward::{Backward, backward};
+pub(crate) use backward::fold_splits;
 pub use forward::{Forward, checkpoint_len, forward};
 
 use crate::{Error, Orders, Result, View, orders::Paths};
 pub(crate) use aligned::Aligned;
 pub(crate) use layout::{Layout, load_row};
-pub(crate) use rows::{per_channel, prefetch_row, put};
+pub(crate) use rows::{Rows, per_channel, prefetch_row, put};
 
 /// A selective scan: shapes and inputs. (B batch, L tokens, K directions, D channels, G groups, N states.)
 #[derive(Clone, Copy)]
@@ -118,7 +119,7 @@ impl Scan<'_> {
     }
 }
 
-fn not_f64(name: &'static str, view: &View) -> Result<()> {
+pub(crate) fn not_f64(name: &'static str, view: &View) -> Result<()> {
     if view.dtype() == crate::Dtype::F64 {
         return Err(Error::Dtype { name, found: view.dtype(), expected: crate::Dtype::F32 });
     }

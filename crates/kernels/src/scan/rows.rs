@@ -9,7 +9,7 @@ use crate::{Dtype, View, ViewMut, simd::Simd};
 
 /// Where the rows of a chunk's steps lie in one view: element offsets of their first channel.
 #[derive(Default)]
-pub(super) struct Rows(Vec<usize>);
+pub(crate) struct Rows(Vec<usize>);
 
 impl Rows {
     /// Looks the rows of `tokens` up; a blank step has none.
@@ -23,8 +23,15 @@ impl Rows {
         self.0.is_empty()
     }
 
+    /// One for each step; `usize::MAX` for a blank one.
     #[inline(always)]
-    fn iter(&self) -> impl Iterator<Item = (usize, usize)> {
+    pub fn all(&self) -> &[usize] {
+        &self.0
+    }
+
+    /// (step, row) of those that there are.
+    #[inline(always)]
+    pub fn iter(&self) -> impl Iterator<Item = (usize, usize)> {
         self.0.iter().copied().enumerate().filter(|(_, row)| *row != usize::MAX)
     }
 }

@@ -3,8 +3,8 @@
 use crate::{
     Error, Result, config,
     mixer::{
-        ConvPlace, DefMambaConfig, DeformCompat, GrootLConfig, HydraConfig, InvertedConfig, Merge,
-        MixerConfig, QuadMambaConfig, SemanticCompat, SemanticConfig,
+        ConvPlace, DefMambaConfig, DeformCompat, GrootLConfig, HydraConfig, InvertedConfig, Mamba2Config,
+        Merge, MixerConfig, QuadMambaConfig, SemanticCompat, SemanticConfig,
     },
 };
 use ophidian_scan::Plan;
@@ -19,6 +19,8 @@ pub enum MixerKind {
     /// Mamba-1 along any scan, with whatever the keys ask for.
     #[default]
     Mamba1,
+    /// Mamba-2 along any scan: a scalar decay per head, many states.
+    Mamba2,
     /// GrootV's scan over a tree that the features choose.
     GrootV,
     /// GrootL's: the scan along the tokens and one over a tree.
@@ -37,7 +39,9 @@ pub enum MixerKind {
     Inverted,
 }
 
-use MixerKind::{DefMamba, GrootL, GrootV, Hydra, Inverted, Mamba1, QuadMamba, Semantic, SpatialMamba};
+use MixerKind::{
+    DefMamba, GrootL, GrootV, Hydra, Inverted, Mamba1, Mamba2, QuadMamba, Semantic, SpatialMamba,
+};
 
 /// What nothing but Mamba-1 can be told.
 const MAMBA1_ALONE: [&str; 9] = [
@@ -54,13 +58,14 @@ const MAMBA1_ALONE: [&str; 9] = [
 
 impl MixerKind {
     /// All of them.
-    pub const ALL: [MixerKind; 9] =
-        [Mamba1, GrootV, GrootL, SpatialMamba, Hydra, DefMamba, QuadMamba, Semantic, Inverted];
+    pub const ALL: [MixerKind; 10] =
+        [Mamba1, Mamba2, GrootV, GrootL, SpatialMamba, Hydra, DefMamba, QuadMamba, Semantic, Inverted];
 
     /// The name in a config.
     pub fn name(self) -> &'static str {
         match self {
             Mamba1 => "mamba1",
+            Mamba2 => "mamba2",
             GrootV => "grootv",
             GrootL => "grootl",
             SpatialMamba => "spatialmamba",
@@ -74,13 +79,14 @@ impl MixerKind {
 
     /// Whether it reads the map that the tokens lie on.
     pub fn needs_map(self) -> bool {
-        !matches!(self, Mamba1 | GrootL | Hydra)
+        !matches!(self, Mamba1 | Mamba2 | GrootL | Hydra)
     }
 
     /// Keys of `[model]` that follow from the mixer where a config does not set them: what its paper has.
     fn implied(self) -> Vec<(&'static str, Value)> {
         let mut keys: Vec<(&str, Value)> = match self {
             Mamba1 => return Vec::new(),
+            Mamba2 => vec![("d_state", 64.into())],
             GrootV | SpatialMamba => vec![
                 ("d_state", 1.into()),
                 ("scan", "row".into()),
@@ -108,6 +114,9 @@ impl MixerKind {
     fn unread(self) -> Vec<&'static str> {
         let more: &[&str] = match self {
             Mamba1 => return Vec::new(),
+            // How Mamba-1 makes step sizes, and its norm, have a counterpart that is not told by these keys; they may stay,
+            // so that one line turns a config of Mamba-1 into one of Mamba-2.
+            Mamba2 => &[],
             GrootV | GrootL | SpatialMamba | DefMamba | QuadMamba => &["parameters"],
             Hydra => &[
                 "conv",
@@ -222,6 +231,7 @@ impl ModelConfig {
                 *options = Some(T::default());
             }
         }
+        fill(self.has(Mamba2), &mut self.mamba2);
         fill(self.has(Hydra), &mut self.hydra);
         fill(self.has(GrootL), &mut self.grootl);
         fill(self.has(DefMamba), &mut self.defmamba);
@@ -241,6 +251,7 @@ impl ModelConfig {
             )));
         }
         for (kind, set) in [
+            (Mamba2, self.mamba2.is_some()),
             (Hydra, self.hydra.is_some()),
             (GrootL, self.grootl.is_some()),
             (DefMamba, self.defmamba.is_some()),
@@ -291,6 +302,9 @@ impl ModelConfig {
         let mamba = self.mamba(d_model, directions);
         Ok(match kind {
             Mamba1 => MixerConfig::Mamba1(mamba),
+            Mamba2 => {
+                MixerConfig::Mamba2(Mamba2Config::like(&mamba, self.mamba2.clone().unwrap_or_default()))
+            }
             GrootV | GrootL | SpatialMamba if directions != 1 => return misfit("has one; choose \"row\""),
             GrootV => MixerConfig::GrootV(mamba),
             SpatialMamba => MixerConfig::SpatialMamba(mamba),

@@ -15,8 +15,8 @@ use crate::{
     init::Start,
     layers::{DownsampleKind, MlpKind, NormKind},
     mixer::{
-        Channels, Coarse, Compat, ConvPlace, DtInit, DtRank, Mamba1Config, Merge, Parameters, QuadCompat,
-        StepSizes,
+        Channels, Coarse, Compat, ConvPlace, DtInit, DtRank, Mamba1Config, Mamba2Options, Merge, Parameters,
+        QuadCompat, StepSizes,
     },
 };
 
@@ -68,10 +68,13 @@ pub struct ModelConfig {
     pub downsample_bias: bool,
     /// A norm behind each stage but the last, in front of the step to the next (GrootV, GroupMamba).
     pub stage_norm: bool,
-    /// The blocks' token mixer, or one for each stage: "mamba1", "grootv", "grootl", "spatialmamba", "hydra", "defmamba",
+    /// The blocks' token mixer, or one for each stage: "mamba1", "mamba2", "grootv", "grootl", "spatialmamba", "hydra", "defmamba",
     /// "quadmamba", "semantic" or "inverted" (convolutions alone). Keys that a mixer cannot do without (a `scan` of one
     /// direction, a `conv` on the grid …) take what its paper has unless they are set.
     pub mixer: Mixers,
+    /// What `mixer = "mamba2"` is told beside the other keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mamba2: Option<Mamba2Options>,
     /// What `mixer = "hydra"` is told beside the other keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hydra: Option<HydraOptions>,
@@ -238,6 +241,7 @@ impl Default for ModelConfig {
             downsample_bias: true,
             stage_norm: false,
             mixer: Mixers::default(),
+            mamba2: None,
             hydra: None,
             grootl: None,
             defmamba: None,
@@ -306,6 +310,7 @@ impl ModelConfig {
         keys.extend(KeyDoc::within("compat", KeyDoc::of(&Compat::default(), Compat::DOCS)));
         // It is absent by default, so its keys have none.
         keys.extend(KeyDoc::within("coarse", KeyDoc::of(&toml::Table::new(), Coarse::DOCS)));
+        keys.extend(KeyDoc::within("mamba2", KeyDoc::of(&Mamba2Options::default(), Mamba2Options::DOCS)));
         keys.extend(KeyDoc::within("hydra", KeyDoc::of(&HydraOptions::default(), HydraOptions::DOCS)));
         keys.extend(KeyDoc::within("grootl", KeyDoc::of(&GrootLOptions::default(), GrootLOptions::DOCS)));
         keys.extend(KeyDoc::within(

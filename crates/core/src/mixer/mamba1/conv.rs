@@ -4,7 +4,7 @@ use tch::{Tensor, nn};
 
 use super::{ConvPlace, Mamba1Config, Parameters};
 use crate::{
-    Result,
+    Error, Result,
     init::Init,
     ops::{ConvInput, Orders, causal_conv1d},
 };
@@ -18,25 +18,67 @@ pub(in crate::mixer) enum Conv {
     None,
 }
 
+/// What a convolution is made for.
+pub(in crate::mixer) struct ConvShape {
+    pub place: ConvPlace,
+    /// Sets of taps along the orders (P).
+    pub sets: i64,
+    /// It runs along the first order alone.
+    pub once: bool,
+    /// Maps on the grid.
+    pub maps: i64,
+    pub channels: i64,
+    pub taps: i64,
+    pub bias: bool,
+}
+
+impl From<&Mamba1Config> for ConvShape {
+    fn from(config: &Mamba1Config) -> Self {
+        ConvShape {
+            place: config.conv,
+            sets: config.sets(),
+            once: config.parameters == Parameters::Decay,
+            maps: config.pairs(),
+            channels: config.d_inner(),
+            taps: config.d_conv,
+            bias: config.conv_bias,
+        }
+    }
+}
+
 impl Conv {
-    pub fn new(vs: &nn::Path, config: &Mamba1Config) -> Conv {
-        let (d, w) = (config.d_inner(), config.d_conv);
-        match config.conv {
+    pub fn new(vs: &nn::Path, shape: &ConvShape) -> Conv {
+        let (d, w, p) = (shape.channels, shape.taps, shape.sets);
+        match shape.place {
             ConvPlace::None => Conv::None,
             ConvPlace::Grid => {
-                Conv::Grid(GridConv::new(&(vs / "conv2d"), [config.pairs(), d], w, 1, config.conv_bias))
+                Conv::Grid(GridConv::new(&(vs / "conv2d"), [shape.maps, d], w, 1, shape.bias))
             }
             ConvPlace::Along => {
-                let (vs, p) = (vs / "conv1d", config.sets());
+                let vs = vs / "conv1d";
+                let init = Init::Uniform((w as f64).powf(-0.5));
                 Conv::Along {
-                    weight: Init::Uniform((w as f64).powf(-0.5)).parameter(&vs, "weight", &[p, d, w]),
-                    bias: config
-                        .conv_bias
-                        .then(|| Init::Uniform((w as f64).powf(-0.5)).parameter(&vs, "bias", &[p, d])),
-                    once: config.parameters == Parameters::Decay,
+                    weight: init.parameter(&vs, "weight", &[p, d, w]),
+                    bias: shape.bias.then(|| init.parameter(&vs, "bias", &[p, d])),
+                    once: shape.once,
                 }
             }
         }
+    }
+
+    /// Whether it runs along the first order alone.
+    pub fn is_once(&self) -> bool {
+        matches!(self, Conv::Along { once: true, .. })
+    }
+
+    /// `count` channels from number `first` on, of one along the orders.
+    pub fn part(&self, first: i64, count: i64) -> Result<Conv> {
+        let Conv::Along { weight, bias, once } = self else {
+            return Err(Error::invalid("internal error: a part of a convolution that is not along orders"));
+        };
+        let part = |t: &Tensor| t.f_narrow(1, first, count);
+        let bias = bias.as_ref().map(part).transpose()?;
+        Ok(Conv::Along { weight: part(weight)?, bias, once: *once })
     }
 
     /// u (B, L, 1 or K, D) of x (B, L, 1 or K, D).

@@ -23,7 +23,7 @@ use self::{
     conv::{Conv, GridConv},
     ssm::{Ssm, first_steps, parts, project},
 };
-use super::{Merge, Merger, Mixer, squeeze::Squeeze};
+use super::{Merge, Merger, Mixer, expect_directions, squeeze::Squeeze};
 use crate::{
     Error, Result,
     init::Init,
@@ -84,7 +84,7 @@ impl Mamba1 {
         let mixer = Mamba1 {
             config: config.clone(),
             in_proj: projection(vs / "in_proj", d_model, inputs),
-            conv: Conv::new(vs, config),
+            conv: Conv::new(vs, &config.into()),
             ssm: Ssm::new(vs, config, dt_bias),
             merger: Merger::new(vs, config.merge, k / config.stages, d, d_model),
             coarse: config
@@ -277,16 +277,6 @@ impl Mixer for Mamba1 {
         let out = self.out_proj.forward_scaled(&y, self.out_scale())?;
         Ok(out.f_flatten(2, 3)?)
     }
-}
-
-fn expect_directions(orders: &Orders, expected: i64) -> Result<()> {
-    if orders.directions() != expected {
-        return Err(Error::invalid(format!(
-            "a mixer of {expected} directions was given {} orders",
-            orders.directions()
-        )));
-    }
-    Ok(())
 }
 
 /// A linear layer over all channels, or one for each of K groups of them: (B, L, G, in) to (B, L, K or 1, out).
