@@ -43,10 +43,13 @@ impl Adapter for Audio {
     fn check(&self, data: &toml::Table, model: &toml::Table) -> Result<()> {
         let (data, model) = (Data::read(data.clone())?, models::CATALOGUE.read(model.clone())?);
         let [_, rows, columns] = data.shape()?;
-        model
-            .tile([rows as i64, columns as i64])
-            .map(drop)
-            .map_err(|error| in_our_words(error, data.features))
+        let sizes = match data.features {
+            Features::Fbank => {
+                "rows are `data.fbank.mels`, columns are frames: `data.seconds` by `data.fbank.frame_shift`"
+            }
+            Features::Waveform => "columns are samples: `data.seconds` by `data.sample_rate`",
+        };
+        model.tile([rows as i64, columns as i64]).map_err(|error| error.with_hint(sizes)).map(drop)
     }
 
     fn data_keys(&self) -> Vec<KeyDoc> {
@@ -136,26 +139,4 @@ impl Adapter for Audio {
         let turned = values.rchunks(columns.max(1)).flatten().copied().collect();
         Laid::new(rows, columns, turned)
     }
-}
-
-/// What core says about images, about spectrograms and waveforms.
-fn in_our_words(error: Error, features: Features) -> Error {
-    let Error::Config(mut text) = error else { return error };
-    let words = match features {
-        Features::Fbank => [
-            ("the image's height of", "`data.fbank.mels` ="),
-            ("the image's width of", "the number of frames (`data.seconds` by `data.fbank.frame_shift`) ="),
-            ("pixels", "cells"),
-        ],
-        Features::Waveform => [
-            ("the image's height of", "the number of rows, which of a waveform is"),
-            ("the image's width of", "the number of samples (`data.seconds` by `data.sample_rate`) ="),
-            ("pixels", "samples"),
-        ],
-    };
-    for (ours, theirs) in words {
-        text = text.replace(ours, theirs);
-    }
-    text = text.replace("an image of", "an input of").replace("images of", "inputs of");
-    Error::Config(text.replace("`data.image_size`", "`data.seconds` or `data.fbank.mels`"))
 }

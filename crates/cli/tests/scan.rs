@@ -86,6 +86,10 @@ fn what_is_drawn_for_every_sample_is_shown_with_seed_0() {
 fn numbered_names_are_spelled_out() {
     let list = said(&["list", "localmamba"]);
     assert!(list.contains("localmamba/w2, w7 …") && list.contains("localmamba/w2_flip, w7_flip …"), "{list}");
+    assert!(list.contains("localmamba/windowN") && list.contains("row | window(N)"), "{list}");
+    for list in [list, said(&["list", "localmamba", "--json"])] {
+        assert!(!list.contains('#'), "{list}");
+    }
     let error = complaint(2, &["show", "localmamba/wx", "--shape", "4x4"]);
     assert!(error.contains("did you mean `localmamba/w2`?") && !error.contains('#'), "{error}");
 }

@@ -66,11 +66,54 @@ macro_rules! documented {
 /// [`Error::Config`] for an unknown key (with the nearest known one), a missing key, a wrong type or a value that
 /// `T` refuses. `T` must carry `#[serde(deny_unknown_fields)]` for unknown keys to be seen.
 pub fn from_table<T: DeserializeOwned>(table: Table, path: &str) -> Result<T> {
+    from_rest(table, path, &[])
+}
+
+/// Reads `table` as an `A`, which has the keys `shared`, and a `B`, which has all others: what several tables have in
+/// common, and what one of them has beside.
+///
+/// # Errors
+/// Those of [`from_table`].
+pub fn from_shared<A: DeserializeOwned, B: DeserializeOwned>(
+    table: Table,
+    path: &str,
+    shared: &[&str],
+) -> Result<(A, B)> {
+    let (common, own) = table.into_iter().partition(|(key, _)| shared.contains(&key.as_str()));
+    Ok((from_rest(common, path, &[])?, from_rest(own, path, shared)?))
+}
+
+/// `table` with `defaults` where it does not say otherwise.
+pub fn with_defaults<'a>(mut table: Table, defaults: impl IntoIterator<Item = (&'a str, Value)>) -> Table {
+    for (key, value) in defaults {
+        table.entry(key).or_insert(value);
+    }
+    table
+}
+
+/// As [`from_table`], of a table whose keys `others` have been taken out.
+fn from_rest<T: DeserializeOwned>(table: Table, path: &str, others: &[&str]) -> Result<T> {
     serde_path_to_error::deserialize(table).map_err(|error| {
         let inner = error.path().to_string();
         let inner = if inner == "." { "" } else { inner.as_str() };
-        Error::Config(explain(&join(path, inner), error.inner().message()))
+        // Keys of a table within are its own.
+        let message = error.inner().message();
+        let others = if inner.contains('.') { &[] } else { others };
+        Error::Config(explain(&join(path, inner), message, others))
     })
+}
+
+/// `value` as the table `path` of a config (`"data"`), with every key.
+///
+/// # Errors
+/// [`Error::Config`] if a value does not fit TOML's numbers.
+pub fn to_table(value: &impl serde::Serialize, path: &str) -> Result<Table> {
+    Table::try_from(value).map_err(|error| Error::Config(format!("[{path}]: {error}")))
+}
+
+/// The names of keys that [`documented!`](crate::documented) has collected.
+pub fn names<'a>(docs: &'a [(&'a str, &'a str)]) -> Vec<&'a str> {
+    docs.iter().map(|(name, _)| *name).collect()
 }
 
 /// Parses the TOML file at `path`.
@@ -158,12 +201,13 @@ fn value_of(key: &str, text: &str) -> Result<Value> {
     }
 }
 
-/// Turns serde's message about `path` into ours.
-fn explain(path: &str, message: &str) -> String {
+/// Turns serde's message about `path` into ours; `others` are known keys that serde has not heard of.
+fn explain(path: &str, message: &str, others: &[&str]) -> String {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let parent = path.rsplit_once('.').map_or("", |(parent, _)| parent);
     if message.starts_with("unknown field") {
         let (found, known) = quoted.split_first().map_or(("", &[][..]), |(found, known)| (*found, known));
+        let known = [others, known].concat();
         let within = if path == found || path.ends_with(&format!(".{found}")) { parent } else { path };
         let hint = match nearest(found, known.iter().copied()) {
             Some(key) => format!("; did you mean `{}`?", join(within, key)),
@@ -247,6 +291,25 @@ mod tests {
         assert!(fails("train.epochs = -1").starts_with("`train.epochs`: "), "{}", fails("train.epochs = -1"));
         let error = from_table::<Train>("epoch = 1".parse().unwrap(), "a.b").unwrap_err().to_string();
         assert_eq!(error, "unknown key `a.b.epoch`; did you mean `a.b.epochs`?");
+    }
+
+    #[test]
+    fn what_tables_share_is_read_apart() {
+        let read = |text: &str| {
+            from_shared::<Train, Root>(text.parse().unwrap(), "a", &["epochs", "mode"])
+                .map_err(|error| error.to_string())
+        };
+        let (shared, own) = read("epochs = 2\nrate = 0.5").unwrap();
+        assert_eq!((shared.epochs, own.rate), (2, 0.5));
+        for (text, error) in [
+            ("epoch = 2", "unknown key `a.epoch`; did you mean `a.epochs`?"),
+            ("raet = 2", "unknown key `a.raet`; did you mean `a.rate`?"),
+            ("zzzzzz = 2", "unknown key `a.zzzzzz`; known keys here: epochs, mode, train, rate"),
+            ("train.zzzzzz = 2", "unknown key `a.train.zzzzzz`; known keys here: epochs, mode"),
+            ("epochs = 'x'", "`a.epochs`: string \"x\", expected u32"),
+        ] {
+            assert_eq!(read(text).unwrap_err(), error);
+        }
     }
 
     #[test]

@@ -51,6 +51,15 @@ impl Error {
         }
     }
 
+    /// The same error, and if it is about a config, what else the user should know of it.
+    #[must_use]
+    pub fn with_hint(self, hint: &str) -> Self {
+        match self {
+            Error::Config(text) => Error::Config(format!("{text} ({hint})")),
+            other => other,
+        }
+    }
+
     /// A file that does not read.
     pub fn file(path: impl AsRef<Path>, reason: impl ToString) -> Self {
         Error::File { path: path.as_ref().to_path_buf(), reason: reason.to_string() }

@@ -19,7 +19,8 @@ use crate::{
     dataset::PointSet,
     inspect, list,
     models::{self, ModelConfig},
-    open, picture,
+    open::{self, Opened},
+    picture,
 };
 
 /// Clouds, meshes and clouds over time.
@@ -54,7 +55,7 @@ impl Adapter for PointClouds {
 
     fn open(&self, data: &toml::Table) -> Result<Splits> {
         let data = Data::read(data.clone())?;
-        let (train, eval) = open::open(&data)?;
+        let Opened { train, eval, .. } = open::open(&data)?;
         let set = |source| Arc::new(PointSet::new(source, data.clone())) as Arc<dyn Dataset>;
         Ok(Splits { train: set(train), eval: set(eval) })
     }

@@ -197,7 +197,7 @@ impl Data {
     /// # Errors
     /// [`Error::Config`] if a value does not fit TOML's numbers.
     pub fn to_table(&self) -> Result<toml::Table> {
-        toml::Table::try_from(self).map_err(|error| Error::Config(format!("`data`: {error}")))
+        config::to_table(self, "data")
     }
 
     /// Every key with its default and what it means.

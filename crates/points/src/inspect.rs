@@ -8,7 +8,7 @@ use ophidian_core::{
 use crate::{
     cloud::Cloud,
     config::Data,
-    open::{self, Labelled, Source},
+    open::{self, Labelled, Opened, Source},
     solids,
 };
 
@@ -18,7 +18,7 @@ use crate::{
 /// As [`open::open`].
 pub fn inspect(data: Data) -> Result<Report> {
     let data = open::resolve(data)?;
-    let (train, eval) = open::open(&data)?;
+    let Opened { train, eval, eval_from } = open::open(&data)?;
     let (mean, std) = statistics(&clouds(&train), data.features.len());
     let classes = data.class_names.len();
     Ok(Report {
@@ -27,7 +27,7 @@ pub fn inspect(data: Data) -> Result<Report> {
         sizes_are: "points",
         splits: vec![split("train", &train, classes, &data), split("eval", &eval, classes, &data)],
         classes: data.class_names,
-        eval_from: if data.eval_path.is_some() { "`eval_path`" } else { "the split of the data set" },
+        eval_from,
         set_aside: 0,
         mean,
         std,

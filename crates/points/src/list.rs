@@ -59,6 +59,9 @@ impl Listed {
     }
 }
 
+/// Where files to evaluate on come from, if nothing else is said.
+const SPLIT: &str = "the split of the data set";
+
 /// The files of a data set.
 pub struct Found {
     /// Class names, in the order of their labels.
@@ -67,6 +70,8 @@ pub struct Found {
     pub train: Vec<Listed>,
     /// To evaluate on: validation if there is one, else test.
     pub eval: Vec<Listed>,
+    /// Where those come from, in words.
+    pub eval_from: &'static str,
 }
 
 /// What a folder is for, by its name.
@@ -98,8 +103,10 @@ pub fn find(data: &Data) -> Result<Found> {
     if let Some(eval_path) = &data.eval_path {
         let other = look(data, eval_path, &found.classes)?;
         found.eval = if other.eval.is_empty() { other.train } else { other.eval };
+        found.eval_from = "`eval_path`";
     } else if found.eval.is_empty() {
         (found.train, found.eval) = hold_out(found.train, data.val_fraction, path, &found.classes)?;
+        found.eval_from = "held out of the training files by name";
     }
     for (split, files) in [("training", &found.train), ("evaluation", &found.eval)] {
         if files.is_empty() {
@@ -151,7 +158,7 @@ fn look(data: &Data, path: &Path, classes: &[String]) -> Result<Found> {
         }
     }
     let eval = if validation.is_empty() { test } else { validation };
-    Ok(Found { classes: in_order(classes), train, eval })
+    Ok(Found { classes: in_order(classes), train, eval, eval_from: SPLIT })
 }
 
 /// Numbers of the class names: those of `given`, or of all found in alphabetical order.
@@ -280,7 +287,7 @@ fn list(path: &Path, classes: &[String]) -> Result<Found> {
         };
         train.push(Listed { name: (*name).to_owned(), class: *class, place: Place::File(file) });
     }
-    Ok(Found { classes: in_order(numbers), train, eval: Vec::new() })
+    Ok(Found { classes: in_order(numbers), train, eval: Vec::new(), eval_from: SPLIT })
 }
 
 /// Holds out `fraction` of each class, at least one file, chosen by the hash of their names.

@@ -78,17 +78,29 @@ pub fn resolve(mut data: Data) -> Result<Data> {
     Ok(data)
 }
 
+/// The splits of a data set.
+pub struct Opened {
+    /// Trained on.
+    pub train: Source,
+    /// Measured on.
+    pub eval: Source,
+    /// Where those come from, in words.
+    pub eval_from: &'static str,
+}
+
 /// Opens the training and evaluation split of a resolved `data`.
 ///
 /// # Errors
 /// [`Error::File`] naming the first file that cannot be read, holds no data of its format, or too little of it.
-pub fn open(data: &Data) -> Result<(Source, Source)> {
+pub fn open(data: &Data) -> Result<Opened> {
     if data.format() == Format::Solids {
         let set = |len, stream| Source::Solids { len, seed: data.seed, stream };
-        return Ok((set(data.train, Stream::Train), set(data.eval, Stream::Eval)));
+        let (train, eval) = (set(data.train, Stream::Train), set(data.eval, Stream::Eval));
+        return Ok(Opened { train, eval, eval_from: "the generator" });
     }
     let found = list::find(data)?;
-    Ok((load(data, &found.train)?, load(data, &found.eval)?))
+    let (train, eval) = (load(data, &found.train)?, load(data, &found.eval)?);
+    Ok(Opened { train, eval, eval_from: found.eval_from })
 }
 
 /// Reads `files`, as a split of `data`.

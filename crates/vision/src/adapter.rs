@@ -46,7 +46,8 @@ impl Adapter for Vision {
     fn check(&self, data: &toml::Table, model: &toml::Table) -> Result<()> {
         let (data, model) = (Data::read(data.clone())?, models::CATALOGUE.read(model.clone())?);
         let (height, width) = data.input_size()?;
-        model.tile([height as i64, width as i64])?;
+        let sizes = "rows and columns are the height and width that `data.image_size` sets";
+        model.tile([height as i64, width as i64]).map_err(|error| error.with_hint(sizes))?;
         match &data.video {
             Some(video) if data.format.is_video() => model.tile_frames(video.frames as i64),
             _ => Ok(()),

@@ -2,7 +2,7 @@
 
 mod aum;
 
-use ophidian_core::{grid, published::Family};
+use ophidian_core::{catalogue, grid, published::Family};
 
 pub use grid::Catalogue;
 
@@ -11,17 +11,10 @@ pub use aum::AUM;
 /// Every family of published audio models.
 pub const FAMILIES: &[&dyn Family] = &[&AUM];
 
-/// Name and text of every file of `configs/models`.
-macro_rules! files {
-    ($($name:literal)+) => {
-        &[$(($name, include_str!(concat!("../../../../configs/models/", $name, ".toml")))),+]
-    };
-}
-
 /// The published models.
-pub const CATALOGUE: Catalogue = Catalogue(files! {
+pub const CATALOGUE: Catalogue = catalogue! {
     "aum_base_fobi"
     "aum_base_bibi"
     "aum_small_bibi"
     "aum_tiny_bibi"
-});
+};

@@ -74,12 +74,19 @@ fn a_model_reads_filter_banks_and_waveforms() {
 fn patches_that_do_not_fit_say_so_before_any_data_is_read() {
     let data = Audio.resolve_data(table("format = 'tones'\nfbank.mels = 20")).unwrap();
     let check = |model: &str| Audio.check(&data, &Audio.resolve_model(table(model)).unwrap());
-    says(&error(check("patch_size = [16, 5]\nstride = [16, 5]")), &["do not divide `data.fbank.mels` = 20"]);
-    says(
-        &error(check("patch_size = [20, 7]\nstride = [20, 7]")),
-        &["do not divide the number of frames (`data.seconds`", ") = 100"],
-    );
-    says(&error(check("patch_size = 32")), &["a patch of 32 cells is larger than `data.fbank.mels` = 20"]);
+    for (model, what) in [
+        (
+            "patch_size = [16, 5]\nstride = [16, 5]",
+            "patches of 16 rows every 16 do not divide an input of 20",
+        ),
+        (
+            "patch_size = [20, 7]\nstride = [20, 7]",
+            "patches of 7 columns every 7 do not divide an input of 100",
+        ),
+        ("patch_size = 32", "a patch of 32 rows is larger than an input of 20"),
+    ] {
+        says(&error(check(model)), &[what, "rows are `data.fbank.mels`", "`data.seconds`"]);
+    }
     check("patch_size = [20, 5]").unwrap();
     says(&error(Audio.resolve_model(table("patch_sizes = 3"))), &["did you mean `model.patch_size`?"]);
     says(&error(Audio.resolve_model(table("base = 'aum_bass_fobi'"))), &["did you mean `aum_base_fobi`?"]);

@@ -7,29 +7,15 @@ mod fbank;
 mod models;
 mod real;
 mod sources;
+#[path = "../../../core/tests/support/mod.rs"]
+mod support;
 mod wav;
 
 use std::path::{Path, PathBuf};
 
 use ophidian_core::Error;
 
-/// A file or folder of the shared data, or a word about its absence.
-fn shared(path: &str) -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared");
-    let found = std::env::var("OPHIDIAN_SHARED").map_or_else(|_| beside.into(), PathBuf::from).join(path);
-    if !found.exists() {
-        let _ = std::io::Write::write_fmt(
-            &mut std::io::stderr(),
-            format_args!("SKIPPED: nothing at {}\n", found.display()),
-        );
-        return None;
-    }
-    Some(found)
-}
-
-fn table(text: &str) -> toml::Table {
-    text.parse().unwrap()
-}
+use support::{shared, table};
 
 /// The message of what must fail.
 fn error<T>(result: Result<T, Error>) -> String {

@@ -12,41 +12,26 @@ use ophidian_core::{
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-use crate::{error, says, shared};
+use crate::{
+    error, says, shared,
+    support::{cases, gradients, has_tensors, matches_golden, relative},
+};
 
 fn config(value: &Value) -> toml::Table {
     toml::Table::try_from(value).unwrap()
 }
 
-/// Largest difference, relative to the largest value.
-fn relative(got: &Tensor, want: &Tensor) -> f64 {
-    assert_eq!(got.size(), want.size());
-    let scale = want.abs().max().double_value(&[]).max(1e-6);
-    (got.to_kind(Kind::Double) - want.to_kind(Kind::Double)).abs().max().double_value(&[]) / scale
-}
-
 #[test]
 fn logits_and_gradients_of_the_goldens() {
     let Some(folder) = shared("golden/models/aum") else { return };
-    let mut cases = 0;
-    for case in std::fs::read_dir(folder).unwrap() {
-        let case = case.unwrap().path();
-        let golden = tensors::read(&case.join("golden.safetensors")).unwrap();
+    let mut count = 0;
+    for (case, golden) in cases(&folder) {
         let found = published::run(&AUM, &case, &golden).unwrap();
-        for (name, want) in &golden {
-            let (name, tolerance) = match name.split_once('.') {
-                Some(("out64", rest)) => (format!("out.{rest}"), 1e-5),
-                Some(("grad", _)) => (name.clone(), 1e-4),
-                _ => continue,
-            };
-            let off = relative(&found[&name], want);
-            assert!(off <= tolerance, "{}: {name} is off by {off:.2e}", case.display());
-        }
-        let gradients = |tensors: &Tensors| tensors.keys().filter(|name| name.starts_with("grad.")).count();
+        matches_golden(&case, &golden, &found);
         assert_eq!(gradients(&found), gradients(&golden), "{}", case.display());
-        cases += 1;
+        count += 1;
     }
-    assert!(cases >= 3);
+    assert!(count >= 3);
 }
 
 #[test]
@@ -60,11 +45,7 @@ fn official_models_have_their_tensors_and_no_other() {
         }
         let spec: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         let built = ophidian_core::init::without_values(|| AUM.build(config(&spec["config"]))).unwrap();
-        let shapes: serde_json::Map<_, _> =
-            built.keys.iter().map(|key| (key.theirs.clone(), json!(key.shape))).collect();
-        assert_eq!(&shapes, spec["tensors"].as_object().unwrap(), "{}", path.display());
-        let count: usize = built.variables.trainable_variables().iter().map(Tensor::numel).sum();
-        assert_eq!(count as i64, spec["n_params"].as_i64().unwrap(), "{}", path.display());
+        has_tensors(&path.display().to_string(), &spec, &built);
         models += 1;
     }
     assert!(models >= 4);

@@ -34,7 +34,8 @@ pub struct Args {
 /// The families of every adapter.
 pub fn families() -> impl Iterator<Item = &'static dyn Family> {
     use {ophidian_audio as audio, ophidian_points as points, ophidian_vision as vision};
-    [vision::models::FAMILIES, audio::models::FAMILIES, points::models::FAMILIES].concat().into_iter()
+    let vision = vision::models::CLASSIFIERS.iter().map(|family| *family as &dyn Family);
+    vision.chain([audio::models::FAMILIES, points::models::FAMILIES].concat())
 }
 
 /// The family called `name`.

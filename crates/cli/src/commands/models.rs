@@ -60,15 +60,16 @@ fn list(printer: &Printer) -> Result<()> {
             model.paper,
         ]);
     }
-    for name in points::names() {
+    for name in points::CATALOGUE.names() {
         let model = points::official(name)?;
-        let summary = model.model.count(model.input, model.classes)?;
+        let input = model.input.input();
+        let summary = model.model.count(input, model.classes)?;
         rows.push([
             name.to_owned(),
             model.family,
             grouped(summary.parameters),
             format!("{:.2}", summary.flops / 1e9),
-            model.input.to_string(),
+            input.to_string(),
             model.model.scan_name(),
             model.paper,
         ]);
@@ -84,12 +85,12 @@ fn names() -> impl Iterator<Item = (&'static Catalogue, &'static str)> {
 }
 
 fn show(name: &str, printer: &Printer) -> Result<()> {
-    if points::names().any(|known| known == name) {
+    if points::CATALOGUE.names().any(|known| known == name) {
         return show_points(&points::official(name)?, printer);
     }
     let holds = |(_, catalogue): &(&str, &Catalogue)| catalogue.names().any(|known| known == name);
     let Some((adapter, catalogue)) = CATALOGUES.into_iter().find(holds) else {
-        let known = names().map(|(_, known)| known).chain(points::names());
+        let known = names().map(|(_, known)| known).chain(points::CATALOGUE.names());
         let hint = nearest(name, known).map(|near| format!("did you mean `{near}`?"));
         let hint = hint.unwrap_or_else(|| "`ophidian models list` shows them".to_owned());
         return Err(Error::Config(format!("there is no published model `{name}`; {hint}")).into());
@@ -123,16 +124,12 @@ fn show(name: &str, printer: &Printer) -> Result<()> {
 }
 
 fn show_points(model: &points::Official, printer: &Printer) -> Result<()> {
-    let summary = model.model.count(model.input, model.classes)?;
+    let sizes = model.input;
+    let summary = model.model.count(sizes.input(), model.classes)?;
     let mut lines = vec![format!("{}: {}", model.name, model.paper), String::new()];
     lines.push(format!(
         "{} points in {} groups of {}: {} tokens of {} channels, {} blocks",
-        model.points,
-        model.input.groups,
-        model.input.size,
-        summary.tokens,
-        model.model.d_model,
-        model.model.depth
+        sizes.points, sizes.groups, sizes.group_size, summary.tokens, model.model.d_model, model.model.depth
     ));
     lines.push(format!("parameters: {}", grouped(summary.parameters)));
     lines.extend(summary.parts.iter().map(|(name, count)| format!("{:>14}  {name}", grouped(*count))));
@@ -148,9 +145,9 @@ fn show_points(model: &points::Official, printer: &Printer) -> Result<()> {
     }
     let number = |key: &str, value: i64| (key.to_owned(), Value::Integer(value));
     let data = Table::from_iter([
-        number("points", model.points),
-        number("groups", model.input.groups),
-        number("group_size", model.input.size),
+        number("points", sizes.points),
+        number("groups", sizes.groups),
+        number("group_size", sizes.group_size),
     ]);
     let config = Table::from_iter([
         ("adapter".to_owned(), Value::from("points")),

@@ -27,6 +27,21 @@ pub struct Translated {
     pub report: Report,
 }
 
+impl Translated {
+    /// `model`, whose tensors are named by `keys`.
+    pub fn new(
+        model: ModelConfig,
+        input: impl Into<Input>,
+        classes: i64,
+        report: Report,
+        keys: impl FnOnce(&ModelConfig) -> Vec<Key>,
+    ) -> Translated {
+        // A config that is refused has no keys worth the room.
+        let keys = if model.check().is_ok() { keys(&model) } else { Vec::new() };
+        Translated { model, input: input.into(), classes, keys, report }
+    }
+}
+
 /// A family whose models are all [`Classifier`]s.
 pub struct Classifiers {
     /// Its name on the command line.
@@ -110,9 +125,8 @@ pub fn without_counters(_: &toml::Table, mut weights: Tensors) -> Result<Tensors
 /// What a family without an argument for the image's size is given: RGB images of 224 pixels a side, which may have
 /// another.
 pub fn images(model: ModelConfig, classes: i64, keys: impl FnOnce(&ModelConfig) -> Vec<Key>) -> Translated {
-    let keys = if model.check().is_ok() { keys(&model) } else { Vec::new() };
     let report = Report { any_size: true, ..Report::default() };
-    Translated { model, input: [3, 224, 224].into(), classes, keys, report }
+    Translated::new(model, [3, 224, 224], classes, report, keys)
 }
 
 /// Adds the tensors of a batch norm over `channels` channels.

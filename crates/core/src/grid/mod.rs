@@ -15,6 +15,7 @@ mod rope;
 mod run;
 pub mod search;
 mod stem;
+pub mod visionmamba;
 
 pub use classifier::{Classifier, build};
 pub use config::{MixerKind, Mixers, ModelConfig, PerStage, Scans, Size, pattern, reseeded};

@@ -1,16 +1,17 @@
 //! Published models by name: their configs in our words and in the authors'.
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
 use super::{Input, ModelConfig, Size, config::with_implied};
 use crate::{
     Error, Result,
     config::{self, KeyDoc},
+    documented,
 };
 
-/// A published model.
-pub struct Official {
+/// A published model of config `M` that reads inputs of `I`.
+pub struct Official<M = ModelConfig, I = Input> {
     /// Its name.
     pub name: &'static str,
     /// The family that reads its weights.
@@ -20,38 +21,63 @@ pub struct Official {
     /// Where its weights are published.
     pub weights: String,
     /// What it reads.
-    pub input: Input,
+    pub input: I,
     /// Its classes.
     pub classes: i64,
     /// Its config.
-    pub model: ModelConfig,
+    pub model: M,
     /// What it reads as a `[data]` table, where the sizes do not say it.
     pub data: Table,
     /// The arguments of the authors' constructor, which `ophidian forward` reads as `config.json`.
     pub authors: Table,
 }
 
-/// A file of `configs/models`, bases filled in.
+documented! {
+/// What every file of `configs/models` holds, bases filled in.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
-    family: String,
-    paper: String,
-    weights: String,
+pub struct Entry {
+    /// See [`Official`], as what follows.
+    pub family: String,
+    /// The paper.
+    pub paper: String,
+    /// Where weights are.
+    pub weights: String,
+    /// Classes.
+    pub classes: i64,
+    /// The `[model]` table.
+    pub model: Table,
+    /// The `[data]` table.
+    #[serde(default)]
+    pub data: Table,
+    /// The authors' arguments.
+    pub authors: Table,
+}
+}
+
+/// The other keys of such a file: sizes of an image, a spectrogram or a clip.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sizes {
     #[serde(alias = "spectrogram_size")]
     image_size: Size,
     /// Of clips.
     frames: Option<i64>,
     channels: i64,
-    classes: i64,
-    model: Table,
-    #[serde(default)]
-    data: Table,
-    authors: Table,
 }
 
 /// The published models of a modality: name and text of every file, as in `configs/models`.
 pub struct Catalogue(pub &'static [(&'static str, &'static str)]);
+
+/// The [`Catalogue`] of the files of `configs/models` with these names.
+#[macro_export]
+macro_rules! catalogue {
+    ($($name:literal)+) => {
+        $crate::grid::Catalogue(&[
+            $(($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/models/", $name, ".toml")))),+
+        ])
+    };
+}
 
 impl Catalogue {
     /// The names of all of them.
@@ -64,32 +90,37 @@ impl Catalogue {
     /// # Errors
     /// [`Error::Config`] if there is none, with the nearest name.
     pub fn official(&self, name: &str) -> Result<Official> {
+        let Official { name, family, paper, weights, input, classes, model, data, authors } =
+            self.read_file::<Sizes>(name)?;
+        let image = input.image_size.sides();
+        let input = Input { channels: input.channels, frames: input.frames, image };
+        let model = ModelConfig::read(model)?;
+        Ok(Official { name, family, paper, weights, input, classes, model, data, authors })
+    }
+
+    /// The file called `name`, with sizes as its modality has them and its `[model]` table as it is.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is none, with the nearest name.
+    pub fn read_file<S: DeserializeOwned>(&self, name: &str) -> Result<Official<Table, S>> {
         let (name, table) = self.find(name)?;
-        let file: File = config::from_table(table, name)?;
-        let [height, width] = file.image_size.sides();
-        Ok(Official {
-            name,
-            family: file.family,
-            paper: file.paper,
-            weights: file.weights,
-            input: Input { channels: file.channels, frames: file.frames, image: [height, width] },
-            classes: file.classes,
-            model: ModelConfig::read(file.model)?,
-            data: file.data,
-            authors: file.authors,
-        })
+        let (file, input) = config::from_shared::<Entry, S>(table, name, &config::names(Entry::DOCS))?;
+        let Entry { family, paper, weights, classes, model, data, authors } = file;
+        Ok(Official { name, family, paper, weights, input, classes, model, data, authors })
+    }
+
+    /// The key `base` of a `[model]` table.
+    pub fn base_key() -> KeyDoc {
+        KeyDoc {
+            key: "base".into(),
+            default: None,
+            meaning: "A published model (`ophidian models list`) whose values the other keys replace.".into(),
+        }
     }
 
     /// Every key of `[model]` with its default and what it means.
     pub fn keys(&self) -> Vec<KeyDoc> {
-        let base = KeyDoc {
-            key: "base".into(),
-            default: None,
-            meaning: "A published model (`ophidian models list`) whose values the other keys replace.".into(),
-        };
-        let mut keys = vec![base];
-        keys.extend(ModelConfig::keys());
-        keys
+        [vec![Catalogue::base_key()], ModelConfig::keys()].concat()
     }
 
     /// Reads and checks a `[model]` table as [`ModelConfig::read`] does. A key `base` names a published model, whose
@@ -106,12 +137,14 @@ impl Catalogue {
     /// # Errors
     /// [`Error::Config`] naming the key that is unknown or wrong.
     pub fn resolve(&self, table: Table) -> Result<Table> {
-        let config = self.read(table)?;
-        Table::try_from(&config).map_err(|error| Error::Config(format!("[model]: {error}")))
+        config::to_table(&self.read(table)?, "model")
     }
 
     /// A `[model]` table whose `base`, if it has one, is filled in.
-    fn with_base(&self, mut table: Table) -> Result<Table> {
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is no such model, with the nearest name.
+    pub fn with_base(&self, mut table: Table) -> Result<Table> {
         let name = match table.remove("base") {
             None => return Ok(table),
             Some(Value::String(name)) => name,

@@ -9,7 +9,7 @@ use ophidian_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::official;
+use super::CATALOGUE;
 use crate::scans::register_scans;
 
 /// Largest model that is built.
@@ -167,7 +167,7 @@ impl ModelConfig {
     /// [`Error::Config`] naming the key (`model.…`) that is unknown or wrong.
     pub fn read(table: toml::Table) -> Result<ModelConfig> {
         register_scans();
-        let mut read: ModelConfig = config::from_table(official::with_base(table)?, "model")?;
+        let mut read: ModelConfig = config::from_table(CATALOGUE.with_base(table)?, "model")?;
         read.scan = read.scan.scheduled();
         read.check().map_err(|error| match error {
             Error::Config(text) => Error::Config(format!("[model]: {text}")),

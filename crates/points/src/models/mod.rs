@@ -10,13 +10,13 @@ mod walks;
 
 use std::fmt;
 
-use ophidian_core::{Error, Result, adapter::Model, config::KeyDoc, published::Family};
+use ophidian_core::{Error, Result, adapter::Model, config::KeyDoc, grid::Catalogue, published::Family};
 use tch::nn;
 
 pub use classifier::Classifier;
 pub use config::{ModelConfig, Pool};
 pub use count::{Summary, describe};
-pub use official::{Official, names, official};
+pub use official::{CATALOGUE, Official, Sizes, official};
 pub use pointmamba::{POINTMAMBA, PointMamba};
 
 /// Every family of published point models.
@@ -77,12 +77,7 @@ impl fmt::Display for Input {
 
 /// Every key of `[model]` with its default and what it means.
 pub fn keys() -> Vec<KeyDoc> {
-    let base = KeyDoc {
-        key: "base".into(),
-        default: None,
-        meaning: "A published model (`ophidian models list`) whose values the other keys replace.".into(),
-    };
-    [vec![base], KeyDoc::of(&ModelConfig::default(), ModelConfig::DOCS)].concat()
+    [vec![Catalogue::base_key()], KeyDoc::of(&ModelConfig::default(), ModelConfig::DOCS)].concat()
 }
 
 /// Checks a `[model]` table and fills in every default.
@@ -90,8 +85,7 @@ pub fn keys() -> Vec<KeyDoc> {
 /// # Errors
 /// [`Error::Config`] naming the key that is unknown or wrong.
 pub fn resolve(table: toml::Table) -> Result<toml::Table> {
-    let config = ModelConfig::read(table)?;
-    toml::Table::try_from(&config).map_err(|error| Error::Config(format!("[model]: {error}")))
+    ophidian_core::config::to_table(&ModelConfig::read(table)?, "model")
 }
 
 /// Builds the model of a resolved `[model]` table for inputs of `input_shape`.

@@ -3,7 +3,7 @@
 use ophidian_core::{adapter::Adapter, grid::Scans};
 use ophidian_points::{
     PointClouds,
-    models::{ModelConfig, names, official},
+    models::{CATALOGUE, ModelConfig, official},
 };
 
 use crate::table;
@@ -59,7 +59,7 @@ fn resolved_tables_resolve_to_themselves() {
     assert!(matches!(scheduled.scan, Scans::Each(texts) if texts.len() == 9));
     let based = ModelConfig::read(table("base = \"pointmamba_modelnet40\"\ndepth = 3")).unwrap();
     assert_eq!((based.depth, based.d_model, based.join), (3, 384, true));
-    for name in names() {
+    for name in CATALOGUE.names() {
         official(name).unwrap();
     }
 }

@@ -4,28 +4,22 @@ use ophidian_core::{
     published::{self, Family},
     tensors::{self, Tensors},
 };
-use ophidian_points::models::{POINTMAMBA, names, official};
+use ophidian_points::models::{CATALOGUE, POINTMAMBA, official};
 use tch::{Kind, Tensor};
 
-use crate::{relative, shared, table};
+use crate::{
+    shared,
+    support::{cases, matches_golden, parameters},
+    table,
+};
 
 #[test]
 fn logits_and_gradients_of_the_goldens() {
     let Some(folder) = shared("golden/models/pointmamba") else { return };
-    let mut cases = 0;
-    for case in std::fs::read_dir(folder).unwrap() {
-        let case = case.unwrap().path();
-        let golden = tensors::read(&case.join("golden.safetensors")).unwrap();
+    let mut count = 0;
+    for (case, golden) in cases(&folder) {
         let found = published::run(&POINTMAMBA, &case, &golden).unwrap();
-        for (name, want) in &golden {
-            let (name, tolerance) = match name.split_once('.') {
-                Some(("out64", rest)) => (format!("out.{rest}"), 1e-5),
-                Some(("grad", _)) => (name.clone(), 1e-4),
-                _ => continue,
-            };
-            let error = relative(&found[&name], want);
-            assert!(error <= tolerance, "{}: {name} is off by {error:.2e}", case.display());
-        }
+        matches_golden(&case, &golden, &found);
         // The goldens leave large gradients out; ours are there for every trained tensor.
         let weights = tensors::read(&case.join("model.safetensors")).unwrap();
         let trained = weights
@@ -35,20 +29,19 @@ fn logits_and_gradients_of_the_goldens() {
         for name in trained {
             assert!(found.contains_key(&format!("grad.{name}")), "{}: {name}", case.display());
         }
-        cases += 1;
+        count += 1;
     }
-    assert!(cases >= 2);
+    assert!(count >= 2);
 }
 
 /// A published config in our words is the model that its authors' config makes.
 #[test]
 fn official_configs_are_the_authors() {
-    for name in names() {
+    for name in CATALOGUE.names() {
         let model = official(name).unwrap();
         let published = POINTMAMBA.build(model.authors.clone()).unwrap();
-        let theirs: usize = published.variables.trainable_variables().iter().map(Tensor::numel).sum();
-        let ours = model.model.count(model.input, model.classes).unwrap();
-        assert_eq!(ours.parameters, theirs as i64, "{name}");
+        let ours = model.model.count(model.input.input(), model.classes).unwrap();
+        assert_eq!(ours.parameters, parameters(&published), "{name}");
         assert_eq!(ours.tokens, 2 * model.input.groups, "{name}");
         // 12.3 M parameters for 1,024 points (arXiv 2402.10739, table 1).
         assert!((ours.parameters as f64 / 1e6 - 12.3).abs() < 0.1, "{name}: {}", ours.parameters);

@@ -1,21 +1,18 @@
 //! EfficientVMamba (Pei et al., arXiv 2403.09977) as its authors publish it: their config and parameter names.
 
 use ophidian_core::{
-    config,
     grid::{
-        Classifiers, MixerKind, Mixers, ModelConfig, PerStage, Pool, Scans, Size,
+        Classifiers, MixerKind, Mixers, ModelConfig, PerStage, Scans,
         family::{batch_norm, images, layer, without_counters},
     },
-    init::Start,
     keymap::Key,
-    layers::{DownsampleKind, NormKind},
-    mixer::{ConvPlace, Merge},
+    layers::DownsampleKind,
 };
 use serde::Deserialize;
 
 use super::{
     localmamba::gate_keys,
-    vmamba::{downsample_keys, op_keys},
+    vssm::{BlockAt, SSM, Vssm, mlp_keys, op_keys},
 };
 
 /// The family.
@@ -23,8 +20,8 @@ pub const EFFICIENTVMAMBA: Classifiers = Classifiers {
     name: "efficientvmamba",
     about: "EfficientVMamba (arXiv 2403.09977): in.x images (batch, channels, height, width), in.labels (batch)",
     read: |table| {
-        let theirs: Config = config::from_table(table, "")?;
-        Ok(images(theirs.ours(), theirs.num_classes, |ours| theirs.keys(ours)))
+        let (vssm, own) = Vssm::read::<Own>(table, &SSM)?;
+        Ok(images(own.ours(&vssm), vssm.num_classes, |ours| keys(&vssm, ours)))
     },
     words: &[
         ("d_model", "dims"),
@@ -36,39 +33,21 @@ pub const EFFICIENTVMAMBA: Classifiers = Classifiers {
     adapt: without_counters,
 };
 
-/// The arguments of the authors' `EfficientVSSM`, with their defaults. (It does not pass d_state and dt_rank on: they are
-/// always 16 and automatic.)
+/// What the authors' `EfficientVSSM` takes beside VMamba's arguments, with their defaults.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
-    patch_size: i64,
-    num_classes: i64,
-    depths: Vec<i64>,
-    dims: PerStage,
-    ssm_ratio: f64,
-    drop_path_rate: f64,
+struct Own {
     mlp_ratio: f64,
-    patch_norm: bool,
     downsample_version: Version,
     step_size: i64,
-    d_state: Option<i64>,
+    /// Not passed on: there are always 16.
+    #[serde(rename = "d_state")]
+    _d_state: Option<i64>,
 }
 
-impl Default for Config {
+impl Default for Own {
     fn default() -> Self {
-        Config {
-            patch_size: 4,
-            num_classes: 1000,
-            depths: vec![2, 2, 9, 2],
-            dims: PerStage::Each(vec![96, 192, 384, 768]),
-            ssm_ratio: 2.0,
-            drop_path_rate: 0.1,
-            mlp_ratio: 4.0,
-            patch_norm: true,
-            downsample_version: Version::V2,
-            step_size: 2,
-            d_state: None,
-        }
+        Own { mlp_ratio: 4.0, downsample_version: Version::V2, step_size: 2, _d_state: None }
     }
 }
 
@@ -82,95 +61,53 @@ enum Version {
 /// Stages that scan; the others are of convolutions.
 const SCANNED: usize = 2;
 
-impl Config {
+impl Own {
     /// Their config in our words.
-    fn ours(&self) -> ModelConfig {
+    fn ours(&self, vssm: &Vssm) -> ModelConfig {
         let kind = |s: usize| if s < SCANNED { MixerKind::Mamba1 } else { MixerKind::Inverted };
+        let stages = vssm.depths.len();
         ModelConfig {
-            patch_size: Size::Square(self.patch_size),
-            stride: Size::Square(self.patch_size),
-            patch_norm: self.patch_norm,
-            d_model: self.dims.clone(),
-            depth: PerStage::Each(self.depths.clone()),
             downsample: match self.downsample_version {
                 Version::V1 => DownsampleKind::Merge,
                 Version::V2 => DownsampleKind::Conv2,
             },
-            mixer: Mixers(PerStage::Each((0..self.depths.len()).map(kind).collect())),
-            inverted: (self.depths.len() > SCANNED).then(Default::default),
+            mixer: Mixers(PerStage::Each((0..stages).map(kind).collect())),
+            inverted: (stages > SCANNED).then(Default::default),
             conv_branch: true,
-            d_conv: 3,
-            conv: ConvPlace::Grid,
-            expand: self.ssm_ratio,
             scan: Scans::One(format!("row | atrous({})", self.step_size)),
-            merge: Merge::Sum,
-            out_norm: Some(NormKind::Layer),
-            norm: NormKind::Layer,
-            drop_path: self.drop_path_rate,
             mlp_ratio: self.mlp_ratio.into(),
-            pool: Pool::Mean,
-            pos_embed: false,
-            init: Start::Normal,
-            ..ModelConfig::default()
+            ..vssm.model()
         }
     }
+}
 
-    /// Which of their tensors is which of ours.
-    fn keys(&self, ours: &ModelConfig) -> Vec<Key> {
-        let (mut keys, widths, patch) = (Vec::new(), ours.widths(), self.patch_size);
-        layer(&mut keys, "patch_embed.0", "patch_embed.proj", &[widths[0], 3, patch, patch], true);
-        if self.patch_norm {
-            layer(&mut keys, "patch_embed.2", "patch_embed.norm", &[widths[0]], true);
+/// Which of their tensors is which of ours. Late stages are plain sequences: a permutation of axes, the blocks, another
+/// permutation and the step.
+fn keys(vssm: &Vssm, ours: &ModelConfig) -> Vec<Key> {
+    let step = |stage: usize, depth: i64| {
+        if stage < SCANNED { "downsample".into() } else { (depth + 2).to_string() }
+    };
+    vssm.keys(ours, step, |keys, at| match at.stage {
+        0..SCANNED => scanned_keys(keys, ours, &at),
+        stage => {
+            let theirs = format!("layers.{stage}.{}", at.index + 1);
+            inverted_keys(keys, ours, at.width, &theirs, &format!("{}.mixer", at.ours));
         }
-        let mut number = 0;
-        for (s, (width, depth)) in widths.iter().zip(&self.depths).enumerate() {
-            for i in 0..*depth {
-                let block = format!("layers.{number}");
-                if s < SCANNED {
-                    self.scanned_keys(&mut keys, ours, s, *width, &format!("layers.{s}.blocks.{i}"), &block);
-                } else {
-                    // A permutation of axes stands in front.
-                    let theirs = format!("layers.{s}.{}", i + 1);
-                    inverted_keys(&mut keys, ours, *width, &theirs, &format!("{block}.mixer"));
-                }
-                number += 1;
-            }
-            if let Some(next) = widths.get(s + 1) {
-                let theirs = if s < SCANNED { "downsample".into() } else { (depth + 2).to_string() };
-                let (theirs, down) = (format!("layers.{s}.{theirs}"), format!("downsample.{s}"));
-                downsample_keys(&mut keys, ours.downsample, *width, *next, &theirs, &down);
-            }
-        }
-        layer(&mut keys, "classifier.norm", "norm_f", &[ours.last_width()], true);
-        if self.num_classes > 0 {
-            layer(&mut keys, "classifier.head", "head", &[self.num_classes, ours.last_width()], true);
-        }
-        keys
-    }
+    })
+}
 
-    fn scanned_keys(
-        &self,
-        keys: &mut Vec<Key>,
-        ours: &ModelConfig,
-        stage: usize,
-        width: i64,
-        theirs: &str,
-        block: &str,
-    ) {
-        let branch = format!("{block}.mixer.branch");
-        op_keys(keys, &ours.mamba(width, 4), &format!("{theirs}.op"), &format!("{block}.mixer"));
-        let conv = format!("{theirs}.conv_branch");
-        layer(keys, &format!("{conv}.0"), &format!("{branch}.depthwise"), &[width, 1, 3, 3], true);
-        batch_norm(keys, &format!("{conv}.1"), &format!("{branch}.norm"), width);
-        layer(keys, &format!("{conv}.3"), &format!("{branch}.pointwise"), &[width, width, 1, 1], true);
-        gate_keys(keys, &format!("{theirs}.se"), &format!("{branch}.gate"), width);
-        layer(keys, &format!("{theirs}.norm"), &format!("{block}.norm"), &[width], true);
-        let hidden = ours.mlp_width(stage);
-        if hidden > 0 {
-            layer(keys, &format!("{theirs}.norm2"), &format!("{block}.norm2"), &[width], true);
-            layer(keys, &format!("{theirs}.mlp.fc1"), &format!("{block}.mlp.fc1"), &[hidden, width], true);
-            layer(keys, &format!("{theirs}.mlp.fc2"), &format!("{block}.mlp.fc2"), &[width, hidden], true);
-        }
+fn scanned_keys(keys: &mut Vec<Key>, ours: &ModelConfig, at: &BlockAt<'_>) {
+    let BlockAt { width, theirs, ours: block, .. } = *at;
+    let (conv, branch) = (format!("{theirs}.conv_branch"), format!("{block}.mixer.branch"));
+    op_keys(keys, &ours.mamba(width, 4), &format!("{theirs}.op"), &format!("{block}.mixer"));
+    layer(keys, &format!("{conv}.0"), &format!("{branch}.depthwise"), &[width, 1, 3, 3], true);
+    batch_norm(keys, &format!("{conv}.1"), &format!("{branch}.norm"), width);
+    layer(keys, &format!("{conv}.3"), &format!("{branch}.pointwise"), &[width, width, 1, 1], true);
+    gate_keys(keys, &format!("{theirs}.se"), &format!("{branch}.gate"), width);
+    layer(keys, &format!("{theirs}.norm"), &format!("{block}.norm"), &[width], true);
+    let hidden = ours.mlp_width(at.stage);
+    if hidden > 0 {
+        mlp_keys(keys, at, [hidden, hidden]);
     }
 }
 

@@ -13,7 +13,7 @@ use ophidian_core::{
 };
 use serde::Deserialize;
 
-use super::vmamba::op_keys;
+use super::vssm::op_keys;
 
 /// The family.
 pub const GROOTV: Classifiers = Classifiers {

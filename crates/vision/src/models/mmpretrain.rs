@@ -2,23 +2,26 @@
 //! (Li et al., arXiv 2402.05892).
 
 use ophidian_core::{
-    Error, Result, config,
+    Error, Result, config, documented,
     grid::{
         Classifiers, ModelConfig, PerStage, Pool, Report, Scans, Size, Translated,
         family::{layer, without_counters},
     },
-    init::Start,
     keymap::Key,
     layers::{DownsampleKind, NormKind},
     mixer::{Merge, Parameters},
 };
 use serde::Deserialize;
+use toml::Value;
 
 /// RSMamba.
 pub const RSMAMBA: Classifiers = Classifiers {
     name: "rsmamba",
     about: "RSMamba (arXiv 2403.19654): in.x images (batch, channels, height, width), in.labels (batch)",
-    read: |table| config::from_table::<RsMamba>(table, "")?.read(),
+    read: |table| {
+        let (trunk, own) = config::from_shared::<Trunk, RsMamba>(table, "", &config::names(Trunk::DOCS))?;
+        own.read(trunk)
+    },
     words: &[("d_model", "embed_dims"), ("depth", "num_layers"), ("stride", "patch_cfg.stride")],
     adapt: without_counters,
 };
@@ -27,24 +30,92 @@ pub const RSMAMBA: Classifiers = Classifiers {
 pub const MAMBAND: Classifiers = Classifiers {
     name: "mamband",
     about: "Mamba-ND (arXiv 2402.05892): in.x images (batch, channels, height, width), in.labels (batch)",
-    read: |table| config::from_table::<MambaNd>(table, "")?.read(),
+    read: |table| {
+        let (table, shared) = (config::with_defaults(table, nd_defaults()), config::names(Trunk::DOCS));
+        let (trunk, own) = config::from_shared::<Trunk, MambaNd>(table, "", &shared)?;
+        own.read(trunk)
+    },
     words: &[("d_model", "embed_dims"), ("depth", "num_layers"), ("drop_path", "drop_path_rate")],
     adapt: without_counters,
 };
 
-/// The arguments of the authors' `RSMamba`, with their defaults, and `num_classes` of its head.
+documented! {
+/// What both take, with RSMamba's defaults.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Trunk {
+    /// Sizes by name.
+    pub arch: Option<String>,
+    /// Channels of a token.
+    pub embed_dims: i64,
+    /// Layers, or pairs of them.
+    pub num_layers: i64,
+    /// Pixels of an image.
+    pub img_size: Size,
+    /// Pixels per side of a patch.
+    pub patch_size: i64,
+    /// Channels of an image.
+    pub in_channels: i64,
+    /// Classes of the head.
+    pub num_classes: i64,
+}
+}
+
+impl Default for Trunk {
+    fn default() -> Self {
+        Trunk {
+            arch: None,
+            embed_dims: 192,
+            num_layers: 24,
+            img_size: Size::Square(224),
+            patch_size: 16,
+            in_channels: 3,
+            num_classes: 1000,
+        }
+    }
+}
+
+impl Trunk {
+    /// What both models have in common in our words.
+    fn model(&self) -> ModelConfig {
+        ModelConfig {
+            patch_size: Size::Square(self.patch_size),
+            stride: Size::Square(self.patch_size),
+            norm: NormKind::Layer,
+            pool: Pool::Mean,
+            pool_norm: true,
+            ..ModelConfig::default()
+        }
+    }
+
+    /// `model`, whose blocks have the tensors that `blocks` adds.
+    fn translated(&self, model: ModelConfig, blocks: impl FnOnce(&ModelConfig, &mut Vec<Key>)) -> Translated {
+        let [height, width] = self.img_size.sides();
+        let report = Report { any_size: true, ..Report::default() };
+        let input = [self.in_channels, height, width];
+        Translated::new(model, input, self.num_classes, report, |ours| {
+            let (mut keys, d, patch) = (Vec::new(), self.embed_dims, self.patch_size);
+            let [rows, columns] = ours.patch_grid(self.img_size.sides());
+            keys.push(Key::new("backbone.pos_embed", "pos_embed", &[1, rows * columns, d]));
+            let (theirs, weight) = ("backbone.patch_embed.projection", [d, self.in_channels, patch, patch]);
+            layer(&mut keys, theirs, "patch_embed.proj", &weight, ours.patch_bias);
+            blocks(ours, &mut keys);
+            layer(&mut keys, "backbone.ln1", "norm_f", &[d], true);
+            layer(&mut keys, "backbone.ln2", "pool_norm", &[d], true);
+            if self.num_classes > 0 {
+                layer(&mut keys, "head.fc", "head", &[self.num_classes, d], true);
+            }
+            keys
+        })
+    }
+}
+
+/// What the authors' `RSMamba` takes beside that, with their defaults.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RsMamba {
-    arch: Option<String>,
-    embed_dims: i64,
-    num_layers: i64,
-    img_size: Size,
-    patch_size: i64,
-    in_channels: i64,
     patch_cfg: PatchConfig,
     path_type: PathType,
-    num_classes: i64,
 }
 
 /// `patch_cfg`: further arguments of the patch embedding.
@@ -66,17 +137,7 @@ enum PathType {
 
 impl Default for RsMamba {
     fn default() -> Self {
-        RsMamba {
-            arch: None,
-            embed_dims: 192,
-            num_layers: 24,
-            img_size: Size::Square(224),
-            patch_size: 16,
-            in_channels: 3,
-            patch_cfg: PatchConfig::default(),
-            path_type: PathType::ForwardReverseShuffleGate,
-            num_classes: 1000,
-        }
+        RsMamba { patch_cfg: PatchConfig::default(), path_type: PathType::ForwardReverseShuffleGate }
     }
 }
 
@@ -100,9 +161,9 @@ fn mamba_keys(keys: &mut Vec<Key>, ours: &ModelConfig, theirs: &str, mix: &str) 
 }
 
 impl RsMamba {
-    fn read(mut self) -> Result<Translated> {
-        if let Some(arch) = &self.arch {
-            (self.embed_dims, self.num_layers) = match arch.to_lowercase().as_str() {
+    fn read(self, mut trunk: Trunk) -> Result<Translated> {
+        if let Some(arch) = &trunk.arch {
+            (trunk.embed_dims, trunk.num_layers) = match arch.to_lowercase().as_str() {
                 "s" | "small" => (192, 16),
                 "b" | "base" => (192, 24),
                 "l" | "large" => (256, 36),
@@ -123,105 +184,74 @@ impl RsMamba {
             }
         };
         let model = ModelConfig {
-            patch_size: Size::Square(self.patch_size),
-            stride: Size::Square(self.patch_cfg.stride.unwrap_or(self.patch_size)),
+            stride: Size::Square(self.patch_cfg.stride.unwrap_or(trunk.patch_size)),
             patch_bias: false,
             patch_pad: true,
-            d_model: self.embed_dims.into(),
-            depth: self.num_layers.into(),
+            d_model: trunk.embed_dims.into(),
+            depth: trunk.num_layers.into(),
             scan: Scans::One(paths.into()),
             parameters: Parameters::Shared,
             merge,
             shared_norm: true,
-            norm: NormKind::Layer,
             norm_eps: 1e-6,
-            pool: Pool::Mean,
-            pool_norm: true,
-            ..ModelConfig::default()
+            ..trunk.model()
         };
-        let [height, width] = self.img_size.sides();
-        let keys = if model.check().is_ok() { self.keys(&model) } else { Vec::new() };
-        let report = Report { any_size: true, ..Report::default() };
-        let input = [self.in_channels, height, width].into();
-        Ok(Translated { model, input, classes: self.num_classes, keys, report })
+        Ok(trunk.translated(model, |ours, keys| self.keys(ours, keys)))
     }
 
-    fn keys(&self, ours: &ModelConfig) -> Vec<Key> {
-        let (mut keys, d, patch) = (Vec::new(), self.embed_dims, self.patch_size);
-        let [rows, columns] = ours.patch_grid(self.img_size.sides());
-        keys.push(Key::new("backbone.pos_embed", "pos_embed", &[1, rows * columns, d]));
-        let weight = [d, self.in_channels, patch, patch];
-        layer(&mut keys, "backbone.patch_embed.projection", "patch_embed.proj", &weight, false);
+    fn keys(&self, ours: &ModelConfig, keys: &mut Vec<Key>) {
+        let d = ours.last_width();
         let paths = match self.path_type {
             PathType::ForwardReverseGate => 2,
             PathType::ForwardReverseShuffleGate => 3,
             _ => 0,
         };
-        for i in 0..self.num_layers {
+        for i in 0..ours.blocks() {
             let mix = format!("layers.{i}.mixer");
-            mamba_keys(&mut keys, ours, &format!("backbone.layers.{i}"), &mix);
+            mamba_keys(keys, ours, &format!("backbone.layers.{i}"), &mix);
             if paths > 0 {
                 let gate = format!("backbone.gate_layers.{i}.0");
-                layer(&mut keys, &gate, &format!("{mix}.gate"), &[paths, paths * d], false);
+                layer(keys, &gate, &format!("{mix}.gate"), &[paths, paths * d], false);
             }
         }
-        layer(&mut keys, "backbone.pre_norm", "shared_norm", &[d], true);
-        layer(&mut keys, "backbone.ln1", "norm_f", &[d], true);
-        layer(&mut keys, "backbone.ln2", "pool_norm", &[d], true);
-        if self.num_classes > 0 {
-            layer(&mut keys, "head.fc", "head", &[self.num_classes, d], true);
-        }
-        keys
+        layer(keys, "backbone.pre_norm", "shared_norm", &[d], true);
     }
 }
 
-/// The arguments of the authors' `Mamba2DModel` as their image models set them, and `num_classes` of its head.
+/// What the authors' `Mamba2DModel` takes beside that, as their image models set it.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct MambaNd {
-    arch: Option<String>,
-    embed_dims: i64,
-    /// Pairs of layers.
-    num_layers: i64,
-    img_size: Size,
-    patch_size: i64,
-    in_channels: i64,
     drop_path_rate: f64,
     d_state: i64,
     /// The layer behind which tokens are merged; one at most.
     downsample: Vec<i64>,
-    num_classes: i64,
 }
 
 impl Default for MambaNd {
     fn default() -> Self {
-        MambaNd {
-            arch: None,
-            embed_dims: 768,
-            num_layers: 12,
-            img_size: Size::Square(224),
-            patch_size: 8,
-            in_channels: 3,
-            drop_path_rate: 0.0,
-            d_state: 16,
-            downsample: vec![9],
-            num_classes: 1000,
-        }
+        MambaNd { drop_path_rate: 0.0, d_state: 16, downsample: vec![9] }
     }
 }
 
+/// Its defaults of what both take, where they are others.
+fn nd_defaults() -> [(&'static str, Value); 3] {
+    [("embed_dims", 768.into()), ("num_layers", 12.into()), ("patch_size", 8.into())]
+}
+
 impl MambaNd {
-    fn read(mut self) -> Result<Translated> {
-        match self.arch.as_deref() {
+    fn read(self, mut trunk: Trunk) -> Result<Translated> {
+        match trunk.arch.as_deref() {
             None => {}
-            Some("small") => self.embed_dims = 384,
-            Some("base") => self.embed_dims = 768,
+            Some("small") => trunk.embed_dims = 384,
+            Some("base") => trunk.embed_dims = 768,
             Some(other) => {
                 let text = format!("`arch` is \"{other}\", expected \"small\" or \"base\"");
                 return Err(Error::Config(text));
             }
         }
-        let layers = self.num_layers.saturating_mul(2);
+        // Pairs of layers.
+        let layers = trunk.num_layers.saturating_mul(2);
         let depths = match self.downsample[..] {
             [] => vec![layers],
             [behind] if (0..layers - 1).contains(&behind) => vec![behind + 1, layers - behind - 1],
@@ -234,9 +264,7 @@ impl MambaNd {
             }
         };
         let model = ModelConfig {
-            patch_size: Size::Square(self.patch_size),
-            stride: Size::Square(self.patch_size),
-            d_model: PerStage::Each(vec![self.embed_dims; depths.len()]),
+            d_model: PerStage::Each(vec![trunk.embed_dims; depths.len()]),
             depth: PerStage::Each(depths),
             downsample: DownsampleKind::Merge,
             d_state: self.d_state,
@@ -244,31 +272,19 @@ impl MambaNd {
                 ["row", "row | reverse", "column", "column | reverse"].map(String::from).into(),
             ),
             carry_normed: true,
-            norm: NormKind::Layer,
             final_norm_eps: Some(1e-6),
             drop_path: self.drop_path_rate,
-            pool: Pool::Mean,
-            pool_norm: true,
-            init: Start::FanIn,
-            ..ModelConfig::default()
+            ..trunk.model()
         };
-        let [height, width] = self.img_size.sides();
-        let keys = if model.check().is_ok() { self.keys(&model) } else { Vec::new() };
-        let report = Report { any_size: true, ..Report::default() };
-        let input = [self.in_channels, height, width].into();
-        Ok(Translated { model, input, classes: self.num_classes, keys, report })
+        Ok(trunk.translated(model, |ours, keys| self.keys(ours, keys)))
     }
 
-    fn keys(&self, ours: &ModelConfig) -> Vec<Key> {
-        let (mut keys, d, patch) = (Vec::new(), self.embed_dims, self.patch_size);
-        let [rows, columns] = ours.patch_grid(self.img_size.sides());
-        keys.push(Key::new("backbone.pos_embed", "pos_embed", &[1, rows * columns, d]));
-        let weight = [d, self.in_channels, patch, patch];
-        layer(&mut keys, "backbone.patch_embed.projection", "patch_embed.proj", &weight, true);
+    fn keys(&self, ours: &ModelConfig, keys: &mut Vec<Key>) {
+        let d = ours.last_width();
         for i in 0..ours.blocks() {
             let theirs = format!("backbone.layers.{i}");
-            mamba_keys(&mut keys, ours, &format!("{theirs}.mixer"), &format!("layers.{i}.mixer"));
-            layer(&mut keys, &format!("{theirs}.norm"), &format!("layers.{i}.norm"), &[d], true);
+            mamba_keys(keys, ours, &format!("{theirs}.mixer"), &format!("layers.{i}.mixer"));
+            layer(keys, &format!("{theirs}.norm"), &format!("layers.{i}.norm"), &[d], true);
         }
         for behind in &self.downsample {
             let theirs = format!("backbone.layers.{behind}.down_sample_layer");
@@ -278,11 +294,5 @@ impl MambaNd {
                 keys.push(Key::squares(format!("{theirs}.{name}"), format!("downsample.0.{name}"), shape));
             }
         }
-        layer(&mut keys, "backbone.ln1", "norm_f", &[d], true);
-        layer(&mut keys, "backbone.ln2", "pool_norm", &[d], true);
-        if self.num_classes > 0 {
-            layer(&mut keys, "head.fc", "head", &[self.num_classes, d], true);
-        }
-        keys
     }
 }

@@ -11,8 +11,9 @@ mod spatialmamba;
 mod videomamba;
 mod vim;
 mod vmamba;
+mod vssm;
 
-use ophidian_core::{grid, published::Family};
+use ophidian_core::{catalogue, grid};
 
 pub use efficientvmamba::EFFICIENTVMAMBA;
 pub use grid::{
@@ -30,7 +31,7 @@ pub use videomamba::VIDEOMAMBA;
 pub use vim::{LOCALVIM, VIM};
 pub use vmamba::VMAMBA;
 
-/// The families whose models are a [`ModelConfig`].
+/// Every family of published vision models.
 pub const CLASSIFIERS: &[&Classifiers] = &[
     &VIM,
     &VMAMBA,
@@ -47,32 +48,8 @@ pub const CLASSIFIERS: &[&Classifiers] = &[
     &MAMBAND,
 ];
 
-/// Every family of published vision models.
-pub const FAMILIES: &[&dyn Family] = &[
-    &VIM,
-    &VMAMBA,
-    &PLAINMAMBA,
-    &VIDEOMAMBA,
-    &LOCALVIM,
-    &LOCALVMAMBA,
-    &EFFICIENTVMAMBA,
-    &MSVMAMBA,
-    &GROUPMAMBA,
-    &SPATIALMAMBA,
-    &GROOTV,
-    &RSMAMBA,
-    &MAMBAND,
-];
-
-/// Name and text of every file of `configs/models`.
-macro_rules! files {
-    ($($name:literal)+) => {
-        &[$(($name, include_str!(concat!("../../../../configs/models/", $name, ".toml")))),+]
-    };
-}
-
 /// The published models.
-pub const CATALOGUE: Catalogue = Catalogue(files! {
+pub const CATALOGUE: Catalogue = catalogue! {
     "vim_tiny_patch16_224"
     "vim_small_patch16_224"
     "vim_base_patch16_224"
@@ -122,4 +99,4 @@ pub const CATALOGUE: Catalogue = Catalogue(files! {
     "mamband_2d_small"
     "mamband_2d_base"
     "hydra_vit_base"
-});
+};

@@ -3,141 +3,77 @@
 use ophidian_core::{
     config,
     grid::{
-        Classifiers, ModelConfig, PerStage, Pool, Scans, Size,
+        Classifiers, ModelConfig, Scans,
         family::{images, layer, without_counters},
     },
-    init::Start,
     keymap::Key,
-    layers::{DownsampleKind, MlpKind, NormKind},
-    mixer::{Coarse, ConvPlace, DtRank, Merge},
+    layers::MlpKind,
+    mixer::Coarse,
 };
 use serde::Deserialize;
+use toml::Value;
 
-use super::vmamba::{downsample_keys, op_keys};
+use super::vssm::{BlockAt, Vssm, WORDS, downsample, op_keys};
 
 /// The family.
 pub const MSVMAMBA: Classifiers = Classifiers {
     name: "msvmamba",
     about: "MSVMamba (arXiv 2405.14174): in.x images (batch, channels, height, width), in.labels (batch)",
     read: |table| {
-        let theirs: Config = config::from_table(table, "")?;
-        Ok(images(theirs.ours(), theirs.num_classes, |ours| theirs.keys(ours)))
+        let (vssm, own) = Vssm::read::<Own>(config::with_defaults(table, defaults()), &[])?;
+        let keys = |ours: &ModelConfig| vssm.keys(ours, downsample, |keys, at| block_keys(keys, ours, &at));
+        Ok(images(own.ours(&vssm), vssm.num_classes, keys))
     },
-    words: &[
-        ("d_model", "dims"),
-        ("depth", "depths"),
-        ("drop_path", "drop_path_rate"),
-        ("d_state", "ssm_d_state"),
-        ("d_conv", "ssm_conv"),
-        ("dt_rank", "ssm_dt_rank"),
-        ("expand", "ssm_ratio"),
-    ],
+    words: WORDS,
     adapt: without_counters,
 };
 
-/// The arguments of the authors' `VSSM` in their multi-scale models: one direction on the map, three on a map half as
-/// fine. Of the others, those that are passed on as they are there.
+/// What the authors' `VSSM` takes beside VMamba's arguments in their multi-scale models: one direction on the map, three on
+/// a map half as fine. Of the others, those that are passed on as they are there.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
-    patch_size: i64,
-    num_classes: i64,
-    depths: Vec<i64>,
-    dims: PerStage,
-    ssm_d_state: i64,
-    ssm_ratio: f64,
-    ssm_dt_rank: DtRank,
-    ssm_conv: i64,
-    ssm_conv_bias: bool,
-    drop_path_rate: f64,
-    patch_norm: bool,
+struct Own {
     add_se: bool,
     #[serde(rename = "convFFN")]
     conv_ffn: bool,
 }
 
-impl Default for Config {
+impl Default for Own {
     fn default() -> Self {
-        Config {
-            patch_size: 4,
-            num_classes: 1000,
-            depths: vec![1, 2, 9, 2],
-            dims: PerStage::One(96),
-            ssm_d_state: 1,
-            ssm_ratio: 2.0,
-            ssm_dt_rank: DtRank::Auto,
-            ssm_conv: 3,
-            ssm_conv_bias: true,
-            drop_path_rate: 0.2,
-            patch_norm: true,
-            add_se: true,
-            conv_ffn: true,
-        }
+        Own { add_se: true, conv_ffn: true }
     }
 }
 
-impl Config {
+/// Defaults of VMamba's arguments that are others here.
+fn defaults() -> [(&'static str, Value); 4] {
+    let depths = [1, 2, 9, 2].map(Value::Integer);
+    [
+        ("depths", depths.to_vec().into()),
+        ("dims", 96.into()),
+        ("ssm_d_state", 1.into()),
+        ("drop_path_rate", 0.2.into()),
+    ]
+}
+
+impl Own {
     /// Their config in our words.
-    fn ours(&self) -> ModelConfig {
+    fn ours(&self, vssm: &Vssm) -> ModelConfig {
         ModelConfig {
-            patch_size: Size::Square(self.patch_size),
-            stride: Size::Square(self.patch_size),
-            patch_norm: self.patch_norm,
-            d_model: self.dims.clone(),
-            depth: PerStage::Each(self.depths.clone()),
-            downsample: DownsampleKind::Merge,
-            d_state: self.ssm_d_state,
-            d_conv: self.ssm_conv,
-            conv: ConvPlace::Grid,
-            expand: self.ssm_ratio,
-            dt_rank: self.ssm_dt_rank,
-            conv_bias: self.ssm_conv_bias,
             scan: Scans::One("row".into()),
             coarse: Some(Coarse { directions: 3, taps: 7, stride: 2 }),
             coarse_scan: Some("[row | reverse, column, column | reverse]".into()),
-            merge: Merge::Sum,
-            out_norm: Some(NormKind::Layer),
             norm_each: true,
             squeeze: self.add_se.then_some(8),
-            norm: NormKind::Layer,
-            drop_path: self.drop_path_rate,
             mlp_ratio: if self.conv_ffn { 2.0 } else { 0.0 }.into(),
             mlp: if self.conv_ffn { MlpKind::ConvResidual } else { MlpKind::Gelu },
-            pool: Pool::Mean,
-            pos_embed: false,
-            init: Start::Normal,
-            ..ModelConfig::default()
+            ..vssm.model()
         }
-    }
-
-    /// Which of their tensors is which of ours.
-    fn keys(&self, ours: &ModelConfig) -> Vec<Key> {
-        let (mut keys, widths, patch) = (Vec::new(), ours.widths(), self.patch_size);
-        layer(&mut keys, "patch_embed.0", "patch_embed.proj", &[widths[0], 3, patch, patch], true);
-        if self.patch_norm {
-            layer(&mut keys, "patch_embed.2", "patch_embed.norm", &[widths[0]], true);
-        }
-        let mut number = 0;
-        for (s, (width, depth)) in widths.iter().zip(&self.depths).enumerate() {
-            for i in 0..*depth {
-                let (theirs, block) = (format!("layers.{s}.blocks.{i}"), format!("layers.{number}"));
-                block_keys(&mut keys, ours, *width, &theirs, &block);
-                number += 1;
-            }
-            if let Some(next) = widths.get(s + 1) {
-                let (theirs, down) = (format!("layers.{s}.downsample"), format!("downsample.{s}"));
-                downsample_keys(&mut keys, ours.downsample, *width, *next, &theirs, &down);
-            }
-        }
-        layer(&mut keys, "classifier.norm", "norm_f", &[ours.last_width()], true);
-        if self.num_classes > 0 {
-            layer(&mut keys, "classifier.head", "head", &[self.num_classes, ours.last_width()], true);
-        }
-        keys
     }
 }
 
-fn block_keys(keys: &mut Vec<Key>, ours: &ModelConfig, width: i64, theirs: &str, block: &str) {
+/// Which of their tensors is which of ours.
+fn block_keys(keys: &mut Vec<Key>, ours: &ModelConfig, at: &BlockAt<'_>) {
+    let BlockAt { width, theirs, ours: block, .. } = *at;
     let (mixer, mix) = (ours.mamba(width, 1), format!("{block}.mixer"));
     let d = mixer.d_inner();
     op_keys(keys, &mixer, &format!("{theirs}.op"), &mix);

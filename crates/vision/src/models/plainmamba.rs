@@ -19,16 +19,10 @@ pub const PLAINMAMBA: Classifiers = Classifiers {
     about: "PlainMamba (arXiv 2403.17695): in.x images (batch, channels, height, width), in.labels (batch)",
     read: |table| {
         let theirs = config::from_table::<Config>(table, "")?.with_arch()?;
-        let ours = theirs.ours()?;
         let [height, width] = theirs.img_size.sides();
-        let keys = if ours.check().is_ok() { theirs.keys(&ours) } else { Vec::new() };
-        Ok(Translated {
-            model: ours,
-            input: [theirs.in_channels, height, width].into(),
-            classes: theirs.num_classes,
-            keys,
-            report: Report { tokens: true, any_size: true, ..Report::default() },
-        })
+        let input = [theirs.in_channels, height, width];
+        let report = Report { tokens: true, any_size: true, ..Report::default() };
+        Ok(Translated::new(theirs.ours()?, input, theirs.num_classes, report, |ours| theirs.keys(ours)))
     },
     words: &[
         ("d_model", "embed_dims"),

@@ -1,131 +1,104 @@
 //! Spatial-Mamba (Xiao et al., arXiv 2410.15091) as its authors publish it: their config and parameter names.
 
 use ophidian_core::{
-    config,
     grid::{
-        Classifiers, MixerKind, Mixers, ModelConfig, PerStage, Pool, Scans, Size, StemKind,
+        Classifiers, MixerKind, Mixers, ModelConfig, PerStage, Scans, StemKind,
         family::{batch_norm, images, layer, without_counters},
     },
-    init::Start,
     keymap::Key,
-    layers::{DownsampleKind, NormKind},
-    mixer::{ConvPlace, Merge},
+    layers::DownsampleKind,
 };
 use serde::Deserialize;
+
+use super::vssm::{BlockAt, SSM, Vssm, downsample, stage_keys};
 
 /// The family.
 pub const SPATIALMAMBA: Classifiers = Classifiers {
     name: "spatialmamba",
     about: "Spatial-Mamba (arXiv 2410.15091): in.x images (batch, channels, height, width), in.labels (batch)",
     read: |table| {
-        let theirs: Config = config::from_table(table, "")?;
-        Ok(images(theirs.ours(), theirs.num_classes, |ours| theirs.keys(ours)))
+        let (vssm, own) = Vssm::read::<Own>(table, &without())?;
+        Ok(images(own.ours(&vssm), vssm.num_classes, |ours| keys(&vssm, ours)))
     },
     words: &[("d_model", "dims"), ("depth", "depths"), ("drop_path", "drop_path_rate")],
     adapt: without_counters,
 };
 
-/// The arguments of the authors' `SpatialMamba`, with their defaults.
+/// What the authors' `SpatialMamba` takes beside VMamba's arguments, with their defaults.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Config {
-    patch_size: i64,
-    num_classes: i64,
-    depths: Vec<i64>,
-    dims: PerStage,
+struct Own {
     d_state: i64,
     mlp_ratio: f64,
-    drop_path_rate: f64,
     /// How step sizes start, which a forward pass on loaded weights does not see.
-    dt_init: String,
+    #[serde(rename = "dt_init")]
+    _dt_init: String,
 }
 
-impl Default for Config {
+impl Default for Own {
     fn default() -> Self {
-        Config {
-            patch_size: 4,
-            num_classes: 1000,
-            depths: vec![2, 2, 9, 2],
-            dims: PerStage::Each(vec![96, 192, 384, 768]),
-            d_state: 1,
-            mlp_ratio: 4.0,
-            drop_path_rate: 0.1,
-            dt_init: "random".into(),
-        }
+        Own { d_state: 1, mlp_ratio: 4.0, _dt_init: "random".into() }
     }
 }
 
-impl Config {
+/// VMamba's arguments that it does not have.
+fn without() -> Vec<&'static str> {
+    [&SSM[..], &["patch_norm", "ssm_ratio"]].concat()
+}
+
+impl Own {
     /// Their config in our words.
-    fn ours(&self) -> ModelConfig {
+    fn ours(&self, vssm: &Vssm) -> ModelConfig {
         ModelConfig {
-            patch_size: Size::Square(self.patch_size),
-            stride: Size::Square(self.patch_size),
             stem: StemKind::Residual,
-            d_model: self.dims.clone(),
-            depth: PerStage::Each(self.depths.clone()),
+            patch_norm: false,
             downsample: DownsampleKind::Inverted,
             mixer: Mixers(PerStage::One(MixerKind::SpatialMamba)),
             d_state: self.d_state,
-            d_conv: 3,
-            conv: ConvPlace::Grid,
             scan: Scans::One("row".into()),
-            merge: Merge::Sum,
-            out_norm: Some(NormKind::Layer),
             position_conv: true,
-            norm: NormKind::Layer,
-            drop_path: self.drop_path_rate,
             mlp_ratio: self.mlp_ratio.into(),
-            pool: Pool::Mean,
-            pos_embed: false,
-            init: Start::Normal,
-            ..ModelConfig::default()
+            ..vssm.model()
         }
-    }
-
-    /// Which of their tensors is which of ours.
-    fn keys(&self, ours: &ModelConfig) -> Vec<Key> {
-        let (mut keys, widths) = (Vec::new(), ours.widths());
-        let (d, half, side) = (widths[0], widths[0] / 2, self.patch_size / 2 + 1);
-        for (theirs, name, norm, shape) in [
-            ("conv1", "patch_embed.stem.conv", "patch_embed.stem.norm", [half, 3, 3, 3]),
-            ("conv2.0", "patch_embed.inner.conv", "patch_embed.inner.norm", [half, half, 3, 3]),
-            ("conv2.1", "patch_embed.outer.conv", "patch_embed.outer.norm", [half, half, 3, 3]),
-            ("conv3.0", "patch_embed.expand.conv", "patch_embed.expand.norm", [4 * d, half, side, side]),
-            ("conv3.1", "patch_embed.proj", "patch_embed.norm", [d, 4 * d, 1, 1]),
-        ] {
-            layer(&mut keys, &format!("patch_embed.{theirs}.conv"), name, &shape, false);
-            batch_norm(&mut keys, &format!("patch_embed.{theirs}.norm"), norm, shape[0]);
-        }
-        let mut number = 0;
-        for (s, (width, depth)) in widths.iter().zip(&self.depths).enumerate() {
-            for i in 0..*depth {
-                let (theirs, block) = (format!("layers.{s}.blocks.{i}"), format!("layers.{number}"));
-                block_keys(&mut keys, ours, s, *width, &theirs, &block);
-                number += 1;
-            }
-            if s + 1 < widths.len() {
-                let (next, inner) = (2 * width, 8 * width);
-                let (theirs, down) = (format!("layers.{s}.downsample.conv"), format!("downsample.{s}"));
-                for (i, name, shape) in [
-                    (0, "expand", [inner, *width, 1, 1]),
-                    (1, "conv", [inner, 1, 3, 3]),
-                    (2, "project", [next, inner, 1, 1]),
-                ] {
-                    layer(&mut keys, &format!("{theirs}.{i}.conv"), &format!("{down}.{name}"), &shape, true);
-                }
-                batch_norm(&mut keys, &format!("{theirs}.2.norm"), &format!("{down}.norm"), next);
-            }
-        }
-        layer(&mut keys, "norm", "norm_f", &[ours.last_width()], true);
-        if self.num_classes > 0 {
-            layer(&mut keys, "head", "head", &[self.num_classes, ours.last_width()], true);
-        }
-        keys
     }
 }
 
-fn block_keys(keys: &mut Vec<Key>, ours: &ModelConfig, stage: usize, width: i64, theirs: &str, block: &str) {
+/// Which of their tensors is which of ours.
+fn keys(vssm: &Vssm, ours: &ModelConfig) -> Vec<Key> {
+    let (mut keys, widths) = (Vec::new(), ours.widths());
+    let (d, half, side) = (widths[0], widths[0] / 2, vssm.patch_size / 2 + 1);
+    for (theirs, name, norm, shape) in [
+        ("conv1", "patch_embed.stem.conv", "patch_embed.stem.norm", [half, 3, 3, 3]),
+        ("conv2.0", "patch_embed.inner.conv", "patch_embed.inner.norm", [half, half, 3, 3]),
+        ("conv2.1", "patch_embed.outer.conv", "patch_embed.outer.norm", [half, half, 3, 3]),
+        ("conv3.0", "patch_embed.expand.conv", "patch_embed.expand.norm", [4 * d, half, side, side]),
+        ("conv3.1", "patch_embed.proj", "patch_embed.norm", [d, 4 * d, 1, 1]),
+    ] {
+        layer(&mut keys, &format!("patch_embed.{theirs}.conv"), name, &shape, false);
+        batch_norm(&mut keys, &format!("patch_embed.{theirs}.norm"), norm, shape[0]);
+    }
+    stage_keys(&mut keys, ours, downsample, |keys, at| block_keys(keys, ours, &at));
+    for (s, width) in widths.iter().enumerate().take(widths.len() - 1) {
+        let (next, inner) = (2 * width, 8 * width);
+        let (theirs, down) = (format!("layers.{s}.downsample.conv"), format!("downsample.{s}"));
+        for (i, name, shape) in [
+            (0, "expand", [inner, *width, 1, 1]),
+            (1, "conv", [inner, 1, 3, 3]),
+            (2, "project", [next, inner, 1, 1]),
+        ] {
+            layer(&mut keys, &format!("{theirs}.{i}.conv"), &format!("{down}.{name}"), &shape, true);
+        }
+        batch_norm(&mut keys, &format!("{theirs}.2.norm"), &format!("{down}.norm"), next);
+    }
+    layer(&mut keys, "norm", "norm_f", &[ours.last_width()], true);
+    if vssm.num_classes > 0 {
+        layer(&mut keys, "head", "head", &[vssm.num_classes, ours.last_width()], true);
+    }
+    keys
+}
+
+fn block_keys(keys: &mut Vec<Key>, ours: &ModelConfig, at: &BlockAt<'_>) {
+    let BlockAt { stage, width, theirs, ours: block, .. } = *at;
     let mixer = ours.mamba(width, 1);
     let (d, n, r) = (mixer.d_inner(), mixer.d_state, mixer.rank());
     let (op, mix) = (format!("{theirs}.self_attention"), format!("{block}.mixer"));

@@ -8,6 +8,7 @@ use ophidian_core::{
     grid::{
         Classifiers, Input, ModelConfig, Pool, Report, Scans, Size, StemKind, Translated,
         bimamba::{Bimamba, MixerConfig, mixer_keys},
+        visionmamba::trunk_keys,
     },
     init::Start,
     keymap::Key,
@@ -25,16 +26,8 @@ pub const VIDEOMAMBA: Classifiers = Classifiers {
             height, width), in.labels (batch)",
     read: |table| {
         let theirs: Config = config::from_table(table, "")?;
-        let ours = theirs.ours()?;
-        // A config that is refused has no keys worth the room.
-        let keys = if ours.check().is_ok() { theirs.keys(&ours) } else { Vec::new() };
-        Ok(Translated {
-            input: theirs.input(),
-            classes: theirs.num_classes,
-            model: ours,
-            keys,
-            report: Report { features: true, ..Report::default() },
-        })
+        let (input, report) = (theirs.input(), Report { features: true, ..Report::default() });
+        Ok(Translated::new(theirs.ours()?, input, theirs.num_classes, report, |ours| theirs.keys(ours)))
     },
     words: &[
         ("d_model", "embed_dim"),
@@ -193,16 +186,7 @@ impl Config {
             kernel.insert(2, tubelet);
         }
         same("patch_embed.proj.weight".into(), &kernel);
-        same("patch_embed.proj.bias".into(), &[d]);
-        if self.num_classes > 0 {
-            same("head.weight".into(), &[self.num_classes, d]);
-            same("head.bias".into(), &[self.num_classes]);
-        }
-        let norms: &[&str] = if self.rms_norm { &["weight"] } else { &["weight", "bias"] };
-        norms.iter().for_each(|part| same(format!("norm_f.{part}"), &[d]));
-        for i in 0..self.depth {
-            norms.iter().for_each(|part| same(format!("layers.{i}.norm.{part}"), &[d]));
-        }
+        trunk_keys(&mut keys, ours, self.num_classes);
         if let Some((frames, tubelet)) = self.frames() {
             let shape = [1, frames / tubelet.max(1), d];
             keys.push(Key::new("temporal_pos_embedding", "temporal.pos_embed", &shape));

@@ -9,10 +9,12 @@ use ophidian_core::{
     init::Start,
     keymap::Key,
     layers::{DownsampleKind, MlpKind, NormKind},
-    mixer::{ConvPlace, DtRank, Mamba1Config, Merge, Parameters},
+    mixer::{ConvPlace, DtRank, Merge, Parameters},
     tensors::Tensors,
 };
 use serde::Deserialize;
+
+use super::vssm::{BlockAt, downsample, head_keys, mlp_keys, op_keys, patch_keys, stage_keys};
 
 /// The family.
 pub const VMAMBA: Classifiers = Classifiers {
@@ -22,15 +24,10 @@ pub const VMAMBA: Classifiers = Classifiers {
         let theirs: Config = config::from_table(table, "")?;
         let ours = theirs.ours()?;
         let [height, width] = theirs.imgsize.sides();
-        let keys = if ours.check().is_ok() { theirs.keys(&ours) } else { Vec::new() };
         let maps = if theirs.channels_first()? { Maps::ChannelsFirst } else { Maps::ChannelsLast };
-        Ok(Translated {
-            model: ours,
-            input: [theirs.in_chans, height, width].into(),
-            classes: theirs.num_classes,
-            keys,
-            report: Report { maps: Some(maps), any_size: true, ..Report::default() },
-        })
+        let (input, classes) = ([theirs.in_chans, height, width], theirs.num_classes);
+        let report = Report { maps: Some(maps), any_size: true, ..Report::default() };
+        Ok(Translated::new(ours, input, classes, report, |ours| theirs.keys(ours)))
     },
     words: &[
         ("d_model", "dims"),
@@ -197,15 +194,6 @@ impl Config {
         }
     }
 
-    fn widths(&self) -> Vec<i64> {
-        match &self.dims {
-            PerStage::One(width) => {
-                (0..self.depths.len()).map(|stage| width.saturating_mul(1 << stage.min(40))).collect()
-            }
-            PerStage::Each(widths) => widths.clone(),
-        }
-    }
-
     /// Their config in our words.
     fn ours(&self) -> Result<ModelConfig> {
         for (key, found, expected) in
@@ -269,8 +257,7 @@ impl Config {
 
     /// Which of their tensors is which of ours.
     fn keys(&self, ours: &ModelConfig) -> Vec<Key> {
-        let (mut keys, widths) = (Vec::new(), self.widths());
-        let (d, patch) = (widths[0], self.patch_size);
+        let (mut keys, d, patch) = (Vec::new(), ours.widths()[0], self.patch_size);
         if ours.stem == StemKind::Overlap {
             let (half, side) = (d / 2, patch / 2 + 1);
             let weight = [half, self.in_chans, side, side];
@@ -281,98 +268,25 @@ impl Config {
                 layer(&mut keys, "patch_embed.7", "patch_embed.norm", &[d], true);
             }
         } else {
-            let weight = [d, self.in_chans, patch, patch];
-            layer(&mut keys, "patch_embed.0", "patch_embed.proj", &weight, true);
-            if self.patch_norm {
-                layer(&mut keys, "patch_embed.2", "patch_embed.norm", &[d], true);
-            }
+            patch_keys(&mut keys, ours, self.in_chans);
         }
         if self.posembed {
             let [h, w] = ours.stem.grid(self.imgsize.sides(), [patch; 2], [patch; 2]);
             keys.push(Key::map("pos_embed", "pos_embed", &[1, d, h, w]));
         }
-        let mut number = 0;
-        for (s, (width, depth)) in widths.iter().zip(&self.depths).enumerate() {
-            for i in 0..*depth {
-                let (theirs, block) = (format!("layers.{s}.blocks.{i}"), format!("layers.{number}"));
-                block_keys(&mut keys, ours, *width, &theirs, &block);
-                number += 1;
-            }
-            if let Some(next) = widths.get(s + 1) {
-                let (theirs, down) = (format!("layers.{s}.downsample"), format!("downsample.{s}"));
-                downsample_keys(&mut keys, ours.downsample, *width, *next, &theirs, &down);
-            }
-        }
-        let last = ours.last_width();
-        layer(&mut keys, "classifier.norm", "norm_f", &[last], true);
-        if self.num_classes > 0 {
-            layer(&mut keys, "classifier.head", "head", &[self.num_classes, last], true);
-        }
+        stage_keys(&mut keys, ours, downsample, |keys, at| block_keys(keys, ours, &at));
+        head_keys(&mut keys, ours, self.num_classes);
         keys
     }
 }
 
-/// A block of `width` channels.
-fn block_keys(keys: &mut Vec<Key>, ours: &ModelConfig, width: i64, theirs: &str, block: &str) {
-    op_keys(keys, &ours.mamba(width, 4), &format!("{theirs}.op"), &format!("{block}.mixer"));
-    layer(keys, &format!("{theirs}.norm"), &format!("{block}.norm"), &[width], true);
-    let hidden = (ours.mlp_ratio.of(0).unwrap_or(0.0) * width as f64) as i64;
+fn block_keys(keys: &mut Vec<Key>, ours: &ModelConfig, at: &BlockAt<'_>) {
+    op_keys(keys, &ours.mamba(at.width, 4), &format!("{}.op", at.theirs), &format!("{}.mixer", at.ours));
+    layer(keys, &format!("{}.norm", at.theirs), &format!("{}.norm", at.ours), &[at.width], true);
+    let hidden = ours.mlp_width(at.stage);
     if hidden > 0 {
-        let wide = if ours.mlp == MlpKind::Gated { 2 * hidden } else { hidden };
-        layer(keys, &format!("{theirs}.norm2"), &format!("{block}.norm2"), &[width], true);
-        layer(keys, &format!("{theirs}.mlp.fc1"), &format!("{block}.mlp.fc1"), &[wide, width], true);
-        layer(keys, &format!("{theirs}.mlp.fc2"), &format!("{block}.mlp.fc2"), &[width, hidden], true);
+        mlp_keys(keys, at, [if ours.mlp == MlpKind::Gated { 2 * hidden } else { hidden }, hidden]);
     }
-}
-
-/// The tensors of an SS2D, VMamba's and its descendants', one for all directions.
-pub(super) fn op_keys(keys: &mut Vec<Key>, mixer: &Mamba1Config, op: &str, mix: &str) {
-    let (sets, width) = (mixer.sets(), mixer.d_model);
-    let (d, n, r) = (mixer.d_inner(), mixer.d_state, mixer.rank());
-    let mut one = |theirs: &str, ours: &str, shape: &[i64]| {
-        keys.push(Key::new(format!("{op}.{theirs}"), format!("{mix}.{ours}"), shape));
-    };
-    one("x_proj_weight", "x_proj.weight", &[sets, r + 2 * n, d]);
-    one("A_logs", "A_log", &[sets * d, n]);
-    one("Ds", "D", &[sets * d]);
-    one("dt_projs_weight", "dt_proj.weight", &[sets, d, r]);
-    one("dt_projs_bias", "dt_proj.bias", &[sets, d]);
-    one("in_proj.weight", "in_proj.weight", &[if mixer.gate { 2 * d } else { d }, width]);
-    one("out_proj.weight", "out_proj.weight", &[width, d]);
-    if mixer.conv == ConvPlace::Grid {
-        one("conv2d.weight", "conv2d.weight", &[d, 1, mixer.d_conv, mixer.d_conv]);
-        if mixer.conv_bias {
-            one("conv2d.bias", "conv2d.bias", &[d]);
-        }
-    }
-    if mixer.out_norm.is_some() {
-        layer(keys, &format!("{op}.out_norm"), &format!("{mix}.out_norm"), &[d], true);
-    }
-}
-
-/// The step from `width` to `next` channels.
-pub(super) fn downsample_keys(
-    keys: &mut Vec<Key>,
-    kind: DownsampleKind,
-    width: i64,
-    next: i64,
-    theirs: &str,
-    ours: &str,
-) {
-    let name = |theirs: &str, part: &str| format!("{theirs}.{part}");
-    let side = match kind {
-        DownsampleKind::Merge => {
-            layer(keys, &name(theirs, "norm"), &name(ours, "norm"), &[4 * width], true);
-            let weight = [next, 4 * width];
-            return layer(keys, &name(theirs, "reduction"), &name(ours, "reduction"), &weight, false);
-        }
-        DownsampleKind::Conv2 => 2,
-        DownsampleKind::Conv3 => 3,
-        // None of VMamba's.
-        DownsampleKind::Inverted => return,
-    };
-    layer(keys, &name(theirs, "1"), &name(ours, "conv"), &[next, width, side, side], true);
-    layer(keys, &name(theirs, "3"), &name(ours, "norm"), &[next], true);
 }
 
 /// The names of older checkpoints, as the authors' own loader renames them, and linear maps that were kept as 1x1

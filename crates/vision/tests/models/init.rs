@@ -5,7 +5,6 @@ use ophidian_core::{
     keymap::{self, Key},
     mixer::{Mamba1, Mamba1Config},
 };
-use ophidian_vision::models::FAMILIES;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
@@ -50,7 +49,7 @@ fn starts_as(file: &str, family: &str, skip: impl Fn(&str) -> bool) {
     let Some(path) = shared(file) else { return };
     let golden = json(&path);
     let config = toml::Table::try_from(&golden["config"]).unwrap();
-    let family = FAMILIES.iter().find(|known| known.name() == family).unwrap();
+    let family = crate::family(family);
     let models: Vec<_> = (0..SEEDS)
         .map(|seed| {
             let _guard = seeded(seed);

@@ -10,7 +10,10 @@ use ophidian_vision::models::{self, CLASSIFIERS, ModelConfig, Official};
 use serde_json::json as object;
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
-use crate::{family, json, relative, seeded, shared};
+use crate::{
+    family, json, seeded, shared,
+    support::{cases, gradients, has_tensors, matches_golden, parameters},
+};
 
 fn officials() -> impl Iterator<Item = Official> {
     models::CATALOGUE.names().map(|name| models::CATALOGUE.official(name).unwrap())
@@ -31,31 +34,19 @@ fn without_positions(case: &std::path::Path, golden: &Tensors) -> Tensors {
 /// Every output and every gradient of every golden of a family; returns how many cases there were.
 pub fn goldens(name: &str) -> usize {
     let Some(folder) = shared(&format!("golden/models/{name}")) else { return 0 };
-    let mut cases = 0;
-    for case in std::fs::read_dir(folder).unwrap() {
-        let case = case.unwrap().path();
-        let golden = tensors::read(&case.join("golden.safetensors")).unwrap();
+    let mut count = 0;
+    for (case, golden) in cases(&folder) {
         let mut found = published::run(family(name), &case, &golden).unwrap();
         if name == "vmamba" && json(&case.join("config.json"))["posembed"] == true {
             // Their maps behind the stages were made stage by stage, which leaves out the position embedding.
             let maps = without_positions(&case, &golden);
             found.extend(maps.into_iter().filter(|(name, _)| name.starts_with("out.stage")));
         }
-        for (name, want) in &golden {
-            let (name, tolerance) = match name.split_once('.') {
-                Some(("out64", rest)) => (format!("out.{rest}"), 1e-5),
-                Some(("grad", _)) => (name.clone(), 1e-4),
-                _ => continue,
-            };
-            let got = found.get(&name).unwrap_or_else(|| panic!("{}: no {name}", case.display()));
-            let error = relative(got, want);
-            assert!(error <= tolerance, "{}: {name} is off by {error:.2e}", case.display());
-        }
-        let gradients = |tensors: &Tensors| tensors.keys().filter(|name| name.starts_with("grad.")).count();
+        matches_golden(&case, &golden, &found);
         assert_eq!(gradients(&found), gradients(&golden), "{}", case.display());
-        cases += 1;
+        count += 1;
     }
-    cases
+    count
 }
 
 #[test]
@@ -74,20 +65,12 @@ fn plainmamba_gives_its_authors_logits_and_gradients() {
 fn descendants_give_their_authors_logits() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/goldens");
     let mut families = std::collections::BTreeSet::new();
-    for case in std::fs::read_dir(folder).unwrap() {
-        let case = case.unwrap().path();
-        if !case.is_dir() {
-            continue;
-        }
-        let (name, golden) = (
-            case.file_name().unwrap().to_str().unwrap(),
-            tensors::read(&case.join("golden.safetensors")).unwrap(),
-        );
+    for (case, golden) in cases(&folder) {
+        let name = case.file_name().unwrap().to_str().unwrap();
         let (name, _) = name.split_once('_').unwrap_or((name, ""));
         let found = published::run(family(name), &case, &golden)
             .unwrap_or_else(|error| panic!("{}: {error}", case.display()));
-        let error = relative(&found["out.logits"], &golden["out64.logits"]);
-        assert!(error <= 1e-5, "{}: the logits are off by {error:.2e}", case.display());
+        matches_golden(&case, &golden, &found);
         families.insert(name.to_owned());
     }
     assert_eq!(families.len(), 9, "{families:?}");
@@ -96,7 +79,7 @@ fn descendants_give_their_authors_logits() {
 /// The number of parameters of published models by their authors' code.
 #[test]
 fn descendants_have_their_authors_parameters() {
-    for (name, parameters) in [
+    for (name, count) in [
         ("localvim_tiny", 7_994_152),
         ("localvim_tiny_midclstok", 7_994_536),
         ("localvim_small", 27_783_784),
@@ -125,10 +108,9 @@ fn descendants_have_their_authors_parameters() {
     ] {
         let model = models::CATALOGUE.official(name).unwrap();
         let summary = model.model.count(model.input, model.classes).unwrap();
-        assert_eq!(summary.parameters, parameters, "{name}");
+        assert_eq!(summary.parameters, count, "{name}");
         let published = without_values(|| family(&model.family).build(model.authors.clone())).unwrap();
-        let count: usize = published.variables.trainable_variables().iter().map(Tensor::numel).sum();
-        assert_eq!(count as i64, parameters, "{name} by the authors' arguments");
+        assert_eq!(parameters(&published), count, "{name} by the authors' arguments");
         let mapped: i64 = published.keys.iter().map(|key| key.shape.iter().product::<i64>()).sum();
         let all: usize = published.variables.variables().values().map(Tensor::numel).sum();
         assert_eq!(mapped, all as i64, "{name}: a key for every value");
@@ -148,20 +130,11 @@ fn official_models_have_their_tensors_and_no_other() {
         }
         let spec = json(&path);
         let published = without_values(|| family(&model.family).build(model.authors.clone())).unwrap();
-        let shapes: serde_json::Map<_, _> =
-            published.keys.iter().map(|key| (key.theirs.clone(), object!(key.shape))).collect();
-        let want = spec["tensors"].as_object().unwrap();
-        for (name, shape) in want {
-            assert_eq!(shapes.get(name), Some(shape), "{}: {name}", model.name);
-        }
-        assert_eq!(shapes.len(), want.len(), "{}", model.name);
-        let count: usize = published.variables.trainable_variables().iter().map(Tensor::numel).sum();
-        let parameters = spec["n_params"].as_i64().unwrap();
-        assert_eq!(count as i64, parameters, "{}", model.name);
+        has_tensors(model.name, &spec, &published);
         let summary = model.model.count(model.input, model.classes).unwrap();
-        assert_eq!(summary.parameters, parameters, "{}", model.name);
+        assert_eq!(summary.parameters, parameters(&published), "{}", model.name);
         let parts: i64 = summary.parts.iter().map(|part| part.parameters).sum();
-        assert_eq!(parts, parameters, "{}: the parts make the whole", model.name);
+        assert_eq!(parts, summary.parameters, "{}: the parts make the whole", model.name);
         models += 1;
     }
     assert!(models >= 20, "{models}");

@@ -196,7 +196,7 @@ fn clips_train() {
         ("rope = 'hidden'\npool = 'mean'", &[1, 4, 8, 8], &["`rope`", "clips"]),
         ("depth = [1, 1]\npool = 'mean'\npatch_size = 2", &[1, 4, 8, 8], &["`depth`", "clips"]),
         ("conv = 'grid'\nd_conv = 3\npool = 'mean'", &[1, 4, 8, 8], &["`conv", "clips"]),
-        ("patch_size = 3", &[1, 4, 8, 8], &["height of 8"]),
+        ("patch_size = 3", &[1, 4, 8, 8], &["do not divide an input of 8"]),
         ("init = 'random'", &[1, 4, 8, 8], &["`model.init`", "\"normal-inputs\""]),
     ] {
         let error = build(text, shape).err().expect("an error").to_string();

@@ -17,31 +17,22 @@ use tch::{Device, Kind, Tensor, nn::VarStore};
 use crate::{
     json,
     reference::{self, Options},
-    relative, shared, vim,
+    relative, shared,
+    support::{cases, gradients, has_tensors, matches_golden},
+    vim,
 };
 
 #[test]
 fn logits_and_gradients_of_the_goldens() {
     let Some(folder) = shared("golden/models/vim") else { return };
-    let mut cases = 0;
-    for case in std::fs::read_dir(folder).unwrap() {
-        let case = case.unwrap().path();
-        let golden = tensors::read(&case.join("golden.safetensors")).unwrap();
+    let mut count = 0;
+    for (case, golden) in cases(&folder) {
         let found = published::run(vim(), &case, &golden).unwrap();
-        for (name, want) in &golden {
-            let (name, tolerance) = match name.split_once('.') {
-                Some(("out64", rest)) => (format!("out.{rest}"), 1e-5),
-                Some(("grad", _)) => (name.clone(), 1e-4),
-                _ => continue,
-            };
-            let error = relative(&found[&name], want);
-            assert!(error <= tolerance, "{}: {name} is off by {error:.2e}", case.display());
-        }
-        let gradients = |tensors: &Tensors| tensors.keys().filter(|name| name.starts_with("grad.")).count();
+        matches_golden(&case, &golden, &found);
         assert_eq!(gradients(&found), gradients(&golden), "{}", case.display());
-        cases += 1;
+        count += 1;
     }
-    assert!(cases >= 4);
+    assert!(count >= 4);
 }
 
 #[test]
@@ -55,11 +46,7 @@ fn official_models_have_their_tensors_and_no_other() {
         }
         let spec = json(&path);
         let published = vim().build(toml::Table::try_from(&spec["config"]).unwrap()).unwrap();
-        let shapes: serde_json::Map<_, _> =
-            published.keys.iter().map(|key| (key.theirs.clone(), object!(key.shape))).collect();
-        assert_eq!(&shapes, spec["tensors"].as_object().unwrap(), "{}", path.display());
-        let count: usize = published.variables.trainable_variables().iter().map(Tensor::numel).sum();
-        assert_eq!(count as i64, spec["n_params"].as_i64().unwrap(), "{}", path.display());
+        has_tensors(&path.display().to_string(), &spec, &published);
         models += 1;
     }
     assert!(models >= 5);

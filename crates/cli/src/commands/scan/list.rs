@@ -79,12 +79,17 @@ pub fn run(filter: Option<&str>, json: bool, printer: &Printer) -> Result<()> {
     Ok(())
 }
 
+/// A name or composition with N for a number of one's choice, which the table has as `#`.
+fn readable(text: &str) -> String {
+    text.replace("{#}", "N").replace('#', "N")
+}
+
 /// What a published scan is.
 fn explain(scan: &Published, printer: &Printer) -> Result<()> {
-    printer.line(scan.name())?;
+    printer.line(readable(scan.name()))?;
     let said = |what: &str, text: &str| -> Result<()> {
         if !text.is_empty() {
-            printer.line(format_args!("  {what:<12}{text}"))?;
+            printer.line(format_args!("  {what:<12}{}", readable(text)))?;
         }
         Ok(())
     };
@@ -103,8 +108,8 @@ fn explain(scan: &Published, printer: &Printer) -> Result<()> {
 
 fn row(scan: &'static Published) -> Value {
     json!({
-        "name": scan.name(),
-        "aliases": scan.aliases(),
+        "name": readable(scan.name()),
+        "aliases": scan.aliases().iter().map(|alias| readable(alias)).collect::<Vec<_>>(),
         "usage": scan.usage(),
         "system": scan.system().title(),
         "paper": scan.system().paper(),
@@ -114,9 +119,9 @@ fn row(scan: &'static Published) -> Value {
         "merge": scan.merge(),
         "parameters": scan.parameters().to_string(),
         "schedule": scan.schedule().to_string(),
-        "composition": scan.composition(),
-        "composition_over": scan.composition_over().map(|(shape, text)| json!({shape.to_string(): text})),
-        "released": scan.released(),
+        "composition": scan.composition().map(readable),
+        "composition_over": scan.composition_over().map(|(shape, text)| json!({shape.to_string(): readable(text)})),
+        "released": scan.released().map(readable),
         "needs": scan.needs(),
         "note": scan.note(),
     })

@@ -257,46 +257,46 @@ impl ModelConfig {
         )))
     }
 
-    /// Checks that patches tile an image of (rows, columns) pixels and that every stage has tokens, and returns the
-    /// grid of the first stage.
+    /// Checks that patches tile an input of (rows, columns) and that every stage has tokens, and returns the grid of
+    /// the first stage.
     ///
     /// # Errors
     /// [`Error::Config`] with the sizes that do not fit and what would.
-    pub fn tile(&self, image: [i64; 2]) -> Result<[i64; 2]> {
+    pub fn tile(&self, input: [i64; 2]) -> Result<[i64; 2]> {
         let (patch, stride) = (self.patch_size.sides(), self.stride.sides());
-        for (axis, name) in ["height", "width"].into_iter().enumerate() {
-            let (pixels, side, stride) = (image[axis], patch[axis], stride[axis]);
-            if pixels < side {
+        for (axis, name) in ["rows", "columns"].into_iter().enumerate() {
+            let (cells, side, stride) = (input[axis], patch[axis], stride[axis]);
+            if cells < side {
                 return Err(Error::Config(format!(
-                    "`model.patch_size`: a patch of {side} pixels is larger than the image's {name} of {pixels}; \
-                     choose a smaller patch or a larger `data.image_size`"
+                    "`model.patch_size`: a patch of {side} {name} is larger than an input of {cells}; choose a smaller \
+                     patch or larger inputs"
                 )));
             }
-            let rest = (pixels - side) % stride;
+            let rest = (cells - side) % stride;
             if rest != 0 && !self.patch_pad {
-                let (below, above) = (pixels - rest, pixels - rest + stride);
+                let (below, above) = (cells - rest, cells - rest + stride);
                 return Err(Error::Config(format!(
-                    "`model.patch_size`: patches of {side} pixels every {stride} do not divide the image's {name} of \
-                     {pixels}; choose another patch, or images of {below} or {above} pixels"
+                    "`model.patch_size`: patches of {side} {name} every {stride} do not divide an input of {cells}; \
+                     choose another patch, or inputs of {below} or {above} {name}"
                 )));
             }
         }
-        let grids = self.grids(image);
+        let grids = self.grids(input);
         for (stage, [rows, columns]) in grids.iter().enumerate() {
             if *rows < 1 || *columns < 1 {
                 return Err(Error::Config(format!(
-                    "`model.depth` makes {} stages, but an image of {}x{} pixels leaves no token for stage {stage}; \
-                     choose fewer stages, a smaller `model.patch_size` or a larger `data.image_size`",
+                    "`model.depth` makes {} stages, but inputs of {}x{} leave no token for stage {stage}; choose fewer \
+                     stages, a smaller `model.patch_size` or larger inputs",
                     grids.len(),
-                    image[0],
-                    image[1]
+                    input[0],
+                    input[1]
                 )));
             }
             let odd = self.downsample == DownsampleKind::Conv2 && (rows % 2 + columns % 2) > 0;
             if odd && stage + 1 < grids.len() {
                 return Err(Error::Config(format!(
                     "`model.downsample` is \"conv2\", which would leave out a row or column of stage {stage}'s \
-                     {rows}x{columns} tokens; choose \"conv3\" or \"merge\", or another `data.image_size`"
+                     {rows}x{columns} tokens; choose \"conv3\" or \"merge\", or inputs of another size"
                 )));
             }
         }

@@ -202,15 +202,15 @@ impl From<Mixers> for Names {
 }
 
 /// `table`, a `[model]` table, with what the mixer it names implies where it does not say otherwise.
-pub(in crate::grid) fn with_implied(mut table: Table) -> Table {
-    if let Some(Value::String(name)) = table.get("mixer")
-        && let Some(kind) = MixerKind::ALL.into_iter().find(|kind| kind.name() == name)
-    {
-        for (key, value) in kind.implied() {
-            table.entry(key).or_insert(value);
+pub(in crate::grid) fn with_implied(table: Table) -> Table {
+    match table.get("mixer") {
+        Some(Value::String(name)) => {
+            let kind = MixerKind::ALL.into_iter().find(|kind| kind.name() == name);
+            let implied = kind.map(MixerKind::implied).unwrap_or_default();
+            config::with_defaults(table, implied)
         }
+        _ => table,
     }
-    table
 }
 
 impl ModelConfig {
@@ -268,10 +268,8 @@ impl ModelConfig {
         let first = unread.next().unwrap_or_default();
         let unread: Vec<&str> =
             unread.fold(first, |all, some| all.into_iter().filter(|key| some.contains(key)).collect());
-        let table = |config: &ModelConfig| {
-            Table::try_from(config).map_err(|error| Error::Config(format!("[model]: {error}")))
-        };
-        let (ours, default) = (table(self)?, table(&ModelConfig::default())?);
+        let (ours, default) =
+            (config::to_table(self, "model")?, config::to_table(&ModelConfig::default(), "model")?);
         if let Some(key) = unread.into_iter().find(|key| ours.get(*key) != default.get(*key)) {
             let name = self.mixer.0.values().first().copied().unwrap_or_default().name();
             return Err(Error::Config(format!(
