@@ -2,6 +2,8 @@
 #![allow(clippy::print_stderr)] // a test that is skipped says so
 
 use std::{
+    ffi::OsStr,
+    fmt::Debug,
     fs,
     path::Path,
     process::{Command, Output},
@@ -28,7 +30,7 @@ epochs = 1
 batch_size = 20
 ";
 
-fn ophidian(arguments: &[&str]) -> Output {
+fn ophidian(arguments: &[impl AsRef<OsStr> + Debug]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ophidian")).args(arguments).output().unwrap()
 }
 
@@ -37,13 +39,13 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Standard output, then standard error.
-fn succeeds(arguments: &[&str]) -> [String; 2] {
+fn succeeds(arguments: &[impl AsRef<OsStr> + Debug]) -> [String; 2] {
     let output = ophidian(arguments);
     assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
     [text(&output.stdout), text(&output.stderr)]
 }
 
-fn fails(arguments: &[&str], said: &str) {
+fn fails(arguments: &[impl AsRef<OsStr> + Debug], said: &str) {
     let output = ophidian(arguments);
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
@@ -141,7 +143,9 @@ fn files_samples_and_tokens_are_named_or_refused() {
     let image = folder.path().join("a picture.png");
     image::GrayImage::from_fn(30, 30, |x, y| image::Luma([(x * 7 + y * 3) as u8])).save(&image).unwrap();
     let (page_path, image_path) = (page.to_str().unwrap(), image.to_str().unwrap());
-    let explain = |more: &[&str]| [&["explain", &run, "--output", page_path][..], more].concat();
+    let explain = |more: &[&str]| -> Vec<String> {
+        ["explain", &run, "--output", page_path].iter().chain(more).map(|text| (*text).to_owned()).collect()
+    };
     succeeds(&explain(&["--image", image_path, "--token", "class", "--projections", "1"]));
     let written = fs::read_to_string(&page).unwrap();
     assert!(written.contains("a picture.png") && written.contains("the class token"));
@@ -181,7 +185,13 @@ fn files_samples_and_tokens_are_named_or_refused() {
 #[test]
 fn layers_without_a_selective_scan_say_so() {
     let folder = tempfile::tempdir().unwrap();
-    let set = ["model.depth=[1, 1]", "model.d_model=[16, 16]", "model.mixer=['mamba1', 'hydra']"];
+    let set = [
+        "model.depth=[1, 1]",
+        "model.d_model=[16, 16]",
+        "model.mixer=['mamba1', 'hydra']",
+        "model.d_conv=3",
+        "model.headdim=8",
+    ];
     let config = IMAGES.replace("conv = 'none'\n", "");
     let run = train(folder.path(), "run", &config, &set);
     let out = folder.path().join("out");
@@ -220,6 +230,7 @@ const TONES: &str = "adapter = 'audio'
 format = 'tones'
 train = 20
 eval = 10
+seconds = 0.96
 [model]
 patch_size = 16
 d_model = 16

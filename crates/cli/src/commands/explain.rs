@@ -110,9 +110,10 @@ fn of_published(family: &str, folder: &Path, args: &Args, printer: &Printer) -> 
     let [channels @ (1 | 3), height, width] = shape[..] else {
         return Err(told(&format!("the model reads {shape:?}, no images of 1 or 3 channels")).into());
     };
-    // Everything that preparing an image asks of a data set; mean and deviation are ImageNet's.
+    // What preparing an image asks of a data set, which is never opened; mean and deviation are ImageNet's.
     let data = toml::Table::from_iter([
         ("format".to_owned(), "folder".into()),
+        ("path".to_owned(), ".".into()),
         ("image_size".to_owned(), vec![height, width].into()),
         ("channels".to_owned(), channels.into()),
         ("class_names".to_owned(), vec!["none"].into()),

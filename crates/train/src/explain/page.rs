@@ -103,11 +103,11 @@ fn shares(found: &Explanation, cells: &str) -> Markup {
             table {
                 thead { tr {
                     th { "of the field" }
-                    th.number { "this input: " (cells) }
-                    @if squares { th.number { "square" } }
+                    th.number { "this input" }
+                    @if squares { th.number { "in a square" } }
                     @if let Some((count, _)) = &found.mean {
-                        th.number { "mean of " (count) ": " (cells) }
-                        @if squares { th.number { "square" } }
+                        th.number { "mean of " (count) }
+                        @if squares { th.number { "in a square" } }
                     }
                 } }
                 tbody {

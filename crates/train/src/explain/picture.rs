@@ -26,7 +26,7 @@ const STRIP: usize = 16;
 pub(super) const DECADES: f64 = 4.0;
 
 /// On paper: side of a map, space between them, height of a caption, width of a layer's name, height of the title.
-const SIDE: i32 = 96;
+const SIDE: i32 = 112;
 const GAP: i32 = 14;
 const CAPTION: i32 = 18;
 const NAME: i32 = 150;
@@ -86,10 +86,12 @@ impl Subject<'_> {
                 laid.values[y * laid.rows / height * laid.columns + x * laid.columns / width] == 1.0
             })
         };
-        // The outermost pixels of the token.
+        // The outermost pixels of the token, two deep.
         let on_edge = |y: usize, x: usize| {
-            let around = [(y.wrapping_sub(1), x), (y + 1, x), (y, x.wrapping_sub(1)), (y, x + 1)];
-            is_marked(y, x) && around.into_iter().any(|(y, x)| y >= height || x >= width || !is_marked(y, x))
+            let around =
+                |by: usize| [(y.wrapping_sub(by), x), (y + by, x), (y, x.wrapping_sub(by)), (y, x + by)];
+            let inside = |(y, x)| y < height && x < width && is_marked(y, x);
+            is_marked(y, x) && !(1..3).flat_map(around).all(inside)
         };
         let mut pixels = Vec::with_capacity(height * width * 3);
         for y in 0..height {
