@@ -190,7 +190,7 @@ fn layers_without_a_selective_scan_say_so() {
         "model.d_model=[16, 16]",
         "model.mixer=['mamba1', 'hydra']",
         "model.d_conv=3",
-        "model.headdim=8",
+        "model.hydra.headdim=8",
     ];
     let config = IMAGES.replace("conv = 'none'\n", "");
     let run = train(folder.path(), "run", &config, &set);
@@ -248,7 +248,7 @@ fn sounds_and_clouds_are_explained_too() {
     for (name, config) in [("clouds", CLOUDS), ("tones", TONES)] {
         let run = train(folder.path(), name, config, &[]);
         let out = folder.path().join(format!("{name}-out"));
-        succeeds(&["explain", &run, "--sample", "2", "--samples", "2", "--output", out.to_str().unwrap()]);
+        succeeds(&["explain", &run, "--sample", "2", "--output", out.to_str().unwrap()]);
         for file in ["field.png", "attention.png", "explain.html", "explain.json"] {
             assert!(out.join(file).is_file(), "{name}: {file}");
         }
@@ -257,6 +257,7 @@ fn sounds_and_clouds_are_explained_too() {
             assert_eq!((maps["field"].size(), maps["attention.1.0"].size()), (vec![8], vec![8]));
             fails(&["explain", &run, "--token", "8"], "the last layer has 8, numbered from 0");
             fails(&["explain", &run, "--token", "1,2"], "has 2 numbers");
+            fails(&["explain", &run, "--samples", "2"], "these inputs have no grid");
         }
     }
 }

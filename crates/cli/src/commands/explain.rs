@@ -45,7 +45,8 @@ pub struct Args {
     /// Which sample of the eval split to look at instead, counted from 0.
     #[arg(long, value_name = "N", default_value_t = 0)]
     sample: usize,
-    /// Average the receptive field over so many samples of the eval split, evenly spread, beside that of the one input.
+    /// Average the receptive field over so many samples of the eval split, evenly spread, beside that of the one input. Not for
+    /// points, whose places differ from sample to sample.
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "model")]
     samples: usize,
     /// The token of the last layer: centre, class (the class token), a number row by row, or ROW,COLUMN (FRAME,ROW,COLUMN

@@ -112,7 +112,7 @@ pub struct Explanation {
 /// input that is done.
 ///
 /// # Errors
-/// An input of another shape, a token that is not there, a model that tells the tape nothing, values that are not finite,
+/// An input of another shape, a token that is not there, samples whose places have nothing in common, a model that tells the tape nothing, values that are not finite,
 /// a sample that cannot be read.
 pub fn explain(
     subject: &Subject,
@@ -123,6 +123,11 @@ pub fn explain(
 ) -> Result<Explanation> {
     let looked = subject.look(&example, options)?;
     progress(1);
+    if options.samples > 0 && looked.places.sizes.len() == 1 {
+        return Err(Error::config(
+            "a receptive field over samples needs places that are the same in each: these inputs have no grid",
+        ));
+    }
     let layers = attention::layers(&looked.tape, looked.place, &looked.places)?;
     let mean = match others {
         Some(dataset) if options.samples > 0 => {

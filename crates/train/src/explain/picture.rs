@@ -72,10 +72,14 @@ impl Subject<'_> {
             |values: &[f32], sizes: &[i64]| self.adapter.lay_out(&example.input, self.shape, values, sizes);
         let shaded: Vec<f32> = values.iter().map(|value| shade(*value).clamp(0.0, 1.0) as f32).collect();
         let laid = lay_out(&shaded, sizes)?;
-        let longest = laid.rows.max(laid.columns);
-        let factor = LEAST.div_ceil(longest);
-        let side = |cells: usize| (cells * factor).clamp(STRIP, MOST);
-        let (height, width) = (side(laid.rows), side(laid.columns));
+        // Of the input's proportions, but for the frames of a clip, which may be fewer.
+        let drawn = self.adapter.picture(self.data, &example.input, self.shape).filter(|_| sizes.len() < 3);
+        let (high, wide) =
+            drawn.map_or((laid.rows, laid.columns), |(high, wide, _)| (high as usize, wide as usize));
+        let (longest, cells) = (high.max(wide).max(1), if wide >= high { laid.columns } else { laid.rows });
+        let pixels = (cells * LEAST.div_ceil(cells)).min(MOST);
+        let side = |own: usize| (own * pixels / longest).clamp(STRIP, MOST);
+        let (height, width) = (side(high), side(wide));
         let marked = mark.and_then(|(place, sizes)| {
             let mut alone = vec![0.0; usize::try_from(sizes.iter().product::<i64>()).ok()?];
             *alone.get_mut(place)? = 1.0;
