@@ -10,11 +10,11 @@ mod walks;
 
 use std::fmt;
 
-use ophidian_core::{Error, Result, adapter::Model, config::KeyDoc, published::Family};
+use ophidian_core::{Error, Result, adapter::Model, config::KeyDoc, mixer::Mamba2Options, published::Family};
 use tch::nn;
 
 pub use classifier::Classifier;
-pub use config::{ModelConfig, Pool};
+pub use config::{Mixer, ModelConfig, Pool};
 pub use count::{Summary, describe};
 pub use official::{Official, names, official};
 pub use pointmamba::{POINTMAMBA, PointMamba};
@@ -82,7 +82,9 @@ pub fn keys() -> Vec<KeyDoc> {
         default: None,
         meaning: "A published model (`ophidian models list`) whose values the other keys replace.".into(),
     };
-    [vec![base], KeyDoc::of(&ModelConfig::default(), ModelConfig::DOCS)].concat()
+    let own = KeyDoc::of(&ModelConfig::default(), ModelConfig::DOCS);
+    let mamba2 = KeyDoc::of(&Mamba2Options::default(), Mamba2Options::DOCS);
+    [vec![base], own, KeyDoc::within("mamba2", mamba2).collect()].concat()
 }
 
 /// Checks a `[model]` table and fills in every default.
