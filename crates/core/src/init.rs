@@ -170,8 +170,10 @@ pub fn step_size_bias(shape: &[i64], min: f64, max: f64, floor: f64) -> Tensor {
 pub fn no_weight_decay(name: &str) -> bool {
     let mut parts = name.rsplit('.');
     let (last, parent) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-    matches!(last, "A_log" | "D" | "bias" | "dt_bias" | "gamma" | "pos_embed" | "running_mean" | "running_var")
-        || last.starts_with("cls_token")
+    matches!(
+        last,
+        "A_log" | "D" | "bias" | "dt_bias" | "gamma" | "pos_embed" | "running_mean" | "running_var"
+    ) || last.starts_with("cls_token")
         || parent.starts_with("norm")
         || parent.ends_with("norm")
 }

@@ -57,9 +57,11 @@ fn shapes(tokens: usize, headdim: usize, states: usize) -> impl Strategy<Value =
         (1..3usize, 1..3usize, 1..headdim, 1..states),
         (any::<u8>(), kinds(), any::<u64>()),
     )
-        .prop_map(|((batch, tokens, directions), (groups, per_group, headdim, states), (flags, kind, seed))| {
-            Shape { batch, tokens, directions, groups, per_group, headdim, states, flags, kind, seed }
-        })
+        .prop_map(
+            |((batch, tokens, directions), (groups, per_group, headdim, states), (flags, kind, seed))| {
+                Shape { batch, tokens, directions, groups, per_group, headdim, states, flags, kind, seed }
+            },
+        )
 }
 
 /// Values and gradients, the latter in the order of [`NAMES`].
@@ -444,7 +446,9 @@ fn plain(tokens: usize, heads: usize, headdim: usize, states: usize, flags: u8, 
 /// Sizes of released models, over several chunks.
 #[test]
 fn sizes_of_mamba2() {
-    for (tokens, states, kind) in [(64, 64, Kind::Identity), (200, 128, Kind::Permutation), (129, 128, Kind::Wild)] {
+    for (tokens, states, kind) in
+        [(64, 64, Kind::Identity), (200, 128, Kind::Permutation), (129, 128, Kind::Wild)]
+    {
         Problem::new(&plain(tokens, 3, 64, states, 0xff & !64, kind)).check(&Two);
     }
 }
@@ -500,11 +504,8 @@ fn bf16_is_widened() {
         ssd.c = View::bf16(&c, p.coefficient_strides());
         ssd.z = z.as_ref().map(|z| View::bf16(z, p.channel_strides()));
         let mut y = vec![f32::NAN; want.len()];
-        let out = Forward {
-            y: ViewMut::f32(&mut y, p.channel_strides()),
-            final_state: None,
-            checkpoints: None,
-        };
+        let out =
+            Forward { y: ViewMut::f32(&mut y, p.channel_strides()), final_state: None, checkpoints: None };
         ssd::forward(&ssd, out, isa, &Serial).unwrap();
         assert_eq!(y, want);
     }
@@ -518,11 +519,8 @@ fn bad_arguments_are_refused() {
         let mut ssd = p.ssd();
         change(&mut ssd);
         let mut y = vec![7f32; p.x.len()];
-        let out = Forward {
-            y: ViewMut::f32(&mut y, p.channel_strides()),
-            final_state: None,
-            checkpoints: None,
-        };
+        let out =
+            Forward { y: ViewMut::f32(&mut y, p.channel_strides()), final_state: None, checkpoints: None };
         let error = ssd::forward(&ssd, out, Isa::detect(), &Serial).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
         assert!(y.iter().all(|v| *v == 7.0));
@@ -534,7 +532,10 @@ fn bad_arguments_are_refused() {
     refuse(&|s| s.dt_limits = [1.0, f32::NAN], "between 1 and NaN");
     let doubles = vec![0f64; p.x.len()];
     refuse(
-        &|s| s.x = unsafe { std::mem::transmute::<View<'_>, View<'_>>(View::f64(&doubles, p.channel_strides())) },
+        &|s| {
+            s.x =
+                unsafe { std::mem::transmute::<View<'_>, View<'_>>(View::f64(&doubles, p.channel_strides())) }
+        },
         "`x` is F64",
     );
 }

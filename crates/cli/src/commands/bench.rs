@@ -1,7 +1,7 @@
 //! `ophidian bench`: timings of the ops.
 
 use anyhow::Result;
-use ophidian_core::bench::{Case, Effort, Op, Shape, compare, measure, random_geometries};
+use ophidian_core::bench::{Case, Effort, Op, Shape, compare, compare_mixers, measure, random_geometries};
 use ophidian_scan::{Geometry, Pattern, published};
 use tch::Kind;
 
@@ -22,6 +22,36 @@ enum What {
     /// A table of: directions, steps per token and direction, seconds and their ratio to left-to-right scans, forward
     /// and with the backward, and the memory that the order takes beyond theirs (in activations).
     Scans(ScansArgs),
+    /// Time a forward and backward of the Mamba-1 mixer beside the Mamba-2 mixer, by the number of states: a table.
+    Mixers(MixersArgs),
+}
+
+#[derive(clap::Args)]
+struct MixersArgs {
+    /// Samples of a batch.
+    #[arg(long, default_value_t = 1)]
+    batch: i64,
+    /// Channels of a token (d_model).
+    #[arg(long, default_value_t = 768)]
+    channels: i64,
+    /// States per channel (d_state).
+    #[arg(long, value_delimiter = ',', default_values_t = [16, 32, 64, 128])]
+    states: Vec<i64>,
+    /// A length, rows x columns or frames x rows x columns.
+    #[arg(long, default_value = "512")]
+    shape: String,
+    /// Scan pattern: how many directions, and in which orders.
+    #[arg(long, default_value = "row")]
+    pattern: String,
+    /// Threads [default: as libtorch chooses].
+    #[arg(long)]
+    threads: Option<u16>,
+    /// Runs that are measured.
+    #[arg(long, default_value_t = 7)]
+    runs: usize,
+    /// JSON lines instead of a table.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(clap::Args)]
@@ -56,9 +86,9 @@ struct ScansArgs {
 
 #[derive(clap::Args)]
 struct OpArgs {
-    /// The op: selective-scan or causal-conv1d.
+    /// The op: selective-scan, ssd or causal-conv1d.
     name: String,
-    /// Sizes: B batch, D channels, L length or HxW, N states, W taps. May be repeated.
+    /// Sizes: B batch, D channels, P channels of a head (ssd), L length or HxW, N states, W taps. May be repeated.
     #[arg(long, value_name = "B1,D1536,L512,N16", default_value = "B1,D1536,L512,N16")]
     shape: Vec<String>,
     /// Scan pattern: how many directions, and in which orders. May be repeated.
@@ -82,6 +112,7 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     match args.what {
         What::Op(args) => time_op(args, printer),
         What::Scans(args) => time_scans(args, printer),
+        What::Mixers(args) => time_mixers(args, printer),
     }
 }
 
@@ -135,7 +166,7 @@ fn time_scans(args: ScansArgs, printer: &Printer) -> Result<()> {
     }
     for (pattern, geometry) in cases {
         let (batch, channels, states) = (args.batch, args.channels, args.states);
-        let shape = Shape { batch, channels, geometry, states, taps: 4 }.checked()?;
+        let shape = Shape { batch, channels, headdim: channels, geometry, states, taps: 4 }.checked()?;
         let case = Case { op: Op::SelectiveScan, shape, pattern, kind: Kind::Float };
         let row = compare(&case, Effort { warmup: 1, runs: args.runs })?;
         if args.json {
@@ -176,6 +207,31 @@ fn time_op(args: OpArgs, printer: &Printer) -> Result<()> {
                 printer.json(&row)?;
             }
         }
+    }
+    Ok(())
+}
+
+fn time_mixers(args: MixersArgs, printer: &Printer) -> Result<()> {
+    use_threads(args.threads)?;
+    if !(1..=1 << 16).contains(&args.batch) {
+        return Err(Usage(format!("--batch {}: expected 1 to 65536", args.batch)).into());
+    }
+    let (geometry, pattern): (Geometry, Pattern) = (args.shape.parse()?, args.pattern.parse()?);
+    if !args.json {
+        printer.line("| d_state | Mamba-1 | Mamba-2 | ratio |")?;
+        printer.line("| --- | --- | --- | --- |")?;
+    }
+    for states in args.states {
+        let effort = Effort { warmup: 2, runs: args.runs };
+        let row = compare_mixers([args.batch, args.channels], &geometry, &pattern, states, effort)?;
+        if args.json {
+            printer.json(&row)?;
+            continue;
+        }
+        printer.line(format_args!(
+            "| {} | {:.4} s | {:.4} s | {:.2}x |",
+            row.d_state, row.mamba1_s, row.mamba2_s, row.ratio
+        ))?;
     }
     Ok(())
 }

@@ -10,7 +10,8 @@ use crate::{exit::Usage, printer::Printer};
 #[derive(clap::Args)]
 pub struct Args {
     /// The op, as its authors call it: selective_scan, vmamba_selective_scan, selective_state_update, causal_conv1d,
-    /// causal_conv1d_update, causal_conv1d_varlen_states, mamba_inner.
+    /// causal_conv1d_update, causal_conv1d_varlen_states, mamba_inner, ssd_combined, ssd_chunk_scan_ref,
+    /// ssd_minimal_discrete, mamba2_split_conv1d_scan, rmsnorm_gated.
     name: String,
     /// Tensors `in.*` (and cotangents `ct.*`) in the authors' layout; complex ones as (re, im) pairs on a last axis of 2.
     #[arg(long, value_name = "FILE.safetensors")]
@@ -19,7 +20,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE.safetensors")]
     output: PathBuf,
     /// An option of the op, for example `delta_softplus=true` (scans), `dt_softplus=true` (selective_state_update),
-    /// `activation=silu` (convolutions), `B=const`, `C=const` (what (D, N) cannot tell alone). One that the tensors contradict is refused. May be repeated.
+    /// `activation=silu` (convolutions), `B=const`, `C=const` (what (D, N) cannot tell alone),
+    /// `dt_limit=[0,inf]` (SSD), `headdim=64` (mamba2_split_conv1d_scan). One that the tensors contradict is refused. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
 }

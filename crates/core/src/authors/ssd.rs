@@ -103,7 +103,9 @@ pub(super) fn minimal_discrete(call: &Call) -> Result<Vec<(&'static str, Tensor)
     let exact = |name| call.need(name).map(|t| t.to_kind(Kind::Double));
     let (x, exponent) = (exact("X")?, exact("A")?);
     if exponent.numel() > 0 && exponent.max().double_value(&[]) >= 0.0 {
-        return Err(Error::invalid("ssd_minimal_discrete: `in.A` holds numbers of at least 0, expected decays"));
+        return Err(Error::invalid(
+            "ssd_minimal_discrete: `in.A` holds numbers of at least 0, expected decays",
+        ));
     }
     let dt = exponent.f_neg()?;
     let out = ssd(&SsdInput {

@@ -297,11 +297,7 @@ pub(super) const OPS: [Entry; 12] = [
             input("z", &["M D", "B M D"]).optional(),
         ]],
         told_by: "x",
-        settings: &[
-            ("group_size", Means::Rows),
-            ("norm_before_gate", Means::Flag),
-            ("eps", Means::Number),
-        ],
+        settings: &[("group_size", Means::Rows), ("norm_before_gate", Means::Flag), ("eps", Means::Number)],
         run: ssd::gated_norm,
     },
     Entry {

@@ -1,5 +1,6 @@
 //! Timing the ops as a user calls them: on tensors, through libtorch's autograd, outputs allocated anew each time.
 
+mod mixers;
 mod orders;
 
 use std::{str::FromStr, time::Instant};
@@ -12,10 +13,11 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{
     Error, Result,
-    ops::{ConvInput, Merge, Orders, ScanInput, TorchPool, causal_conv1d, selective_scan},
+    ops::{ConvInput, Merge, Orders, ScanInput, SsdInput, TorchPool, causal_conv1d, selective_scan, ssd},
     torch::release_freed_memory,
 };
 
+pub use mixers::{MixerRow, compare_mixers};
 pub use orders::{OrderRow, compare, random_geometries};
 
 /// An op that can be timed.
@@ -23,8 +25,21 @@ pub use orders::{OrderRow, compare, random_geometries};
 pub enum Op {
     /// [`selective_scan`] with D, delta bias and softplus, directions summed.
     SelectiveScan,
+    /// [`ssd`] with D, dt bias and softplus, directions summed.
+    Ssd,
     /// [`causal_conv1d`] with bias and SiLU.
     CausalConv1d,
+}
+
+impl Op {
+    /// In the names of measurements.
+    fn label(self) -> &'static str {
+        match self {
+            Op::SelectiveScan => "scan",
+            Op::Ssd => "ssd",
+            Op::CausalConv1d => "conv",
+        }
+    }
 }
 
 impl FromStr for Op {
@@ -33,21 +48,25 @@ impl FromStr for Op {
     fn from_str(text: &str) -> Result<Self> {
         match text {
             "selective-scan" => Ok(Op::SelectiveScan),
+            "ssd" => Ok(Op::Ssd),
             "causal-conv1d" => Ok(Op::CausalConv1d),
-            _ => {
-                Err(Error::Config(format!("no op `{text}` to time; there are selective-scan, causal-conv1d")))
-            }
+            _ => Err(Error::Config(format!(
+                "no op `{text}` to time; there are selective-scan, ssd, causal-conv1d"
+            ))),
         }
     }
 }
 
-/// Sizes of a case, written `B1,D1536,L512,N16` or `B8,D192,L56x56,N16,W4`; what is left out is 1 (N 16, W 4).
+/// Sizes of a case, written `B1,D1536,L512,N16`, `B8,D192,L56x56,N16,W4` or, of an SSD, `B1,D1536,P64,L512,N128`; what is
+/// left out is 1 (N 16, W 4, P 64).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
     /// B.
     pub batch: i64,
     /// D.
     pub channels: i64,
+    /// P: channels of a head, of an SSD.
+    pub headdim: i64,
     /// Where the L tokens lie.
     pub geometry: Geometry,
     /// N.
@@ -60,13 +79,13 @@ impl FromStr for Shape {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let mut shape =
-            Shape { batch: 1, channels: 1, geometry: Geometry::Sequence { len: 1 }, states: 16, taps: 4 };
+        let geometry = Geometry::Sequence { len: 1 };
+        let mut shape = Shape { batch: 1, channels: 1, headdim: 64, geometry, states: 16, taps: 4 };
         for part in text.split([',', ' ']).filter(|part| !part.is_empty()) {
             let wrong = || {
                 Error::Config(format!(
                     "`{part}` in shape `{text}`: expected a letter and a size of at least 1, as in B1,D1536,L512,N16 \
-                     (B batch, D channels, L length or HxW, N states, W taps)"
+                     (B batch, D channels, P channels of a head, L length or HxW, N states, W taps)"
                 ))
             };
             let (Some(letter), Some(value)) = (part.get(..1), part.get(1..)) else { return Err(wrong()) };
@@ -79,6 +98,7 @@ impl FromStr for Shape {
             match letter {
                 "B" => shape.batch = size,
                 "D" => shape.channels = size,
+                "P" => shape.headdim = size,
                 "N" => shape.states = size,
                 "W" => shape.taps = size,
                 _ => return Err(wrong()),
@@ -94,9 +114,9 @@ impl Shape {
     /// # Errors
     /// A size below 1, or sizes that are too large together.
     pub fn checked(self) -> Result<Shape> {
-        let Shape { batch, channels, ref geometry, states, taps } = self;
+        let Shape { batch, channels, headdim, ref geometry, states, taps } = self;
         let tokens = geometry.tokens()? as i64;
-        let sizes = [batch, channels, states, taps];
+        let sizes = [batch, channels, states, taps, headdim];
         let all = sizes[..2].iter().fold(tokens, |all, size| all.saturating_mul(*size));
         if sizes.iter().any(|size| *size < 1) || all.saturating_mul(states.max(taps)) > 1 << 34 {
             return Err(Error::Config(format!(
@@ -133,7 +153,7 @@ pub struct Effort {
 /// What was measured, as one JSON line.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
-    /// `scan_fwd/ophidian`, `scan_fwdbwd/ophidian`, `conv_fwd/…`, `conv_fwdbwd/…`.
+    /// `scan_fwd/ophidian`, `scan_fwdbwd/ophidian`, `ssd_fwd/…`, `conv_fwd/…` and so on.
     pub name: String,
     /// `B1 D1536 L512 N16 K1`.
     pub shape: String,
@@ -196,7 +216,7 @@ pub struct Prepared<'a> {
     case: &'a Case,
     orders: Orders,
     length: i64,
-    /// u, delta, A, B, C, D, delta_bias; or x, weight, bias.
+    /// u, delta, A, B, C, D, delta_bias; x, dt, A, B, C, D, dt_bias; or x, weight, bias.
     inputs: Vec<Tensor>,
     cotangent: Tensor,
 }
@@ -216,7 +236,11 @@ impl<'a> Prepared<'a> {
             return Err(Error::Config(format!("dtype {:?} is not timed; f32 and bf16 are", case.kind)));
         }
         let (l, k) = (plan.tokens() as i64, plan.orders().len() as i64);
-        let Shape { batch: b, channels: d, states: n, taps: w, .. } = case.shape;
+        let Shape { batch: b, channels: d, headdim: p, states: n, taps: w, .. } = case.shape;
+        if case.op == Op::Ssd && d % p != 0 {
+            return Err(Error::Config(format!("D{d} channels do not divide into heads of P{p}")));
+        }
+        let h = d / p;
         let float = (Kind::Float, Device::Cpu);
         let leaf = |tensor: Tensor, kind| tensor.to_kind(kind).detach().set_requires_grad(true);
         let normal = |shape: &[i64]| leaf(Tensor::randn(shape, float), case.kind);
@@ -232,13 +256,26 @@ impl<'a> Prepared<'a> {
                 exact(Tensor::ones([k, d], float)),
                 exact(Tensor::full([k, d], -4.0, float)),
             ],
+            Op::Ssd => vec![
+                normal(&[b, l, h, p]),
+                leaf(Tensor::randn([b, l, k, h], float) * 0.5, case.kind),
+                exact(-Tensor::rand([k, h], float).exp()),
+                normal(&[b, l, k, n]),
+                normal(&[b, l, k, n]),
+                exact(Tensor::ones([k, h], float)),
+                exact(Tensor::full([k, h], -4.0, float)),
+            ],
             Op::CausalConv1d => vec![
                 normal(&[b, l, d]),
                 exact(Tensor::randn([k, d, w], float) * 0.5),
                 exact(Tensor::randn([k, d], float)),
             ],
         };
-        let out: &[i64] = if case.op == Op::SelectiveScan { &[b, l, d] } else { &[b, l, k, d] };
+        let out: &[i64] = match case.op {
+            Op::SelectiveScan => &[b, l, d],
+            Op::Ssd => &[b, l, h, p],
+            Op::CausalConv1d => &[b, l, k, d],
+        };
         let cotangent = Tensor::ones(out, (case.kind, Device::Cpu));
         Ok(Prepared { case, orders: Orders::new(plan), length: l, inputs, cotangent })
     }
@@ -249,6 +286,24 @@ impl<'a> Prepared<'a> {
     /// The op's.
     pub fn forward(&self) -> Result<Tensor> {
         match (&self.inputs[..], self.case.op) {
+            ([x, dt, a, b, c, d, bias], Op::Ssd) => {
+                let input = SsdInput {
+                    x,
+                    dt,
+                    a,
+                    b,
+                    c,
+                    d: Some(d),
+                    z: None,
+                    dt_bias: Some(bias),
+                    dt_softplus: true,
+                    dt_limits: (0.0, f64::INFINITY),
+                    initial_state: None,
+                    orders: &self.orders,
+                    merge: Merge::Sum,
+                };
+                Ok(ssd(&input)?.y)
+            }
             ([u, delta, a, b, c, d, bias], _) => {
                 let input = ScanInput {
                     u,
@@ -307,16 +362,19 @@ impl<'a> Prepared<'a> {
         cpu.sort_by(f64::total_cmp);
         let median = wall[wall.len() / 2];
         let backward = pass == "fwdbwd";
-        let Shape { batch: b, channels: d, states: n, taps: w, .. } = self.case.shape;
-        let k = self.orders.directions();
-        let scan = self.case.op == Op::SelectiveScan;
-        let updates = (b * k * self.length * d * if scan { n } else { w }) as f64;
-        // Per update: forward 16 for the decay and 5 for state and output; backward those again and 10 products.
-        let per_update = match (scan, backward) {
-            (true, false) => 21.0,
-            (true, true) => 57.0,
-            (false, false) => 2.0,
-            (false, true) => 8.0,
+        let Shape { batch: b, channels: d, headdim: p, states: n, taps: w, .. } = self.case.shape;
+        let (k, op) = (self.orders.directions(), self.case.op);
+        let updates = (b * k * self.length * d * if op == Op::CausalConv1d { w } else { n }) as f64;
+        let per_update = match (op, backward) {
+            // Forward 16 for the decay and 5 for state and output; backward those again and 10 products.
+            (Op::SelectiveScan, false) => 21.0,
+            (Op::SelectiveScan, true) => 57.0,
+            // Multiply-adds of the matrix products: two of P N a step for the state and four for its gradients. What
+            // the steps of a chunk do to each other depends on how long a chunk is, and is no floor.
+            (Op::Ssd, false) => 4.0,
+            (Op::Ssd, true) => 12.0,
+            (Op::CausalConv1d, false) => 2.0,
+            (Op::CausalConv1d, true) => 8.0,
         };
         // Inputs once and outputs once; the backward reads the inputs and the cotangent and writes the gradients.
         let size = |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as f64;
@@ -325,10 +383,14 @@ impl<'a> Prepared<'a> {
         let bytes = if backward { 3.0 * inputs + 2.0 * out } else { inputs + out };
         let floors = [("flops", updates * per_update / machine.flops), ("bytes", bytes / machine.bandwidth)];
         let (floor, floor_s) = floors.into_iter().fold(("", 0.0), |a, b| if b.1 > a.1 { b } else { a });
-        let sizes = if scan { format!("N{n}") } else { format!("W{w}") };
+        let sizes = match op {
+            Op::SelectiveScan => format!("N{n}"),
+            Op::Ssd => format!("P{p} N{n}"),
+            Op::CausalConv1d => format!("W{w}"),
+        };
         let activation = (b * self.length * d * 4) as f64;
         Ok(Row {
-            name: format!("{}_{pass}/ophidian", if scan { "scan" } else { "conv" }),
+            name: format!("{}_{pass}/ophidian", op.label()),
             shape: format!("B{b} D{d} L{} {sizes} K{k}", self.length),
             pattern: self.case.pattern.to_string(),
             dtype: if self.case.kind == Kind::Float { "f32" } else { "bf16" },

@@ -102,7 +102,8 @@ pub struct GatedRmsNorm<'a> {
 /// # Errors
 /// Shapes that do not fit, or a group that does not divide the channels.
 pub fn gated_rms_norm(input: &GatedRmsNorm) -> Result<Tensor> {
-    let exact = |t: &Tensor| if t.kind() == Kind::Double { t.shallow_clone() } else { t.to_kind(Kind::Float) };
+    let exact =
+        |t: &Tensor| if t.kind() == Kind::Double { t.shallow_clone() } else { t.to_kind(Kind::Float) };
     let shape = input.x.size();
     let channels = shape.last().copied().unwrap_or(0);
     if input.group < 1 || channels % input.group != 0 {

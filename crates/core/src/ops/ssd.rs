@@ -395,8 +395,7 @@ impl CustomOp for SsdOp {
         kernel::backward(&self.kernel(&inputs), out, Isa::detect(), &TorchPool)
             .map_err(kernel_error(NAME))?;
         let cast = |grad: Tensor, like: &Tensor| grad.to_kind(like.kind());
-        let present =
-            [cast(dx, inputs.x), cast(ddt, inputs.dt), da, cast(db, inputs.b), cast(dc, inputs.c)];
+        let present = [cast(dx, inputs.x), cast(ddt, inputs.dt), da, cast(db, inputs.b), cast(dc, inputs.c)];
         let dz = dz.zip(inputs.z).map(|(dz, z)| cast(dz, z));
         let optional = [dd, dz, dbias, dinitial];
         Ok(present.into_iter().map(Some).chain(optional.into_iter().filter(Option::is_some)).collect())

@@ -24,8 +24,8 @@ mod rows;
 mod scratch;
 pub mod wide;
 
-pub use backward::{Backward, backward};
 pub(crate) use backward::fold_splits;
+pub use backward::{Backward, backward};
 pub use forward::{Forward, checkpoint_len, forward};
 
 use crate::{Error, Orders, Result, View, orders::Paths};

@@ -140,6 +140,27 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
+        unsafe {
+            // Halves of rows r and r + 4 side by side: then four columns are a transpose within each half.
+            for half in 0..2 {
+                let mut v = [_mm256_setzero_ps(); 4];
+                for (r, v) in v.iter_mut().enumerate() {
+                    let at = from.add(r * stride + 4 * half);
+                    let low = _mm256_castps128_ps256(_mm_loadu_ps(at));
+                    *v = _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(at.add(4 * stride)));
+                }
+                let (a, b) = (_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpacklo_ps(v[2], v[3]));
+                let (c, d) = (_mm256_unpackhi_ps(v[0], v[1]), _mm256_unpackhi_ps(v[2], v[3]));
+                let to = to.add(4 * half * to_stride);
+                _mm256_storeu_ps(to, _mm256_shuffle_ps::<0x44>(a, b));
+                _mm256_storeu_ps(to.add(to_stride), _mm256_shuffle_ps::<0xee>(a, b));
+                _mm256_storeu_ps(to.add(2 * to_stride), _mm256_shuffle_ps::<0x44>(c, d));
+                _mm256_storeu_ps(to.add(3 * to_stride), _mm256_shuffle_ps::<0xee>(c, d));
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }

@@ -76,6 +76,15 @@ pub trait Simd: Copy + 'static {
     unsafe fn sums(v: [Self::V; 8]) -> [f32; 8] {
         v.map(|v| unsafe { Self::sum(v) })
     }
+    /// `to` becomes the transpose of `from`, `LANES` rows of `LANES` values each; rows lie `stride` and `to_stride` apart.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
+        for r in 0..Self::LANES {
+            for c in 0..Self::LANES {
+                unsafe { *to.add(c * to_stride + r) = *from.add(r * stride + c) }
+            }
+        }
+    }
     /// Brings the cache line at `p` near; any address is fine.
     unsafe fn prefetch(p: *const u8);
 

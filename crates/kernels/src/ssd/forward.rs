@@ -114,17 +114,18 @@ struct Tiles {
 }
 
 impl Tiles {
-    fn new(ssd: &Ssd, heads: usize) -> Tiles {
-        let (width, states) = (padded(ssd.headdim), padded(ssd.states));
+    /// For chunks of up to `steps` steps: one token must not cost the memory of many.
+    fn new(ssd: &Ssd, heads: usize, steps: usize) -> Tiles {
+        let (width, states, steps) = (padded(ssd.headdim), padded(ssd.states), padded(steps));
         Tiles {
             steps: Steps::new(heads),
-            x: Aligned::zeros(CHUNK * width),
-            y: Aligned::zeros(CHUNK * width),
-            c: Aligned::zeros(CHUNK * states),
-            b: Aligned::zeros(CHUNK * states),
+            x: Aligned::zeros(steps * width),
+            y: Aligned::zeros(steps * width),
+            c: Aligned::zeros(steps * states),
+            b: Aligned::zeros(steps * states),
             b_across: Aligned::zeros(states * CHUNK),
-            scores: Aligned::zeros(CHUNK * CHUNK),
-            masked: Aligned::zeros(CHUNK * CHUNK),
+            scores: Aligned::zeros(steps * CHUNK),
+            masked: Aligned::zeros(steps * CHUNK),
             rows: Default::default(),
         }
     }
@@ -145,7 +146,7 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, heads: Range<usize>) {
     let ssd = job.ssd;
     let (state_len, given) = (state_len(ssd), ssd.headdim * ssd.states);
     let mut states = Aligned::zeros(heads.len() * state_len);
-    let mut tiles = Tiles::new(ssd, heads.len());
+    let mut tiles = Tiles::new(ssd, heads.len(), job.paths.longest.min(CHUNK));
     for k in 0..ssd.directions {
         let path = job.paths.get(b, k);
         let order = b * ssd.directions + k;
@@ -202,7 +203,7 @@ unsafe fn scores<S: Simd>(ssd: &Ssd, group: usize, tiles: &mut Tiles) {
         gather::<S>(&ssd.b, &tiles.rows[4], group_at(&ssd.b), n, tiles.b.as_mut_ptr());
         gather::<S>(&ssd.c, &tiles.rows[5], group_at(&ssd.c), n, tiles.c.as_mut_ptr());
         let across = tiles.b_across.as_mut_ptr();
-        transpose(tiles.b.as_ptr(), stride, [padded(steps), stride], across, CHUNK);
+        transpose::<S>(tiles.b.as_ptr(), stride, [padded(steps), stride], across, CHUNK);
         let product = Triangle {
             left: Left { at: tiles.c.as_ptr(), row: stride, step: 1 },
             right: Right { at: across, step: CHUNK },

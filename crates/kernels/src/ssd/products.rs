@@ -95,9 +95,14 @@ pub(super) unsafe fn add<S: Simd, const R: usize, const V: usize>(
     steps: Range<usize>,
 ) {
     unsafe {
-        let (left_at, right_at) = (left.at.add(row * left.row), right.at.add(column));
-        for k in steps {
-            add_step::<S, R, V>(sums, left_at.add(k * left.step), left.row, right_at.add(k * right.step), 0..R);
+        let mut from = left.at.add(row * left.row + steps.start * left.step);
+        let mut vectors = right.at.add(column + steps.start * right.step);
+        let mut k = steps.start;
+        while k < steps.end {
+            add_step::<S, R, V>(sums, from, left.row, vectors, 0..R);
+            from = from.wrapping_add(left.step);
+            vectors = vectors.wrapping_add(right.step);
+            k += 1;
         }
     }
 }

@@ -94,7 +94,8 @@ impl Sums {
 impl Scratch {
     fn new(ssd: &Ssd, heads: usize) -> Scratch {
         let (width, states) = (padded(ssd.headdim), padded(ssd.states));
-        let [channels, coefficients, square] = [width, states, CHUNK].map(|n| move || Aligned::zeros(n * CHUNK));
+        let [channels, coefficients, square] =
+            [width, states, CHUNK].map(|n| move || Aligned::zeros(n * CHUNK));
         let line = || Aligned::zeros(CHUNK);
         Scratch {
             steps: Steps::new(heads),
@@ -217,7 +218,7 @@ unsafe fn scores<S: Simd>(ssd: &Ssd, group: usize, scratch: &mut Scratch) {
         ] {
             let rows = &scratch.rows[of as usize];
             gather::<S>(view, rows, view.offset(0, 0, 0, group), n, tile.as_mut_ptr());
-            transpose(tile.as_ptr(), stride, [padded(steps), stride], across.as_mut_ptr(), CHUNK);
+            transpose::<S>(tile.as_ptr(), stride, [padded(steps), stride], across.as_mut_ptr(), CHUNK);
         }
         let product = Triangle {
             left: Left { at: scratch.b.as_ptr(), row: stride, step: 1 },
@@ -277,8 +278,8 @@ unsafe fn step<S: Simd>(
         }
 
         let shape = [padded(steps), width];
-        transpose(x.at, width, shape, scratch.x_across.as_mut_ptr(), CHUNK);
-        transpose(dy.at, width, shape, scratch.dy_across.as_mut_ptr(), CHUNK);
+        transpose::<S>(x.at, width, shape, scratch.x_across.as_mut_ptr(), CHUNK);
+        transpose::<S>(dy.at, width, shape, scratch.dy_across.as_mut_ptr(), CHUNK);
         let [x_across, dy_across] =
             [&scratch.x_across, &scratch.dy_across].map(|tile| Right { at: tile.as_ptr(), step: CHUNK });
         scratch.sums.all().into_iter().for_each(|sums| sums.fill(0.0));
@@ -429,7 +430,8 @@ unsafe fn skip<S: Simd>(job: &Job, [b, k, head]: [usize; 3], scratch: &mut Scrat
                 let d = per_channel::<S>(ssd.d, k * ssd.channels() + first + at, width);
                 let mut sum = S::splat(0.0);
                 for tile in (0..steps).map(|q| q * stride + at) {
-                    let (x, dy) = (S::load(scratch.x.as_ptr().add(tile)), S::load(scratch.dy.as_ptr().add(tile)));
+                    let (x, dy) =
+                        (S::load(scratch.x.as_ptr().add(tile)), S::load(scratch.dy.as_ptr().add(tile)));
                     let dx = scratch.out.as_mut_ptr().add(tile);
                     S::store(dx, S::fma(d, dy, S::load(dx)));
                     sum = S::fma(x, dy, sum);
@@ -445,8 +447,7 @@ unsafe fn skip<S: Simd>(job: &Job, [b, k, head]: [usize; 3], scratch: &mut Scrat
 /// The gradients of dt before bias and softplus, which take the place of the row sums, and those of A and the bias.
 fn parameters(a: f32, i: usize, steps: usize, whole: f32, scratch: &mut Scratch) -> [f32; 2] {
     let part = |part| scratch.steps.part(i, part).map(f64::from);
-    let [dt, slope, rise, fall, time] =
-        [Part::Dt, Part::Slope, Part::Rise, Part::Fall, Part::Time].map(part);
+    let [dt, slope, rise, fall, time] = [Part::Dt, Part::Slope, Part::Rise, Part::Fall, Part::Time].map(part);
     let Sums { received, given, apart, before, behind } = &mut scratch.sums;
     let (a, end) = (f64::from(a), time[steps.saturating_sub(1)]);
     // That of A directly: as the sum of dt times the gradients of dt A it would be a difference of large numbers.
@@ -478,7 +479,7 @@ unsafe fn coefficients<S: Simd>(ssd: &Ssd, to: Coefficients, group: usize, scrat
     let steps = scratch.rows(Of::X).all().len();
     unsafe {
         let (dscores, across) = (scratch.dscores.as_ptr(), scratch.dscores_across.as_mut_ptr());
-        transpose(dscores, CHUNK, [padded(steps); 2], across, CHUNK);
+        transpose::<S>(dscores, CHUNK, [padded(steps); 2], across, CHUNK);
         for (left, right, earlier, tile) in [
             (&scratch.b, dscores, true, &mut scratch.dc),
             (&scratch.c, across.cast_const(), false, &mut scratch.db),
@@ -497,7 +498,7 @@ unsafe fn coefficients<S: Simd>(ssd: &Ssd, to: Coefficients, group: usize, scrat
             (&scratch.db, &mut scratch.b, Of::Db, to.views[0]),
             (&scratch.dc, &mut scratch.c, Of::Dc, to.views[1]),
         ] {
-            transpose(tile.as_ptr(), CHUNK, [stride, padded(steps)], rows.as_mut_ptr(), stride);
+            transpose::<S>(tile.as_ptr(), CHUNK, [stride, padded(steps)], rows.as_mut_ptr(), stride);
             let first = view.offset(0, 0, 0, group);
             scatter::<S>(view, &scratch.rows[of as usize], [first, n], rows.as_ptr(), false);
         }

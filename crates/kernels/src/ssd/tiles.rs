@@ -1,7 +1,7 @@
 //! Between rows in token order and tiles in step order. A tile holds the rows of a chunk as f32, both sides counted up to
-//! multiples of [`PAD`] and filled up with zeros.
+//! whole vectors of the widest kind and filled up with zeros.
 
-use super::chunks::{PAD, padded};
+use super::chunks::padded;
 use crate::{
     View, ViewMut,
     scan::{Rows, load_row, put},
@@ -59,7 +59,13 @@ pub(super) unsafe fn scatter<S: Simd>(
 /// Asks for the lines of `width` values from `first` on of every row: along an arbitrary order no hardware prefetcher
 /// guesses them.
 #[inline(always)]
-pub(super) unsafe fn prefetch<S: Simd>(base: *const u8, size: usize, rows: &Rows, first: usize, width: usize) {
+pub(super) unsafe fn prefetch<S: Simd>(
+    base: *const u8,
+    size: usize,
+    rows: &Rows,
+    first: usize,
+    width: usize,
+) {
     for (_, row) in rows.iter() {
         let from = base.wrapping_add((row + first) * size);
         for at in (0..width * size).step_by(64) {
@@ -69,25 +75,28 @@ pub(super) unsafe fn prefetch<S: Simd>(base: *const u8, size: usize, rows: &Rows
     }
 }
 
-/// `to` (columns, rows) becomes `from` (rows, columns), both sides counted up to multiples of [`PAD`].
+/// `to` (columns, rows) becomes `from` (rows, columns), both sides whole vectors.
 ///
 /// # Safety
 /// Both tiles have room for that; rows of `from` lie `stride` apart, those of `to` `to_stride`.
 #[inline(always)]
-pub(super) unsafe fn transpose(
+pub(super) unsafe fn transpose<S: Simd>(
     from: *const f32,
     stride: usize,
     [rows, columns]: [usize; 2],
     to: *mut f32,
     to_stride: usize,
 ) {
-    for row in (0..rows).step_by(PAD) {
-        for column in (0..columns).step_by(PAD) {
-            for r in row..row + PAD {
-                for c in column..column + PAD {
-                    unsafe { *to.add(c * to_stride + r) = *from.add(r * stride + c) }
-                }
+    let mut row = 0;
+    while row < rows {
+        let mut column = 0;
+        while column < columns {
+            unsafe {
+                let (from, to) = (from.add(row * stride + column), to.add(column * to_stride + row));
+                S::transpose(from, stride, to, to_stride);
             }
+            column += S::LANES;
         }
+        row += S::LANES;
     }
 }

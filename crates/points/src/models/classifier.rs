@@ -9,7 +9,6 @@ use ophidian_core::{
     block::{Block, BlockConfig},
     init::{Init, no_weight_decay},
     layers::{BatchNorm, Linear},
-    mixer::Mamba1,
     ops::Orders,
     tape::{self, Ground},
 };
@@ -59,7 +58,7 @@ impl Classifier {
             let directions = directions.get(i as usize % directions.len().max(1)).copied().unwrap_or(1);
             let mixer = config.mixer(if config.join { 1 } else { directions });
             let vs = &layers / i;
-            Ok(Block::new(&vs, &block_config(config, i), Box::new(Mamba1::new(&(&vs / "mixer"), &mixer)?)))
+            Ok(Block::new(&vs, &block_config(config, i), mixer.build(&(&vs / "mixer"))?))
         };
         let blocks = (0..config.depth).map(block).collect::<Result<Vec<_>>>()?;
         let vector = |name: &str| Init::Normal(0.02).parameter(vs, name, &[1, 1, d]);

@@ -5,7 +5,10 @@ use ophidian_core::{
     grid::Scans,
     init::Start,
     layers::{MlpKind, NormKind},
-    mixer::{Channels, ConvPlace, DtInit, DtRank, Mamba1Config, Merge, Parameters},
+    mixer::{
+        Channels, ConvPlace, DtInit, DtRank, Mamba1Config, Mamba2Config, Mamba2Options, Merge, MixerConfig,
+        Parameters,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,8 +33,19 @@ pub enum Pool {
     Last,
 }
 
+/// The token mixer of the blocks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mixer {
+    /// Mamba-1.
+    #[default]
+    Mamba1,
+    /// Mamba-2: a scalar decay per head, many states.
+    Mamba2,
+}
+
 documented! {
-/// A backbone over groups of points with a classifying head: a small PointNet makes a token of each group, Mamba-1 blocks
+/// A backbone over groups of points with a classifying head: a small PointNet makes a token of each group, Mamba blocks
 /// run along scan patterns, pooling, a head.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -60,6 +74,11 @@ pub struct ModelConfig {
     pub head: Vec<i64>,
     /// Probability of dropping a channel behind each of them in training.
     pub head_dropout: f64,
+    /// The blocks' token mixer: "mamba1" or "mamba2", for which `d_state` is 64 unless it is set.
+    pub mixer: Mixer,
+    /// What `mixer = "mamba2"` is told beside the other keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mamba2: Option<Mamba2Options>,
     /// States per inner channel.
     pub d_state: i64,
     /// Taps of the convolution before the scan.
@@ -130,6 +149,8 @@ impl Default for ModelConfig {
             pool: Pool::Mean,
             head: vec![256, 256],
             head_dropout: 0.5,
+            mixer: Mixer::default(),
+            mamba2: None,
             d_state: 16,
             d_conv: mixer.d_conv,
             conv: mixer.conv,
@@ -167,7 +188,15 @@ impl ModelConfig {
     /// [`Error::Config`] naming the key (`model.…`) that is unknown or wrong.
     pub fn read(table: toml::Table) -> Result<ModelConfig> {
         register_scans();
+        let mut table = table;
+        // Named over a base it brings its own number of states, but not over one that is set with it.
+        if table.get("mixer").and_then(toml::Value::as_str) == Some("mamba2") {
+            table.entry("d_state").or_insert(64.into());
+        }
         let mut read: ModelConfig = config::from_table(CATALOGUE.with_base(table)?, "model")?;
+        if read.mixer == Mixer::Mamba2 && read.mamba2.is_none() {
+            read.mamba2 = Some(Mamba2Options::default());
+        }
         read.scan = read.scan.scheduled();
         read.check().map_err(|error| match error {
             Error::Config(text) => Error::Config(format!("[model]: {text}")),
@@ -188,7 +217,16 @@ impl ModelConfig {
     }
 
     /// The mixer of a block of `directions` directions.
-    pub fn mixer(&self, directions: i64) -> Mamba1Config {
+    pub fn mixer(&self, directions: i64) -> MixerConfig {
+        let mamba = self.mamba(directions);
+        match self.mixer {
+            Mixer::Mamba1 => mamba.into(),
+            Mixer::Mamba2 => Mamba2Config::like(&mamba, self.mamba2.clone().unwrap_or_default()).into(),
+        }
+    }
+
+    /// The Mamba-1 mixer of a block of `directions` directions, or what another takes of it.
+    pub fn mamba(&self, directions: i64) -> Mamba1Config {
         Mamba1Config {
             d_model: self.d_model,
             directions,
@@ -253,10 +291,22 @@ impl ModelConfig {
         if self.conv == ConvPlace::Grid {
             return wrong("conv", &"grid", "\"along\" or \"none\": points lie on no grid");
         }
-        self.mixer(1).check()?;
+        if self.mixer == Mixer::Mamba1 && self.mamba2.is_some() {
+            return Err(Error::Config("`mamba2` is set, but `mixer` is not \"mamba2\"".into()));
+        }
+        if self.mixer == Mixer::Mamba2 && (self.channels != Channels::All || self.norm_each) {
+            return Err(Error::Config(
+                "`channels` or `norm_each` is set, but `mixer = \"mamba2\"` does not read it; leave it out"
+                    .into(),
+            ));
+        }
+        match self.mixer(1) {
+            MixerConfig::Mamba2(mixer) => mixer.check()?,
+            _ => self.mamba(1).check()?,
+        }
         register_scans();
         self.scan.check()?;
-        let mixer = self.mixer(1);
+        let mixer = self.mamba(1);
         let (d, inner) = (self.d_model as f64, mixer.d_inner() as f64);
         let (rank, states) = (mixer.dt_rank.of(self.d_model) as f64, self.d_state as f64);
         let block = d * (3.0 * inner + 2.0 * self.mlp_ratio * d)

@@ -73,7 +73,7 @@ impl ModelConfig {
         }
         for i in 0..self.depth {
             let k = directions.get(i as usize % directions.len().max(1)).copied().unwrap_or(1);
-            let mixer = self.mixer(if self.join { 1 } else { k });
+            let mixer = self.mamba(if self.join { 1 } else { k });
             let (d, n) = (mixer.d_inner() as f64, mixer.d_state as f64);
             let steps = (tokens * mixer.directions) as f64;
             flops += steps * d * (9.0 * n + 1.0) + if mixer.gate { tokens as f64 * d } else { 0.0 };

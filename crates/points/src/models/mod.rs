@@ -10,11 +10,18 @@ mod walks;
 
 use std::fmt;
 
-use ophidian_core::{Error, Result, adapter::Model, config::KeyDoc, grid::Catalogue, published::Family};
+use ophidian_core::{
+    Error, Result,
+    adapter::Model,
+    config::KeyDoc,
+    grid::Catalogue,
+    mixer::Mamba2Options,
+    published::Family,
+};
 use tch::nn;
 
 pub use classifier::Classifier;
-pub use config::{ModelConfig, Pool};
+pub use config::{Mixer, ModelConfig, Pool};
 pub use count::{Summary, describe};
 pub use official::{CATALOGUE, Official, Sizes, official};
 pub use pointmamba::{POINTMAMBA, PointMamba};
@@ -77,7 +84,9 @@ impl fmt::Display for Input {
 
 /// Every key of `[model]` with its default and what it means.
 pub fn keys() -> Vec<KeyDoc> {
-    [vec![Catalogue::base_key()], KeyDoc::of(&ModelConfig::default(), ModelConfig::DOCS)].concat()
+    let own = KeyDoc::of(&ModelConfig::default(), ModelConfig::DOCS);
+    let mamba2 = KeyDoc::of(&Mamba2Options::default(), Mamba2Options::DOCS);
+    [vec![Catalogue::base_key()], own, KeyDoc::within("mamba2", mamba2).collect()].concat()
 }
 
 /// Checks a `[model]` table and fills in every default.

@@ -164,7 +164,7 @@ impl Config {
             add(&format!("{theirs}.bias"), &format!("{ours}.bias"), &[outputs]);
         }
         let parts: &[&str] = if self.rms_norm { &["weight"] } else { &["weight", "bias"] };
-        let mixer = ours.mixer(1);
+        let mixer = ours.mamba(1);
         let (inner, n, w, rank) = (mixer.d_inner(), mixer.d_state, mixer.d_conv, mixer.dt_rank.of(d));
         for part in parts {
             add(&format!("blocks.norm_f.{part}"), &format!("norm_f.{part}"), &[d]);

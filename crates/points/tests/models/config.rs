@@ -20,6 +20,10 @@ fn wrong_keys_are_named() {
         ("scan = []", "empty list"),
         ("scan = \"hilbrt\"", "hilbrt"),
         ("conv = \"grid\"", "points lie on no grid"),
+        ("mixer = \"mamba3\"", "`model.mixer`"),
+        ("mamba2 = {headdim = 8}", "`mixer` is not \"mamba2\""),
+        ("mixer = \"mamba2\"\nmamba2 = {headdim = 7}", "`headdim` is 7"),
+        ("mixer = \"mamba2\"\nchannels = \"grouped\"", "`channels`"),
         ("head = [0]", "`head` is 0"),
         ("head_dropout = 1.0", "`head_dropout` is 1.0"),
         ("d_model = 100000\ndepth = 4000", "parameters"),
@@ -51,12 +55,19 @@ fn joined_scans_have_the_same_number_of_directions() {
 
 #[test]
 fn resolved_tables_resolve_to_themselves() {
-    for text in ["", "base = \"pointmamba_scanobjectnn\"\ndepth = 3", "scan = \"pcm/serialize\""] {
+    for text in [
+        "",
+        "base = \"pointmamba_scanobjectnn\"\ndepth = 3",
+        "scan = \"pcm/serialize\"",
+        "mixer = \"mamba2\"",
+    ] {
         let once = PointClouds.resolve_model(table(text)).unwrap();
         assert_eq!(PointClouds.resolve_model(once.clone()).unwrap(), once);
     }
     let scheduled = ModelConfig::read(table("scan = \"pcm/serialize\"")).unwrap();
     assert!(matches!(scheduled.scan, Scans::Each(texts) if texts.len() == 9));
+    let mamba2 = ModelConfig::read(table("base = \"pointmamba_modelnet40\"\nmixer = \"mamba2\"")).unwrap();
+    assert_eq!((mamba2.d_state, mamba2.mamba2.is_some()), (64, true));
     let based = ModelConfig::read(table("base = \"pointmamba_modelnet40\"\ndepth = 3")).unwrap();
     assert_eq!((based.depth, based.d_model, based.join), (3, 384, true));
     for name in CATALOGUE.names() {

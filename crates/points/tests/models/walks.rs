@@ -35,7 +35,7 @@ fn sample(input: Input, random: &mut Rng) -> Sample {
     Sample { input: (0..count).map(|_| random.random_range(-1.0f32..1.0)).collect(), label: 0 }
 }
 
-/// Every scan over points works in the same model, by one line, and along the planner's orders it computes what it
+/// Every scan over points works in the same model with every mixer, by one line, and along the planner's orders it computes what it
 /// computes along orders of its own.
 #[test]
 fn any_scan_over_points_runs() {
@@ -70,7 +70,12 @@ fn any_scan_over_points_runs() {
         ),
     ] {
         for scan in scans {
-            for more in ["", "join = true", "merge = \"concat\"\nclass_token = true\npool = \"max\""] {
+            for more in [
+                "",
+                "mixer = \"mamba2\"",
+                "join = true",
+                "merge = \"concat\"\nclass_token = true\npool = \"max\"",
+            ] {
                 let (_vs, model) = model(input, &format!("scan = \"{scan}\"\n{more}"));
                 let mut random = rng::stream(&[7]);
                 let samples = [sample(input, &mut random), sample(input, &mut random)];

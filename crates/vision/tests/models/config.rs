@@ -203,6 +203,28 @@ fn every_mixer_is_a_line_of_the_config() {
     assert_eq!(kept["scan"].as_str(), Some("cross"));
 }
 
+/// Mamba-2 takes the scans, merges and convolutions of any config, and the published ones with it.
+#[test]
+fn mamba2_is_a_line_of_any_config() {
+    let _guard = seeded(1);
+    for more in [
+        "scan = 'cross'\nconv = 'grid'\nd_conv = 3\nmerge = 'sum'\npool = 'mean'",
+        "scan = 'cross'\nmerge = 'concat'\nparameters = 'shared'",
+        "scan = 'window(4) of row | bidirectional'\nmerge = 'gated'\nmamba2 = {ngroups = 2, headdim = 8}",
+        "conv = 'none'\ngate = false\nparameters = 'decay'\nmamba2 = {dt_limit = [0, 1], d_has_hdim = true}",
+        "mamba2 = {rmsnorm = false}",
+    ] {
+        trains(&format!("mixer = 'mamba2'\nd_model = 32\ndepth = 2\npatch_size = 2\n{more}"), &[2, 16, 16]);
+    }
+    for base in ["vim_tiny_patch16_224", "vmamba_tiny_s1l8", "localvim_tiny"] {
+        let text = format!("base = '{base}'\nmixer = 'mamba2'");
+        let resolved =
+            models::CATALOGUE.resolve(table(&text)).unwrap_or_else(|error| panic!("{base}: {error}"));
+        assert_eq!(resolved["d_state"].as_integer(), Some(64), "{base}");
+        assert!(resolved["mamba2"].is_table(), "{base}");
+    }
+}
+
 /// A finite loss with a gradient for every parameter.
 fn trains(text: &str, shape: &[i64]) {
     let (vs, model) = build(text, shape).unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -264,6 +286,13 @@ fn mixers_say_what_does_not_go_together() {
         ("mixer = 'hydra'\nhydra = {headdims = 7}", &["did you mean `model.hydra.headdim`"]),
         ("mixer = 'hydra'\nexpand = 1.5", &["`model.expand` is 1.5", "whole"]),
         ("mixer = 'hydra'\nd_conv = 4", &["`d_conv` is 4", "odd"]),
+        ("mixer = 'mamba2'\nmamba2 = {headdim = 7}", &["`headdim` is 7"]),
+        ("mixer = 'mamba2'\nmamba2 = {ngroups = 3}", &["`ngroups` is 3"]),
+        ("mixer = 'mamba2'\nmamba2 = {dt_limit = [1.0, 0.5]}", &["`dt_limit` is [1.0, 0.5]"]),
+        ("mixer = 'mamba2'\nmamba2 = {heads = 7}", &["`model.mamba2.heads`"]),
+        ("mixer = 'mamba2'\nchannels = 'grouped'", &["`channels` is set", "mamba2"]),
+        ("mixer = 'mamba2'\nmerge = 'search'", &["`merge = \"search\"`"]),
+        ("mamba2 = {headdim = 8}", &["`mamba2` is set, but `mixer` is not \"mamba2\""]),
         ("hydra = {headdim = 8}", &["`hydra` is set, but `mixer` is not \"hydra\""]),
         (
             "mixer = 'grootv'\nscan = 'bidirectional'",

@@ -51,9 +51,7 @@ impl Conv {
         let (d, w, p) = (shape.channels, shape.taps, shape.sets);
         match shape.place {
             ConvPlace::None => Conv::None,
-            ConvPlace::Grid => {
-                Conv::Grid(GridConv::new(&(vs / "conv2d"), [shape.maps, d], w, 1, shape.bias))
-            }
+            ConvPlace::Grid => Conv::Grid(GridConv::new(&(vs / "conv2d"), [shape.maps, d], w, 1, shape.bias)),
             ConvPlace::Along => {
                 let vs = vs / "conv1d";
                 let init = Init::Uniform((w as f64).powf(-0.5));

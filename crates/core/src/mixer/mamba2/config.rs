@@ -171,7 +171,9 @@ impl Mamba2Config {
             ));
         }
         if d % self.headdim() != 0 {
-            return fail(format!("`headdim` is {headdim}, expected a divisor of the {d} inner channels, or 0"));
+            return fail(format!(
+                "`headdim` is {headdim}, expected a divisor of the {d} inner channels, or 0"
+            ));
         }
         if self.heads() % ngroups != 0 {
             return fail(format!("`ngroups` is {ngroups}, expected a divisor of the {} heads", self.heads()));
