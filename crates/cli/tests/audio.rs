@@ -85,7 +85,7 @@ fn wrong_sounds_and_configs_say_so_before_training() {
         assert!(!run.exists() || fs::read_dir(&run).unwrap().count() == 0, "nothing was begun");
     };
     train(&[&path("absent")], 1, &["absent", "does not exist"]);
-    train(&["model.patch_size=[7, 6]"], 2, &["`model.patch_size`", "`data.fbank.mels` = 40"]);
+    train(&["model.patch_size=[7, 6]"], 2, &["`model.patch_size`", "an input of 40", "`data.fbank.mels`"]);
     let recordings = folder.path().join("digits/recordings");
     fs::create_dir_all(&recordings).unwrap();
     for take in 0..10 {

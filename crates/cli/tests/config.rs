@@ -99,7 +99,7 @@ fn wrong_configs_are_usage_errors_that_name_the_key() {
     for (set, expected) in [
         ("train.epoch=3", "unknown key `train.epoch`; did you mean `train.epochs`?"),
         ("model.deph=3", "unknown key `model.deph`; did you mean `model.depth`?"),
-        ("model.patch_size=9", "patches of 9 pixels"),
+        ("model.patch_size=9", "patches of 9 rows"),
         ("data.formt=shapes", "unknown key `data.formt`; did you mean `data.format`?"),
         ("train.batch_size=0", "`train.batch_size` is 0"),
         ("train.batch_size=1000000", "there are only"),

@@ -30,6 +30,8 @@ pub trait Between {
 /// Blocks at one resolution, and the step to the next.
 #[derive(Default)]
 pub struct Stage {
+    /// Blocks that each frame of a clip passes by itself, in front of the others.
+    pub within: Vec<Block>,
     /// The blocks in their order.
     pub blocks: Vec<Block>,
     /// Local convolutions on the sum behind a block, by its number in the stage.
@@ -40,8 +42,17 @@ pub struct Stage {
     pub downsample: Option<Downsample>,
 }
 
-/// Hears of the tokens behind each stage and the grid they lie on: (number of the stage, tokens, grid).
-pub type Tap<'a> = dyn FnMut(usize, &Tensor, [i64; 2]) + 'a;
+/// Where a [`Tap`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behind {
+    /// The blocks of this stage.
+    Blocks(usize),
+    /// This stage, the step to the next included.
+    Stage(usize),
+}
+
+/// Hears of the tokens at each such place and what they lie on: [frames, rows, columns].
+pub type Tap<'a> = dyn FnMut(Behind, &Tensor, [i64; 3]) + 'a;
 
 /// A stack of blocks, in one stage or several.
 pub struct Backbone {
@@ -83,19 +94,19 @@ impl Backbone {
         between: Option<&dyn Between>,
         train: bool,
     ) -> Result<Tensor> {
-        let line = [1, tokens.size().get(1).copied().unwrap_or(0)];
+        let line = [1, 1, tokens.size().get(1).copied().unwrap_or(0)];
         self.forward_on(tokens, line, orders, between, train, &mut |_, _, _| {})
     }
 
-    /// As [`forward`](Backbone::forward), for tokens on a grid: (B, L, channels of the first stage) to (B, L', channels
-    /// of the last stage). `tap` hears of the tokens behind each stage, before the last norm.
+    /// As [`forward`](Backbone::forward), for tokens on `place` = [frames, rows, columns]: (B, L, channels of the first
+    /// stage) to (B, L', channels of the last stage). `tap` hears of the tokens, before the last norm.
     ///
     /// # Errors
-    /// Another number of orders, tokens that do not lie on `grid`, or those of the blocks.
+    /// Another number of orders, tokens that do not lie on `place`, or those of the blocks.
     pub fn forward_on(
         &self,
         tokens: &Tensor,
-        mut grid: [i64; 2],
+        place: [i64; 3],
         orders: &[Orders],
         between: Option<&dyn Between>,
         train: bool,
@@ -109,20 +120,27 @@ impl Backbone {
             )));
         }
         let (mut tokens, mut first) = (tokens.shallow_clone(), 0);
+        let [frames, mut grid @ ..] = place;
         for (number, stage) in self.stages.iter().enumerate() {
             let orders = if orders.len() == 1 { orders } else { &orders[first..first + stage.blocks.len()] };
             first += stage.blocks.len();
-            tokens = self.stage(stage, tokens, grid, orders, between, train)?;
+            if !stage.within.is_empty() {
+                let apart = within(&stage.within, &parted(&tokens, frames)?, grid, train)?;
+                tokens = joined(&apart, frames)?;
+            }
+            tokens = self.stage(stage, tokens, [frames, grid[0], grid[1]], orders, between, train)?;
+            tap(Behind::Blocks(number), &tokens, [frames, grid[0], grid[1]]);
             if let Some(norm) = &stage.norm {
                 tokens = norm.forward(&tokens)?;
             }
             if let Some(downsample) = &stage.downsample {
-                (tokens, grid) = downsample.forward(&tokens, grid, train)?;
+                let (apart, smaller) = downsample.forward(&parted(&tokens, frames)?, grid, train)?;
+                (tokens, grid) = (joined(&apart, frames)?, smaller);
             }
-            tap(number, &tokens, grid);
+            tap(Behind::Stage(number), &tokens, [frames, grid[0], grid[1]]);
         }
         let tokens = self.norm.forward(&tokens)?;
-        tape::tokens(&tokens, grid);
+        tape::tokens(&tokens, plane([frames, grid[0], grid[1]]));
         Ok(tokens)
     }
 
@@ -131,13 +149,13 @@ impl Backbone {
         &self,
         stage: &Stage,
         tokens: Tensor,
-        grid: [i64; 2],
+        place: [i64; 3],
         orders: &[Orders],
         between: Option<&dyn Between>,
         train: bool,
     ) -> Result<Tensor> {
         let run = |i: usize, hidden: &Tensor, residual: Option<&Tensor>| {
-            tape::layer(grid, hidden);
+            tape::layer(plane(place), hidden);
             stage.blocks[i].forward(hidden, residual, &orders[i.min(orders.len() - 1)], train)
         };
         let (mut hidden, mut residual) = (tokens, None);
@@ -155,10 +173,42 @@ impl Backbone {
             }
             (hidden, residual) = (branch, Some(stream));
             if let Some(local) = stage.local.get(&(i + step - 1)) {
-                hidden = local.forward(&add(&hidden, residual.as_ref())?, grid, train)?;
+                hidden = local.forward(&add(&hidden, residual.as_ref())?, plane(place), train)?;
                 residual = None;
             }
         }
         add(&hidden, residual.as_ref())
     }
+}
+
+/// The grid on which the frames lie one below another.
+fn plane([frames, rows, columns]: [i64; 3]) -> [i64; 2] {
+    [frames * rows, columns]
+}
+
+/// Clips (B, frames L, C) as their frames (B frames, L, C).
+fn parted(tokens: &Tensor, frames: i64) -> Result<Tensor> {
+    if frames == 1 {
+        return Ok(tokens.shallow_clone());
+    }
+    Ok(tokens.f_unflatten(1, [frames, -1])?.f_flatten(0, 1)?)
+}
+
+/// Frames as the clips that they make up.
+fn joined(tokens: &Tensor, frames: i64) -> Result<Tensor> {
+    if frames == 1 {
+        return Ok(tokens.shallow_clone());
+    }
+    Ok(tokens.f_unflatten(0, [-1, frames])?.f_flatten(1, 2)?)
+}
+
+/// `blocks` one after another, on maps of `grid`; f32.
+fn within(blocks: &[Block], tokens: &Tensor, grid: [i64; 2], train: bool) -> Result<Tensor> {
+    let orders = Orders::identity(grid[0] * grid[1], 1).on_grid(grid);
+    let (mut hidden, mut residual) = (tokens.shallow_clone(), None);
+    for block in blocks {
+        let (branch, stream) = block.forward(&hidden, residual.as_ref(), &orders, train)?;
+        (hidden, residual) = (branch, Some(stream));
+    }
+    add(&hidden, residual.as_ref())
 }

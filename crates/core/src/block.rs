@@ -45,6 +45,8 @@ pub struct BlockConfig {
     pub mlp: i64,
     /// Which MLP.
     pub mlp_kind: MlpKind,
+    /// The tokens lie on the frames of a clip, which a convolution in the MLP runs over too.
+    pub clip: bool,
     /// Where the MLP's weights start from.
     pub start: Start,
     /// Branches that add up in the whole model.
@@ -64,6 +66,7 @@ impl Default for BlockConfig {
             layer_scale: None,
             mlp: 0,
             mlp_kind: MlpKind::Gelu,
+            clip: false,
             start: Start::FanIn,
             residuals: 1,
         }
@@ -106,7 +109,7 @@ impl Block {
         let BlockConfig { d_model, mlp, mlp_kind, residuals, start, .. } = *config;
         let second = || {
             let norm = Norm::new(&(vs / "norm2"), config.norm, d_model, config.norm_eps);
-            (norm, Mlp::new(&(vs / "mlp"), mlp_kind, d_model, mlp, residuals, start))
+            (norm, Mlp::new(&(vs / "mlp"), mlp_kind, [d_model, mlp], config.clip, residuals, start))
         };
         let position = |name: &str| Conv2d::new(&(vs / name), &Kernel::depthwise(d_model, 3, 1), true, None);
         Block {

@@ -2,7 +2,7 @@
 
 use ophidian_core::{
     Result,
-    backbone::{Backbone, Stage},
+    backbone::{Backbone, Behind, Stage},
     block::{Block, BlockConfig},
     init::{Start, without_values},
     keymap::{Key, export, load},
@@ -154,7 +154,7 @@ fn batch_norm_follows_the_batch_while_training_alone() {
 #[test]
 fn a_gated_mlp_multiplies_its_halves() {
     let vs = VarStore::new(Device::Cpu);
-    let mlp = Mlp::new(&vs.root(), MlpKind::Gated, 3, 5, 1, Start::FanIn);
+    let mlp = Mlp::new(&vs.root(), MlpKind::Gated, [3, 5], false, 1, Start::FanIn);
     perturb(&vs);
     let variables = vs.variables();
     assert_eq!(variables["fc1.weight"].size(), [10, 3]);
@@ -226,8 +226,12 @@ fn stages_run_one_after_another_on_their_grids() {
     let x = Tensor::randn([2, 12, 2], F32);
     let orders = [Orders::identity(12, 1), Orders::identity(12, 2), Orders::identity(4, 3)];
     let mut seen = Vec::new();
-    let mut tap = |stage: usize, tokens: &Tensor, grid: [i64; 2]| seen.push((stage, tokens.copy(), grid));
-    let out = backbone.forward_on(&x, [3, 4], &orders, None, false, &mut tap).unwrap();
+    let mut tap = |behind: Behind, tokens: &Tensor, place: [i64; 3]| {
+        if let Behind::Stage(stage) = behind {
+            seen.push((stage, tokens.copy(), place));
+        }
+    };
+    let out = backbone.forward_on(&x, [1, 3, 4], &orders, None, false, &mut tap).unwrap();
     let one = &x + norm(&x, "layers.0.norm") * 2.0;
     let one = local.forward(&one, [3, 4], false).unwrap();
     let one = &one + norm(&one, "layers.1.norm") * 4.0;
@@ -237,13 +241,13 @@ fn stages_run_one_after_another_on_their_grids() {
     close("the first stage", &seen[0].1, &one);
     close("the second stage", &seen[1].1, &two);
     close("all", &out, &norm(&two, "norm_f"));
-    assert_eq!((seen[0].0, seen[0].2, seen[1].0, seen[1].2), (0, [2, 2], 1, [2, 2]));
+    assert_eq!((seen[0].0, seen[0].2, seen[1].0, seen[1].2), (0, [1, 2, 2], 1, [1, 2, 2]));
     assert!(
-        backbone.forward_on(&x, [3, 5], &orders, None, false, &mut |_, _, _| {}).is_err(),
+        backbone.forward_on(&x, [1, 3, 5], &orders, None, false, &mut |_, _, _| {}).is_err(),
         "another grid"
     );
     let two = &orders[..2];
-    assert!(backbone.forward_on(&x, [3, 4], two, None, false, &mut |_, _, _| {}).is_err(), "two plans");
+    assert!(backbone.forward_on(&x, [1, 3, 4], two, None, false, &mut |_, _, _| {}).is_err(), "two plans");
 }
 
 #[test]
@@ -263,7 +267,7 @@ fn tables_of_positions_are_maps_in_the_authors_files() {
 fn counting_does_not_fill() {
     let build = || {
         let vs = VarStore::new(Device::Cpu);
-        Mlp::new(&vs.root(), MlpKind::Gelu, 1 << 13, 1 << 14, 4, Start::FanIn);
+        Mlp::new(&vs.root(), MlpKind::Gelu, [1 << 13, 1 << 14], false, 4, Start::FanIn);
         vs.trainable_variables().iter().map(Tensor::numel).sum::<usize>()
     };
     let count = without_values(build);

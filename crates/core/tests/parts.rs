@@ -76,7 +76,7 @@ impl Named {
 fn an_mlp_convolves_over_the_map() {
     for kind in [MlpKind::Conv, MlpKind::ConvResidual] {
         let vs = VarStore::new(Device::Cpu);
-        let mlp = Mlp::new(&vs.root(), kind, 4, 6, 1, Start::FanIn);
+        let mlp = Mlp::new(&vs.root(), kind, [4, 6], false, 1, Start::FanIn);
         perturb(&vs);
         let (x, named) = (Tensor::randn([2, 15, 4], F32), Named::of(&vs));
         let inside = named.conv("fc1", &map(&x, MAP), 1);

@@ -2,11 +2,11 @@
 
 use serde::Deserialize;
 
-use super::{ModelConfig, Pool};
+use super::{ModelConfig, Pool, family::layer};
 use crate::{
     Error, Result,
     keymap::Key,
-    mixer::{DtInit, DtRank, Parameters},
+    mixer::{DtInit, DtRank, Mamba1Config, Parameters},
 };
 
 /// `ssm_cfg`: further arguments of the authors' `Mamba`.
@@ -141,29 +141,38 @@ impl FinalPool {
 /// The tensors of a mixer of Vim and its descendants, whose two directions are the rows of our tensors.
 pub fn mixer_keys(ours: &ModelConfig, bimamba: Bimamba, layer: &str, keys: &mut Vec<Key>) {
     let d = ours.last_width();
-    let mixer = ours.mamba(d, 1);
-    let (inner, n, w) = (mixer.d_inner(), ours.d_state, mixer.d_conv);
-    let rank = mixer.dt_rank.of(d);
-    let name = |name: &str| format!("{layer}.mixer.{name}");
+    let mixer = format!("{layer}.mixer");
     if ours.layer_scale.is_some() {
-        keys.push(Key::new(name("gamma"), format!("{layer}.gamma"), &[d]));
-    }
-    for (projection, rows, columns) in [("in_proj", 2 * inner, d), ("out_proj", d, inner)] {
-        let (weight, bias) = (name(&format!("{projection}.weight")), name(&format!("{projection}.bias")));
-        keys.push(Key::new(weight.clone(), weight, &[rows, columns]));
-        if mixer.bias {
-            keys.push(Key::new(bias.clone(), bias, &[rows]));
-        }
+        keys.push(Key::new(format!("{mixer}.gamma"), format!("{layer}.gamma"), &[d]));
     }
     let decays: &[&str] = if bimamba == Bimamba::None { &["A_log"] } else { &["A_log", "A_b_log"] };
-    for (row, theirs) in decays.iter().enumerate() {
-        keys.push(Key::row(name(theirs), name("A_log"), row as i64, &[inner, n]));
-    }
     let suffixes: &[&str] = if bimamba == Bimamba::V2 { &["", "_b"] } else { &[""] };
+    direction_keys(keys, &ours.mamba(d, 1), [decays, suffixes], &mixer, &mixer);
+}
+
+/// The tensors of a Mamba of several directions, the rows of our tensors, which have their decays and the rest by these
+/// names and suffixes.
+pub fn direction_keys(
+    keys: &mut Vec<Key>,
+    mixer: &Mamba1Config,
+    [decays, suffixes]: [&[&str]; 2],
+    theirs: &str,
+    ours: &str,
+) {
+    let (d, inner, n, w, rank) = (mixer.d_model, mixer.d_inner(), mixer.d_state, mixer.d_conv, mixer.rank());
+    let pair = |their_name: &str, name: &str| (format!("{theirs}.{their_name}"), format!("{ours}.{name}"));
+    for (projection, rows, columns) in [("in_proj", 2 * inner, d), ("out_proj", d, inner)] {
+        let (theirs, ours) = pair(projection, projection);
+        layer(keys, &theirs, &ours, &[rows, columns], mixer.bias);
+    }
+    for (row, decay) in decays.iter().enumerate() {
+        let (theirs, ours) = pair(decay, "A_log");
+        keys.push(Key::row(theirs, ours, row as i64, &[inner, n]));
+    }
     for (row, suffix) in suffixes.iter().enumerate() {
         let mut part = |layer: &str, part: &str, shape: &[i64]| {
-            let (theirs, ours) = (format!("{layer}{suffix}{part}"), format!("{layer}{part}"));
-            keys.push(Key::row(name(&theirs), name(&ours), row as i64, shape));
+            let (theirs, ours) = pair(&format!("{layer}{suffix}{part}"), &format!("{layer}{part}"));
+            keys.push(Key::row(theirs, ours, row as i64, shape));
         };
         part("D", "", &[inner]);
         part("conv1d", ".weight", &[inner, 1, w]);

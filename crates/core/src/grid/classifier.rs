@@ -16,11 +16,11 @@ use super::{
 use crate::{
     Error, Result,
     adapter::{Model, Planner},
-    backbone::{Backbone, Between, Stage},
+    backbone::{Backbone, Behind, Between, Stage},
     block::{Block, BlockConfig, NormPlace},
     init::{Init, Start, draw_for, no_weight_decay, values_wanted},
     layers::{BatchNorm, Downsample, DownsampleConfig, Kernel, Linear, LocalConv, MlpKind, Norm},
-    mixer::{ChannelAffinity, LocalBranch, Mixer},
+    mixer::{Attention, AttentionConfig, ChannelAffinity, LocalBranch, Mixer},
     ops::Orders,
     tape::{self, Ground},
 };
@@ -72,12 +72,12 @@ impl Layout {
                     grid[0], grid[1]
                 )));
             }
-            let plans = config.scan.plans(&geometry(times, at), &class_tokens)?;
+            let plans = config.scan.plans(&geometry(times, at), config.walked(&class_tokens))?;
             let coarse = coarse(config, times, at)?;
             let written = config.written_as.iter().map(|text| plan(text, 0, &geometry(times, at), &[]));
             let written = written.map(|plan| Ok(Orders::new(&plan?))).collect::<Result<Vec<_>>>()?;
             let placed = |plan| {
-                let orders = placed(Orders::new(plan), times, at, &class_tokens);
+                let orders = placed(Orders::new(plan), times, at, config.walked(&class_tokens));
                 let orders = written.iter().try_fold(orders, |orders, other| orders.written_as(other))?;
                 Ok(coarse.iter().fold(orders, |orders, coarse| orders.with_coarse(coarse.clone())))
             };
@@ -89,11 +89,6 @@ impl Layout {
             }
         }
         Ok(Layout { times, grid, class_tokens, orders, plans: all_plans })
-    }
-
-    /// The tokens as rows and columns: the frames of a clip lie one below another.
-    fn plane(&self) -> [i64; 2] {
-        [self.times.unwrap_or(1) * self.grid[0], self.grid[1]]
     }
 }
 
@@ -119,14 +114,14 @@ pub(super) fn placed(orders: Orders, times: Option<i64>, grid: [i64; 2], class_t
 pub(super) enum Point {
     /// Patches, before class tokens and positions.
     Patches,
-    /// Behind this stage, the step to the next included.
-    Stage(usize),
+    /// Within the backbone.
+    Behind(Behind),
     /// Behind the last norm.
     Tokens,
 }
 
-/// Hears of the tokens (B, L, C) at each [`Point`] and the grid they lie on.
-pub(super) type Watch<'a> = dyn FnMut(Point, &Tensor, [i64; 2]) + 'a;
+/// Hears of the tokens (B, L, C) at each [`Point`] and what they lie on: [frames, rows, columns].
+pub(super) type Watch<'a> = dyn FnMut(Point, &Tensor, [i64; 3]) + 'a;
 
 impl Classifier {
     /// The model for images of `input` = (channels, height, width) or clips of (channels, frames, height, width), and
@@ -172,7 +167,7 @@ impl Classifier {
             0.0 => d_model,
             ratio => ((ratio * d_model as f64) as i64).max(1),
         };
-        let backbone = backbone(vs, config, &layout.plans)?;
+        let backbone = backbone(vs, config, times.is_some(), &layout.plans)?;
         if config.init == Start::NormalInputs && values_wanted() {
             start_normal(vs, config.blocks());
         }
@@ -181,7 +176,7 @@ impl Classifier {
             embedding,
             rotary,
             backbone,
-            drawn: Drawn::new(config, times, grid, &layout.class_tokens).map(Arc::new),
+            drawn: Drawn::new(config, times, grid, config.walked(&layout.class_tokens)).map(Arc::new),
             layout,
             head_map: (config.head_width > 0.0).then(|| {
                 let linear = Linear::new(&(vs / "head_map"), d_model, features, false, Init::Kaiming);
@@ -261,19 +256,19 @@ impl Classifier {
         train: bool,
         watch: &mut Watch<'_>,
     ) -> Result<Tensor> {
-        let (images, grid) = (inputs, layout.plane());
+        let place = [layout.times.unwrap_or(1), layout.grid[0], layout.grid[1]];
         let ground = Ground::Grid { frames: layout.times };
         tape::lay(|| tape::Layout { ground, class_tokens: layout.class_tokens.clone() });
-        let embedded = self.embedding.forward(images, train)?;
-        watch(Point::Patches, &embedded.patches, grid);
+        let embedded = self.embedding.forward(inputs, train)?;
+        watch(Point::Patches, &embedded.patches, place);
         let between = self.rotary.as_ref().map(|rotary| rotary as &dyn Between);
-        let mut last = grid;
-        let mut tap = |stage: usize, tokens: &Tensor, grid: [i64; 2]| {
-            last = grid;
-            watch(Point::Stage(stage), tokens, grid);
+        let mut last = place;
+        let mut tap = |behind: Behind, tokens: &Tensor, place: [i64; 3]| {
+            last = place;
+            watch(Point::Behind(behind), tokens, place);
         };
         let tokens = &embedded.tokens;
-        let tokens = self.backbone.forward_on(tokens, grid, orders, between, train, &mut tap)?;
+        let tokens = self.backbone.forward_on(tokens, place, orders, between, train, &mut tap)?;
         watch(Point::Tokens, &tokens, last);
         let tokens = self.mapped(tokens, train)?;
         let at = |i: i64| tokens.f_select(1, i);
@@ -339,20 +334,24 @@ fn norm(vs: &nn::Path, config: &ModelConfig, channels: i64) -> Norm {
     Norm::new(vs, kind, channels, config.final_norm_eps.unwrap_or(config.norm_eps))
 }
 
-/// The stages of `config`, blocks under `layers`, steps between stages under `downsample`, blocks that the mean passes
-/// under `class_layers`.
-fn backbone(vs: &nn::Path, config: &ModelConfig, plans: &[Arc<Plan>]) -> Result<Backbone> {
-    let (layers, widths) = (vs / "layers", config.widths());
+/// The stages of `config`, blocks under `layers`, those of attention under `within`, steps between stages under `downsample`,
+/// blocks that the mean passes under `class_layers`.
+fn backbone(vs: &nn::Path, config: &ModelConfig, clip: bool, plans: &[Arc<Plan>]) -> Result<Backbone> {
+    let (layers, widths, mut ahead) = (vs / "layers", config.widths(), 0);
     let shared = config
         .shared_norm
         .then(|| Norm::new(&(vs / "shared_norm"), config.norm, config.last_width(), config.norm_eps));
     let (mut stages, mut number) = (Vec::new(), 0);
     for (s, (width, depth)) in widths.iter().zip(config.depths()).enumerate() {
         let mut stage = Stage::default();
+        for _ in 0..config.within(s) {
+            stage.within.push(attention(&(vs / "within" / ahead), config, s, *width)?);
+            ahead += 1;
+        }
         for i in 0..*depth as usize {
             let vs = &layers / number;
             let mixer = mixer(&(&vs / "mixer"), config, [s, number], *width, &plans[number])?;
-            let block = block_config(config, s, *width, number);
+            let block = BlockConfig { clip, ..block_config(config, s, *width, number) };
             stage.blocks.push(match &shared {
                 Some(norm) => Block::with_norm(&vs, &block, mixer, Some(norm.shared())),
                 None => Block::new(&vs, &block, mixer),
@@ -402,6 +401,19 @@ fn backbone(vs: &nn::Path, config: &ModelConfig, plans: &[Arc<Plan>]) -> Result<
     Ok(Backbone::staged(stages, config.layer_pairs, norm))
 }
 
+/// A block of attention of a stage, which frames pass by themselves.
+fn attention(vs: &nn::Path, config: &ModelConfig, stage: usize, width: i64) -> Result<Block> {
+    let options = config.attention.clone().unwrap_or_default();
+    let attention = AttentionConfig {
+        d_model: width,
+        heads: options.heads.of(stage).unwrap_or(1),
+        reduction: options.reduction.of(stage).unwrap_or(1),
+        start: config.init,
+    };
+    let block = BlockConfig { drop_path: 0.0, ..block_config(config, stage, width, 0) };
+    Ok(Block::new(vs, &block, Box::new(Attention::new(&(vs / "mixer"), &attention)?)))
+}
+
 /// The mixer of a block of [stage, number] with what stands around it.
 fn mixer(
     vs: &nn::Path,
@@ -422,7 +434,8 @@ fn mixer(
 
 /// Of block `i` of all stages, in stage `stage`.
 fn block_config(config: &ModelConfig, stage: usize, d_model: i64, i: usize) -> BlockConfig {
-    let own_norm = config.affinity.is_some() || config.kind(stage) == MixerKind::Inverted;
+    let own_norm =
+        config.affinity.is_some() || matches!(config.kind(stage), MixerKind::Inverted | MixerKind::Divided);
     BlockConfig {
         d_model,
         norm: config.norm,
@@ -434,6 +447,7 @@ fn block_config(config: &ModelConfig, stage: usize, d_model: i64, i: usize) -> B
         layer_scale: config.layer_scale,
         mlp: config.mlp_width(stage),
         mlp_kind: config.mlp,
+        clip: false,
         start: config.init,
         residuals: config.residuals(),
     }

@@ -7,20 +7,23 @@ use super::{ModelConfig, Pool, input::Input};
 use crate::{
     Result,
     init::{Init, Start},
+    layers::Norm,
 };
 
-/// Patches of `tubelet` frames, one convolution whose stride is its kernel in time.
+/// Patches of `tubelet` frames, one convolution whose stride is its kernel in time, and maybe a norm.
 pub(super) struct Tubelets {
     /// (d_model, channels, tubelet, rows, columns).
     weight: Tensor,
     bias: Tensor,
     strides: [i64; 3],
+    padding: [i64; 3],
+    norm: Option<Norm>,
 }
 
 impl Tubelets {
-    /// Under `patch_embed.proj` of `vs`.
+    /// Under `patch_embed.proj` and `patch_embed.norm` of `vs`.
     pub fn new(vs: &nn::Path, config: &ModelConfig, channels: i64) -> Tubelets {
-        let vs = vs / "patch_embed" / "proj";
+        let (norm, vs) = (vs / "patch_embed" / "norm", vs / "patch_embed" / "proj");
         let ([rows, columns], d_model) = (config.patch_size.sides(), config.widths()[0]);
         let [down, across] = config.stride.sides();
         let shape = [d_model, channels, config.tubelet, rows, columns];
@@ -33,6 +36,8 @@ impl Tubelets {
             weight: weight.parameter(&vs, "weight", &shape),
             bias: bias.parameter(&vs, "bias", &[d_model]),
             strides: [config.tubelet, down, across],
+            padding: [0, config.patch_padding, config.patch_padding],
+            norm: config.patch_norm.then(|| Norm::new(&norm, config.norm, d_model, config.patch_eps())),
         }
     }
 
@@ -41,8 +46,9 @@ impl Tubelets {
     /// # Errors
     /// Clips of other channels, or smaller than a patch.
     pub fn forward(&self, clips: &Tensor) -> Result<Tensor> {
-        let map = clips.f_conv3d(&self.weight, Some(&self.bias), self.strides, 0, 1, 1)?; // (B, d_model, t, h, w)
-        Ok(map.f_flatten(2, -1)?.f_transpose(1, 2)?.f_contiguous()?)
+        let map = clips.f_conv3d(&self.weight, Some(&self.bias), self.strides, self.padding, 1, 1)?; // (B, d_model, t, h, w)
+        let patches = map.f_flatten(2, -1)?.f_transpose(1, 2)?.f_contiguous()?;
+        self.norm.as_ref().map_or(Ok(patches.shallow_clone()), |norm| norm.forward(&patches))
     }
 }
 

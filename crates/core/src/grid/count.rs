@@ -94,6 +94,8 @@ enum Place {
     Positions,
     /// Of this block of this stage.
     Block(usize, usize),
+    /// Of the blocks of attention of this stage.
+    Within(usize),
     /// Behind this stage.
     Downsample(usize),
     Norm,
@@ -146,6 +148,7 @@ impl ModelConfig {
             add(part_name(&place), size);
         }
         parts.retain(|part| part.parameters > 0);
+        multiply_adds += stages.iter().enumerate().map(|(s, stage)| self.seen(s, stage)).sum::<f64>();
         let scan = walks.iter().map(|walk| self.scan_flops(walk)).sum();
         Ok(Summary { parameters, parts, stages, multiply_adds, scan })
     }
@@ -167,7 +170,7 @@ impl ModelConfig {
         for (number, stage) in stages.iter().enumerate() {
             let times = input.times(self.tubelet);
             let class_tokens = self.pool.class_tokens(times.unwrap_or(1) * stage.grid[0] * stage.grid[1]);
-            let plans = self.scan.plans(&geometry(times, stage.grid), &class_tokens)?;
+            let plans = self.scan.plans(&geometry(times, stage.grid), self.walked(&class_tokens))?;
             for _ in 0..stage.blocks {
                 let plan = &plans[walks.len() % plans.len()];
                 let steps: usize = plan.orders().iter().map(|order| order.len()).sum();
@@ -210,6 +213,27 @@ impl ModelConfig {
         (steps + coarse) * d * (9.0 * n + 1.0) + gate
     }
 
+    /// Products of queries with keys, and of what comes of them with values, of a stage's blocks of attention.
+    fn seen(&self, number: usize, stage: &StageCount) -> f64 {
+        let tokens = (stage.grid[0] * stage.grid[1]) as f64;
+        let within = self.within(number) as f64 * tokens * self.keys_of_frame(number, stage);
+        let divided = match self.kind(number) {
+            // With the class token, if there is one.
+            MixerKind::Divided => {
+                let seen = tokens + f64::from(u8::from(self.pool_is_token()));
+                stage.blocks as f64 * seen * seen
+            }
+            _ => 0.0,
+        };
+        2.0 * stage.times.unwrap_or(1) as f64 * (within + divided) * stage.channels as f64
+    }
+
+    /// Keys of a frame in a stage's blocks of attention.
+    fn keys_of_frame(&self, number: usize, stage: &StageCount) -> f64 {
+        let reduction = self.attention.as_ref().and_then(|attention| attention.reduction.of(number));
+        stage.grid.map(|side| (side / reduction.unwrap_or(1).max(1)) as f64).iter().product()
+    }
+
     fn part_names(&self) -> Vec<String> {
         let mut places = vec![Place::Embedding, Place::Positions];
         for stage in 0..self.stages() {
@@ -232,6 +256,14 @@ impl ModelConfig {
                 });
                 Place::Block(stage.unwrap_or(0), block as usize)
             }
+            ("within", Some(block)) => {
+                let mut behind = 0;
+                let stage = (0..self.stages()).find(|stage| {
+                    behind += self.within(*stage);
+                    block < behind
+                });
+                Place::Within(stage.unwrap_or(0))
+            }
             ("downsample", Some(stage)) => Place::Downsample(stage as usize),
             ("stage_norm", Some(stage)) => Place::Downsample(stage as usize),
             ("class_layers", _) => Place::Class,
@@ -245,10 +277,9 @@ impl ModelConfig {
     fn uses(&self, name: &str, place: &Place, input: Input, stages: &[StageCount], walks: &[Walk]) -> f64 {
         let area = |[h, w]: [i64; 2]| (h * w) as f64;
         let weight = |layers: &[&str]| layers.iter().any(|layer| name.ends_with(&format!(".{layer}.weight")));
+        let frames = stages[0].times.unwrap_or(1) as f64;
         match place {
-            Place::Embedding if weight(&["proj"]) => {
-                area(stages[0].grid) * stages[0].times.unwrap_or(1) as f64
-            }
+            Place::Embedding if weight(&["proj"]) => frames * area(stages[0].grid),
             Place::Embedding if weight(&["expand.conv"]) => area(stages[0].grid),
             Place::Embedding if weight(&["conv"]) => {
                 let between = self.stem.between(input.image, self.patch_size.sides());
@@ -263,16 +294,22 @@ impl ModelConfig {
                     f64::from(u8::from(weight(&["fc1", "fc2"])))
                 } else if weight(&["x_proj", "dt_proj", "conv1d"]) && each {
                     tokens * walks.get(*block).map_or(1.0, |walk| walk.directions)
-                } else if weight(&MULTIPLIED) {
+                } else if weight(&MULTIPLIED) || weight(&["query", "key", "value", "out"]) {
                     tokens
                 } else {
                     0.0
                 }
             }
+            Place::Within(stage) if weight(&["key", "value", "reduce"]) => {
+                frames * self.keys_of_frame(*stage, &stages[*stage])
+            }
+            Place::Within(stage) if weight(&["query", "out", "fc1", "fc2", "dwconv"]) => {
+                stages[*stage].tokens as f64
+            }
             Place::Class if weight(&MULTIPLIED) => 1.0,
-            Place::Downsample(stage) if weight(&["expand"]) => area(stages[*stage].grid),
+            Place::Downsample(stage) if weight(&["expand"]) => frames * area(stages[*stage].grid),
             Place::Downsample(stage) if weight(&["conv", "reduction", "project"]) => {
-                stages.get(stage + 1).map_or(0.0, |next| area(next.grid))
+                stages.get(stage + 1).map_or(0.0, |next| frames * area(next.grid))
             }
             Place::Head if name == "head_map.weight" => stages.last().map_or(1.0, |last| last.tokens as f64),
             Place::Head if ["head.weight", "second_head.weight"].contains(&name) => match self.pool {
@@ -288,7 +325,7 @@ fn part_name(place: &Place) -> String {
     match place {
         Place::Embedding => "patch embedding".into(),
         Place::Positions => "class tokens and positions".into(),
-        Place::Block(stage, _) => format!("stage {stage}"),
+        Place::Block(stage, _) | Place::Within(stage) => format!("stage {stage}"),
         Place::Downsample(stage) => format!("step behind stage {stage}"),
         Place::Class => "blocks on the mean".into(),
         Place::Norm => "last norm".into(),

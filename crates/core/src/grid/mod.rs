@@ -18,7 +18,9 @@ mod stem;
 pub mod visionmamba;
 
 pub use classifier::{Classifier, build};
-pub use config::{MixerKind, Mixers, ModelConfig, PerStage, Scans, Size, pattern, reseeded};
+pub use config::{
+    AttentionOptions, MixerKind, Mixers, ModelConfig, PerStage, Scans, Size, pattern, reseeded,
+};
 pub use count::{Part, StageCount, Summary, describe};
 pub use embed::{Pool, resize_positions};
 pub use family::{Classifiers, Translated};

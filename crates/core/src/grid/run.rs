@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::{Classifier, classifier::Point};
-use crate::{Error, Result, adapter::Model, published::Run, tensors::Tensors};
+use crate::{Error, Result, adapter::Model, backbone::Behind, published::Run, tensors::Tensors};
 
 /// What a family's outputs are beside `logits`, and `loss` if there are labels.
 #[derive(Debug, Clone, Copy, Default)]
@@ -12,8 +12,10 @@ pub struct Report {
     pub features: bool,
     /// `tokens`: behind the last norm.
     pub tokens: bool,
-    /// `patch_embed` and `stage0` …: maps behind patch embedding and stages.
+    /// `patch_embed` and `stage0` …: maps behind patch embedding and stages, the steps between them included.
     pub maps: Option<Maps>,
+    /// `level0` …: (B, channels, frames, rows, columns) behind the blocks of each stage.
+    pub levels: bool,
     /// Images may have another size than the config's.
     pub any_size: bool,
     /// What turns `in.x` into images, if it is no images.
@@ -56,21 +58,27 @@ impl Run for Images {
         let images = images.to_kind(Kind::Float);
         let images = self.report.prepare.map_or(Ok(images.shallow_clone()), |prepare| prepare(images))?;
         let mut outputs = Tensors::new();
-        let mut watch = |point: Point, tokens: &Tensor, [h, w]: [i64; 2]| {
+        let mut watch = |point: Point, tokens: &Tensor, [t, h, w]: [i64; 3]| {
             let map = |maps| {
-                let map = tokens.unflatten(1, [h, w]); // (B, h, w, C)
+                let map = tokens.unflatten(1, [t * h, w]); // (B, h, w, C)
                 if maps == Maps::ChannelsFirst { map.permute([0, 3, 1, 2]) } else { map }
             };
             match (point, self.report.maps) {
                 (Point::Patches, Some(maps)) => outputs.insert("patch_embed".into(), map(maps)),
-                (Point::Stage(stage), Some(maps)) => outputs.insert(format!("stage{stage}"), map(maps)),
+                (Point::Behind(Behind::Stage(stage)), Some(maps)) => {
+                    outputs.insert(format!("stage{stage}"), map(maps))
+                }
+                (Point::Behind(Behind::Blocks(stage)), _) if self.report.levels => {
+                    let level = tokens.unflatten(1, [t, h, w]).permute([0, 4, 1, 2, 3]);
+                    outputs.insert(format!("level{stage}"), level)
+                }
                 (Point::Tokens, _) if self.report.tokens => {
                     outputs.insert("tokens".into(), tokens.shallow_clone())
                 }
                 _ => None,
             };
         };
-        let features = if self.report.any_size {
+        let features = if self.report.any_size || self.report.levels {
             self.model.features_of_any_size(&images, false, &mut watch)?
         } else {
             self.model.features(&images, false)?

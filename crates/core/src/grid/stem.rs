@@ -143,7 +143,10 @@ impl Stem {
         };
         let (mut steps, mut residual) = (Vec::new(), Vec::new());
         let kernel = match config.stem {
-            StemKind::Patch => Kernel::patches(channels, d_model, patch, config.stride.sides()),
+            StemKind::Patch => {
+                let kernel = Kernel::patches(channels, d_model, patch, config.stride.sides());
+                Kernel { padding: [config.patch_padding; 2], ..kernel }
+            }
             StemKind::Overlap => {
                 let (vs, half) = (&vs / "stem", d_model / 2);
                 let conv = Conv2d::new(&(&vs / "conv"), &overlap(channels, half, patch[0]), true, None);

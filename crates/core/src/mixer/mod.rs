@@ -2,8 +2,10 @@
 //! knows nothing of where the tokens lie.
 
 mod affinity;
+mod attention;
 mod choice;
 mod deform;
+mod divided;
 mod fusion;
 mod hydra;
 mod inverted;
@@ -22,8 +24,10 @@ use tch::{Tensor, nn};
 use crate::{Error, Result, ops::Orders};
 
 pub use affinity::ChannelAffinity;
+pub use attention::{Attention, AttentionConfig};
 pub use choice::Choice;
 pub use deform::{DefMamba, DefMambaConfig, DeformCompat, DeformablePath, Deformed};
+pub use divided::{Divided, DividedConfig};
 pub use fusion::{SpatialMamba, StateFusion};
 pub use hydra::{Hydra, HydraConfig, QuasiSeparable, quasi_separable};
 pub use inverted::{Inverted, InvertedConfig};
@@ -79,6 +83,8 @@ pub enum MixerConfig {
     Semantic(SemanticConfig),
     /// [`Inverted`].
     Inverted(InvertedConfig),
+    /// [`Divided`].
+    Divided(DividedConfig),
 }
 
 impl From<Mamba2Config> for MixerConfig {
@@ -110,6 +116,7 @@ impl MixerConfig {
             MixerConfig::QuadMamba(config) => Box::new(QuadMamba::new(vs, config)?),
             MixerConfig::Semantic(config) => Box::new(Semantic::new(vs, config)?),
             MixerConfig::Inverted(config) => Box::new(Inverted::new(vs, config)?),
+            MixerConfig::Divided(config) => Box::new(Divided::new(vs, config)?),
         })
     }
 
@@ -126,6 +133,7 @@ impl MixerConfig {
             MixerConfig::QuadMamba(config) => config.mamba.d_model,
             MixerConfig::Semantic(config) => config.d_model,
             MixerConfig::Inverted(config) => config.d_model,
+            MixerConfig::Divided(config) => config.time.d_model,
         }
     }
 }

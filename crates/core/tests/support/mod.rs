@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use ophidian_core::{
-    published::Published,
+    keymap,
+    published::{self, Family, Published},
     tensors::{self, Tensors},
 };
 use tch::{Kind, Tensor};
@@ -59,6 +60,25 @@ pub fn matches_golden(case: &Path, golden: &Tensors, found: &Tensors) {
         let error = relative(got, want);
         assert!(error <= tolerance, "{}: {name} is off by {error:.2e}", case.display());
     }
+}
+
+/// Runs the model of a case; where there are cotangents `ct.*` of its outputs, with the gradients of their products' sum.
+pub fn run(family: &dyn Family, case: &Path, golden: &Tensors) -> Tensors {
+    let cotangents: Vec<_> =
+        golden.iter().filter_map(|(name, tensor)| Some((name.strip_prefix("ct.")?, tensor))).collect();
+    if cotangents.is_empty() {
+        return published::run(family, case, golden)
+            .unwrap_or_else(|error| panic!("{}: {error}", case.display()));
+    }
+    let model = published::open(family, case, None).unwrap();
+    let inputs = golden.iter().filter_map(|(name, tensor)| Some((name.strip_prefix("in.")?, tensor)));
+    let inputs = inputs.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect();
+    let outputs = model.model.run(&inputs).unwrap();
+    let products = cotangents.iter().map(|(name, tensor)| (&outputs[*name] * *tensor).sum(Kind::Float));
+    products.reduce(|sum, product| sum + product).unwrap().backward();
+    let outputs = outputs.into_iter().map(|(name, tensor)| (format!("out.{name}"), tensor.detach()));
+    let variables = model.variables.variables();
+    outputs.chain(keymap::gradients(&model.keys, &variables).unwrap()).collect()
 }
 
 /// How many gradients there are.

@@ -10,6 +10,7 @@ mod plainmamba;
 mod spatialmamba;
 mod videomamba;
 mod vim;
+mod vivim;
 mod vmamba;
 mod vssm;
 
@@ -29,6 +30,7 @@ pub use plainmamba::PLAINMAMBA;
 pub use spatialmamba::SPATIALMAMBA;
 pub use videomamba::VIDEOMAMBA;
 pub use vim::{LOCALVIM, VIM};
+pub use vivim::VIVIM;
 pub use vmamba::VMAMBA;
 
 /// Every family of published vision models.
@@ -46,6 +48,7 @@ pub const CLASSIFIERS: &[&Classifiers] = &[
     &GROOTV,
     &RSMAMBA,
     &MAMBAND,
+    &VIVIM,
 ];
 
 /// The published models.
@@ -99,4 +102,5 @@ pub const CATALOGUE: Catalogue = catalogue! {
     "mamband_2d_small"
     "mamband_2d_base"
     "hydra_vit_base"
+    "vivim_encoder"
 };

@@ -8,6 +8,7 @@ mod published;
 mod reference;
 #[path = "../../../core/tests/support/mod.rs"]
 mod support;
+mod timemamba;
 mod videomamba;
 mod vim;
 

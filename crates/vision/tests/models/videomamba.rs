@@ -162,10 +162,13 @@ fn clips_train() {
         "scan = ['mamband/tlhw_fwd', 'mamband/tlhw_rev', 'mamband/whtl_fwd', 'mamband/whtl_rev']\npool = 'mean'",
         "scan = 'rsmamba/forward_reverse_shuffle_gate(seed=sample)'\nmerge = 'gated'\nparameters = 'shared'\npool = 'mean'",
         "scan = 'hilbert | bidirectional'\npool = 'mean'",
+        "pool = 'mean'\ndepth = [1, 1]\nstride = 3\npatch_padding = 1\npatch_norm = true",
+        "pool = 'mean'\ndepth = [1, 1]\nattention = {depth = 1, heads = 2, reduction = [2, 1]}\nmlp_ratio = 2.0\nmlp = 'conv'",
         "pool = 'mean'\npos_embed = false",
     ] {
         let _guard = seeded(1);
-        let text = format!("d_model = 16\nd_state = 4\ndepth = 2\npatch_size = [4, 4]\n{text}");
+        let depth = if text.contains("\ndepth") { "" } else { "depth = 2\n" };
+        let text = format!("d_model = 16\nd_state = 4\n{depth}patch_size = [4, 4]\n{text}");
         let (vs, model) = build(&text, &[2, 4, 8, 12]).unwrap_or_else(|error| panic!("{text}: {error}"));
         let clips = Tensor::randn([3, 2, 4, 8, 12], OPTIONS);
         let logits = model.forward(&clips, true).unwrap();
@@ -194,7 +197,24 @@ fn clips_train() {
         ("tubelet = 2", &[1, 8, 8], &["`tubelet` is 2", "images"]),
         ("tubelet = 0", &[1, 4, 8, 8], &["`tubelet` is 0"]),
         ("rope = 'hidden'\npool = 'mean'", &[1, 4, 8, 8], &["`rope`", "clips"]),
-        ("depth = [1, 1]\npool = 'mean'\npatch_size = 2", &[1, 4, 8, 8], &["`depth`", "clips"]),
+        ("depth = [1, 1]\npool = 'mean'\nclass_blocks = 1", &[1, 4, 8, 8], &["`class_blocks`", "clips"]),
+        (
+            "attention = {heads = 3}\npool = 'mean'",
+            &[1, 4, 8, 8],
+            &["`attention.heads` is 3", "128 channels"],
+        ),
+        (
+            "attention = {reduction = 9}\npool = 'mean'",
+            &[1, 4, 8, 8],
+            &["`model.attention.reduction` is 9", "2x2"],
+        ),
+        (
+            "attention = {depth = [1, 1]}\npool = 'mean'",
+            &[1, 4, 8, 8],
+            &["`attention.depth` is [1, 1]", "1 stages"],
+        ),
+        ("attention = {depth = 1}", &[1, 4, 8, 8], &["class token", "`attention`"]),
+        ("patch_padding = 4\npool = 'mean'", &[1, 4, 8, 8], &["`patch_padding` is 4", "0 to 3"]),
         ("conv = 'grid'\nd_conv = 3\npool = 'mean'", &[1, 4, 8, 8], &["`conv", "clips"]),
         ("patch_size = 3", &[1, 4, 8, 8], &["do not divide an input of 8"]),
         ("init = 'random'", &[1, 4, 8, 8], &["`model.init`", "\"normal-inputs\""]),

@@ -67,6 +67,7 @@ impl ModelConfig {
         }
         self.scan.check()?;
         self.check_around()?;
+        self.check_attention()?;
         self.check_parts()?;
         self.check_size()
     }
@@ -105,6 +106,7 @@ impl ModelConfig {
             ("tubelet", self.tubelet, 1, 4096),
             ("rope_grid", self.rope_grid, 0, 1 << 20),
             ("stem_convs", self.stem_convs, 0, 64),
+            ("patch_padding", self.patch_padding, 0, patch[0].min(patch[1]) - 1),
             ("stem_width", self.stem_width, 1, 1 << 16),
         ] {
             if !(low..=high).contains(&found) {
@@ -116,10 +118,14 @@ impl ModelConfig {
             return wrong("stride", self.stride, "1 to 4096 pixels");
         }
         if self.stem == StemKind::Patch {
+            if self.patch_pad && self.patch_padding > 0 {
+                return Err(Error::Config("`patch_pad` and `patch_padding` are both set; choose one".into()));
+            }
             return Ok(());
         }
-        if self.patch_pad || !self.patch_bias {
-            let text = "`patch_pad` and `patch_bias` are for `stem = \"patch\"`; leave them out";
+        if self.patch_pad || !self.patch_bias || self.patch_padding > 0 {
+            let text =
+                "`patch_pad`, `patch_padding` and `patch_bias` are for `stem = \"patch\"`; leave them out";
             return Err(Error::Config(text.into()));
         }
         if patch[0] != patch[1] || patch[0] % 2 != 0 {
@@ -181,6 +187,32 @@ impl ModelConfig {
         Ok(())
     }
 
+    fn check_attention(&self) -> Result<()> {
+        let Some(attention) = &self.attention else { return Ok(()) };
+        let stages = self.stages();
+        for (key, numbers, least, most) in [
+            ("depth", &attention.depth, 0, 4096),
+            ("heads", &attention.heads, 1, 1 << 16),
+            ("reduction", &attention.reduction, 1, 4096),
+        ] {
+            if !numbers.fits(stages) || numbers.values().iter().any(|n| !(least..=most).contains(n)) {
+                let expected = format!("{least} to {most}, one number or one for each of {stages} stages");
+                return wrong(&format!("attention.{key}"), numbers, &expected);
+            }
+        }
+        for (stage, width) in self.widths().into_iter().enumerate() {
+            let heads = attention.heads.of(stage).unwrap_or(1);
+            if width % heads != 0 {
+                return wrong(
+                    "attention.heads",
+                    heads,
+                    &format!("a divisor of stage {stage}'s {width} channels"),
+                );
+            }
+        }
+        Ok(())
+    }
+
     fn check_size(&self) -> Result<()> {
         let patch = self.patch_size.sides();
         let mut total = 0.0;
@@ -197,6 +229,12 @@ impl ModelConfig {
             }
             if self.has(MixerKind::QuadMamba) {
                 block += 2.0 * inner * inner;
+            }
+            let within = self.within(stage) as f64;
+            if let Some(attention) = &self.attention {
+                let reduction = attention.reduction.of(stage).unwrap_or(1) as f64;
+                total +=
+                    within * d * (d * (4.0 + reduction * reduction) + 2.0 * self.mlp_width(stage) as f64);
             }
             total += *depth as f64 * block + 9.0 * d * d;
         }
@@ -217,6 +255,13 @@ impl ModelConfig {
     /// [`Error::Config`] naming the part that knows no time, or what only clips have.
     pub(in crate::grid) fn check_frames(&self, input: &Input) -> Result<()> {
         if input.frames.is_none() {
+            if self.has(MixerKind::Divided) {
+                return wrong(
+                    "mixer",
+                    "\"divided\"",
+                    "another for images, which have no time, or clips of frames",
+                );
+            }
             return match self.tubelet {
                 1 => Ok(()),
                 other => wrong("tubelet", other, "1 for images, or clips of frames"),
@@ -224,11 +269,12 @@ impl ModelConfig {
         }
         let flat = if self.rope != Rope::None {
             "`rope`"
-        } else if self.stages() > 1 {
-            "a list for `depth`"
-        } else if self.stem != StemKind::Patch || self.patch_norm || self.patch_pad || !self.patch_bias {
-            "`stem` (but \"patch\"), `patch_norm`, `patch_pad` and `patch_bias`"
-        } else if let Some(key) = self.needs_map() {
+        } else if self.stem != StemKind::Patch || self.patch_pad || !self.patch_bias {
+            "`stem` (but \"patch\"), `patch_pad` and `patch_bias`"
+        } else if self.class_blocks > 0 {
+            "`class_blocks`"
+        } else if let Some(key) = self.needs_map().filter(|key| !["mlp", "attention"].contains(&key.as_str()))
+        {
             return Err(Error::Config(format!(
                 "`{key}`: for images, which have rows and columns alone, and not for clips of frames"
             )));
@@ -272,8 +318,9 @@ impl ModelConfig {
                      patch or larger inputs"
                 )));
             }
-            let rest = (cells - side) % stride;
-            if rest != 0 && !self.patch_pad {
+            // What padding is left out is no part of the input.
+            let rest = (cells + 2 * self.patch_padding - side) % stride;
+            if rest > self.patch_padding && !self.patch_pad {
                 let (below, above) = (cells - rest, cells - rest + stride);
                 return Err(Error::Config(format!(
                     "`model.patch_size`: patches of {side} {name} every {stride} do not divide an input of {cells}; \
@@ -290,6 +337,13 @@ impl ModelConfig {
                     grids.len(),
                     input[0],
                     input[1]
+                )));
+            }
+            let reduction = self.attention.as_ref().and_then(|attention| attention.reduction.of(stage));
+            if let Some(reduction) = reduction.filter(|side| side > rows.min(columns)) {
+                return Err(Error::Config(format!(
+                    "`model.attention.reduction` is {reduction} in stage {stage}, more than its {rows}x{columns} tokens; \
+                     choose a smaller one or larger inputs"
                 )));
             }
             let odd = self.downsample == DownsampleKind::Conv2 && (rows % 2 + columns % 2) > 0;
@@ -309,7 +363,10 @@ impl ModelConfig {
         if self.patch_pad && image.iter().all(|side| *side > 0) {
             return [0, 1].map(|axis| (image[axis] + stride[axis] - 1) / stride[axis].max(1));
         }
-        self.stem.grid(image, patch, stride)
+        if image.iter().any(|side| *side < 1) {
+            return [0, 0];
+        }
+        self.stem.grid(image.map(|side| side + 2 * self.patch_padding), patch, stride)
     }
 
     /// The grid of each stage for an image of (rows, columns) pixels; 0 where nothing is left.

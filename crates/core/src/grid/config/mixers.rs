@@ -3,7 +3,8 @@
 use crate::{
     Error, Result, config,
     mixer::{
-        ConvPlace, DefMambaConfig, DeformCompat, GrootLConfig, HydraConfig, InvertedConfig, Mamba2Config,
+        ConvPlace, DefMambaConfig, DeformCompat, DividedConfig, GrootLConfig, HydraConfig, InvertedConfig,
+        Mamba2Config,
         Merge, MixerConfig, QuadMambaConfig, SemanticCompat, SemanticConfig,
     },
 };
@@ -11,7 +12,10 @@ use ophidian_scan::Plan;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::{GrootLOptions, HydraOptions, InvertedOptions, ModelConfig, PerStage, SemanticOptions};
+use super::{
+    DividedOptions, GrootLOptions, HydraOptions, InvertedOptions, ModelConfig, PerStage, SemanticOptions,
+};
+use crate::grid::embed::Pool;
 
 /// A mixer by name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,10 +41,12 @@ pub enum MixerKind {
     Semantic,
     /// Convolutions alone, as EfficientVMamba's late stages.
     Inverted,
+    /// TimeMamba's time, then space, of clips.
+    Divided,
 }
 
 use MixerKind::{
-    DefMamba, GrootL, GrootV, Hydra, Inverted, Mamba1, Mamba2, QuadMamba, Semantic, SpatialMamba,
+    DefMamba, Divided, GrootL, GrootV, Hydra, Inverted, Mamba1, Mamba2, QuadMamba, Semantic, SpatialMamba,
 };
 
 /// What nothing but Mamba-1 can be told.
@@ -58,8 +64,8 @@ const MAMBA1_ALONE: [&str; 9] = [
 
 impl MixerKind {
     /// All of them.
-    pub const ALL: [MixerKind; 10] =
-        [Mamba1, Mamba2, GrootV, GrootL, SpatialMamba, Hydra, DefMamba, QuadMamba, Semantic, Inverted];
+    pub const ALL: [MixerKind; 11] =
+        [Mamba1, Mamba2, GrootV, GrootL, SpatialMamba, Hydra, DefMamba, QuadMamba, Semantic, Inverted, Divided];
 
     /// The name in a config.
     pub fn name(self) -> &'static str {
@@ -74,12 +80,13 @@ impl MixerKind {
             QuadMamba => "quadmamba",
             Semantic => "semantic",
             Inverted => "inverted",
+            Divided => "divided",
         }
     }
 
     /// Whether it reads the map that the tokens lie on.
     pub fn needs_map(self) -> bool {
-        !matches!(self, Mamba1 | Mamba2 | GrootL | Hydra)
+        !matches!(self, Mamba1 | Mamba2 | GrootL | Hydra | Divided)
     }
 
     /// Keys of `[model]` that follow from the mixer where a config does not set them: what its paper has.
@@ -100,6 +107,14 @@ impl MixerKind {
                 vec![("scan", "row".into()), ("merge", "sum".into()), ("out_norm", "layer".into())]
             }
             Semantic | Inverted => vec![("scan", "row".into())],
+            Divided => vec![
+                ("expand", 1.0.into()),
+                ("scan", "videomambasuite/timemamba".into()),
+                ("merge", "sum".into()),
+                ("norm", "layer".into()),
+                ("pool", "head".into()),
+                ("mlp_ratio", 4.0.into()),
+            ],
         };
         if self.needs_map() {
             keys.push(("pool", "mean".into()));
@@ -113,7 +128,7 @@ impl MixerKind {
     /// Keys of `[model]` that it does not read.
     fn unread(self) -> Vec<&'static str> {
         let more: &[&str] = match self {
-            Mamba1 => return Vec::new(),
+            Mamba1 | Divided => return Vec::new(),
             // How Mamba-1 makes step sizes, and its norm, have a counterpart that is not told by these keys; they may stay,
             // so that one line turns a config of Mamba-1 into one of Mamba-2.
             Mamba2 => &[],
@@ -224,6 +239,11 @@ impl ModelConfig {
         self.mixer.0.values().contains(&kind)
     }
 
+    /// Those of `class_tokens` that orders visit: none where time and space are divided.
+    pub(in crate::grid) fn walked<'a>(&self, class_tokens: &'a [i64]) -> &'a [i64] {
+        if self.has(Divided) { &[] } else { class_tokens }
+    }
+
     /// Fills in the options of the mixers that there are.
     pub(super) fn with_options(mut self) -> ModelConfig {
         fn fill<T: Default>(there: bool, options: &mut Option<T>) {
@@ -238,6 +258,7 @@ impl ModelConfig {
         fill(self.has(QuadMamba), &mut self.quadmamba);
         fill(self.has(Semantic), &mut self.semantic);
         fill(self.has(Inverted), &mut self.inverted);
+        fill(self.has(Divided), &mut self.divided);
         self
     }
 
@@ -258,6 +279,7 @@ impl ModelConfig {
             (QuadMamba, self.quadmamba.is_some()),
             (Semantic, self.semantic.is_some()),
             (Inverted, self.inverted.is_some()),
+            (Divided, self.divided.is_some()),
         ] {
             if set && !self.has(kind) {
                 let name = kind.name();
@@ -353,6 +375,11 @@ impl ModelConfig {
                 })
             }
             Inverted => MixerConfig::Inverted(self.inverted(d_model)),
+            Divided => {
+                let DividedOptions { heads, gate, keep_time } = self.divided.clone().unwrap_or_default();
+                let (norm, norm_eps) = (self.norm, self.norm_eps);
+                MixerConfig::Divided(DividedConfig { time: mamba, heads, gate, keep_time, norm, norm_eps })
+            }
         })
     }
 
@@ -397,9 +424,11 @@ impl ModelConfig {
             (self.conv == ConvPlace::Grid, "conv = \"grid\""),
             (self.step_embedding, "step_embedding"),
             (!self.local_conv.is_empty(), "local_conv"),
-            (self.mlp.needs_grid() && self.has_mlp(), "mlp"),
             (self.position_conv, "position_conv"),
             (self.conv_branch, "conv_branch"),
+            // Last: the frames of a clip are maps for these.
+            (self.mlp.needs_grid() && self.has_mlp(), "mlp"),
+            (self.attention.is_some(), "attention"),
         ];
         let key = keys.into_iter().find(|(set, _)| *set).map(|(_, key)| key.to_owned());
         mixer.map(|kind| format!("mixer = \"{}\"", kind.name())).or(key)
@@ -408,6 +437,14 @@ impl ModelConfig {
     /// Checks what stands around the mixers.
     pub(super) fn check_around(&self) -> Result<()> {
         let fail = |text: String| Err(Error::Config(text));
+        if self.has(Divided) {
+            if self.pool_is_token() && self.pool != Pool::Head {
+                return fail("`mixer = \"divided\"` has a class token in front; choose `pool = \"head\"`, or one without".into());
+            }
+            if self.layer_pairs || self.carry_normed || self.shared_norm {
+                return fail("`layer_pairs`, `carry_normed` and `shared_norm` do not go with `mixer = \"divided\"`, whose norms are its own".into());
+            }
+        }
         let plain = self.mixer.0.values().iter().all(|kind| *kind == Mamba1);
         if let Some(affinity) = self.affinity
             && (!(1..=1 << 20).contains(&affinity) || !plain)

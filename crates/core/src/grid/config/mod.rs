@@ -22,7 +22,10 @@ use crate::{
 
 pub(super) use mixers::with_implied;
 pub use mixers::{MixerKind, Mixers};
-pub use options::{DefMambaOptions, GrootLOptions, HydraOptions, InvertedOptions, SemanticOptions};
+pub use options::{
+    AttentionOptions, DefMambaOptions, DividedOptions, GrootLOptions, HydraOptions, InvertedOptions,
+    SemanticOptions,
+};
 pub(super) use values::plan;
 pub use values::{PerStage, Scans, Size, pattern, reseeded};
 
@@ -52,6 +55,8 @@ pub struct ModelConfig {
     pub patch_bias: bool,
     /// The "patch" stem pads images below and to the right, up to whole steps of the stride (RSMamba).
     pub patch_pad: bool,
+    /// Pixels of zeros around the images or frames of the "patch" stem (SegFormer, Vivim).
+    pub patch_padding: i64,
     /// A norm on the patches.
     pub patch_norm: bool,
     /// Added to the variance there and in the steps from stage to stage, where it is another than `norm_eps`.
@@ -68,8 +73,9 @@ pub struct ModelConfig {
     pub downsample_bias: bool,
     /// A norm behind each stage but the last, in front of the step to the next (GrootV, GroupMamba).
     pub stage_norm: bool,
-    /// The blocks' token mixer, or one for each stage: "mamba1", "mamba2", "grootv", "grootl", "spatialmamba", "hydra", "defmamba",
-    /// "quadmamba", "semantic" or "inverted" (convolutions alone). Keys that a mixer cannot do without (a `scan` of one
+    /// The blocks' token mixer, or one for each stage: "mamba1", "mamba2", "grootv", "grootl", "spatialmamba", "hydra",
+    /// "defmamba", "quadmamba", "semantic", "inverted" (convolutions alone) or "divided" (time, then space: clips alone).
+    /// Keys that a mixer cannot do without (a `scan` of one
     /// direction, a `conv` on the grid …) take what its paper has unless they are set.
     pub mixer: Mixers,
     /// What `mixer = "mamba2"` is told beside the other keys.
@@ -93,6 +99,12 @@ pub struct ModelConfig {
     /// What `mixer = "inverted"` is told beside the other keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inverted: Option<InvertedOptions>,
+    /// What `mixer = "divided"` is told beside the other keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub divided: Option<DividedOptions>,
+    /// Blocks of attention in front of each stage's, in each frame of a clip by itself (SegFormer, Vivim). None if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention: Option<AttentionOptions>,
     /// GroupMamba's gate around every mixer, through this many times fewer channels; it has the block's norm within. None
     /// if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -233,6 +245,7 @@ impl Default for ModelConfig {
             stem_width: 64,
             patch_bias: true,
             patch_pad: false,
+            patch_padding: 0,
             patch_norm: false,
             patch_norm_eps: None,
             d_model: PerStage::One(128),
@@ -248,6 +261,8 @@ impl Default for ModelConfig {
             quadmamba: None,
             semantic: None,
             inverted: None,
+            divided: None,
+            attention: None,
             affinity: None,
             conv_branch: false,
             d_state: 16,
@@ -322,6 +337,11 @@ impl ModelConfig {
             "semantic",
             KeyDoc::of(&SemanticOptions::default(), SemanticOptions::DOCS),
         ));
+        keys.extend(KeyDoc::within("divided", KeyDoc::of(&DividedOptions::default(), DividedOptions::DOCS)));
+        keys.extend(KeyDoc::within(
+            "attention",
+            KeyDoc::of(&AttentionOptions::default(), AttentionOptions::DOCS),
+        ));
         keys.extend(KeyDoc::within(
             "inverted",
             KeyDoc::of(&InvertedOptions::default(), InvertedOptions::DOCS),
@@ -376,7 +396,13 @@ impl ModelConfig {
 
     /// Branches that add up in the whole model.
     pub fn residuals(&self) -> i64 {
-        self.blocks() * if self.has_mlp() { 2 } else { 1 }
+        let within: i64 = (0..self.stages()).map(|stage| self.within(stage)).sum();
+        (self.blocks() + within) * if self.has_mlp() { 2 } else { 1 }
+    }
+
+    /// Blocks of attention in front of those of a stage.
+    pub fn within(&self, stage: usize) -> i64 {
+        self.attention.as_ref().and_then(|attention| attention.depth.of(stage)).unwrap_or(0)
     }
 
     /// Whether blocks have an MLP.

@@ -9,6 +9,47 @@ use serde::{Deserialize, Serialize};
 use super::PerStage;
 
 documented! {
+/// The blocks of attention in front of each stage's. What is around them is as around mixers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AttentionOptions {
+    /// How many, or one number for each stage.
+    pub depth: PerStage,
+    /// Heads, which split the channels.
+    pub heads: PerStage,
+    /// Rows and columns of tokens that make one key and one value.
+    pub reduction: PerStage,
+}
+}
+
+impl Default for AttentionOptions {
+    fn default() -> Self {
+        let [depth, heads, reduction] = [2, 1, 1].map(PerStage::One);
+        AttentionOptions { depth, heads, reduction }
+    }
+}
+
+documented! {
+/// What `mixer = "divided"` is told beside the other keys, which are those of Mamba along time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DividedOptions {
+    /// Heads of the attention within frames.
+    pub heads: i64,
+    /// What time makes is multiplied by the tanh of a learned number that starts at 0.
+    pub gate: bool,
+    /// What time makes is a part of the result, and not of what space reads alone.
+    pub keep_time: bool,
+}
+}
+
+impl Default for DividedOptions {
+    fn default() -> Self {
+        DividedOptions { heads: 4, gate: true, keep_time: true }
+    }
+}
+
+documented! {
 /// What `mixer = "hydra"` is told beside the other keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
