@@ -189,8 +189,9 @@ fn a_scans_result_is_squeezed_and_gated() {
         let variables = vs.variables();
         tch::no_grad(|| {
             let _ = variables["squeeze.select.weight"].shallow_clone().g_mul_scalar_(squeeze);
-            // Whatever was drawn, no hidden channel is cut off.
-            let _ = variables["squeeze.reduce.bias"].shallow_clone().fill_(1.0);
+            // Whatever was drawn, the ReLU lets one of two opposite channels through.
+            let reduce = &variables["squeeze.reduce.weight"];
+            reduce.get(1).copy_(&reduce.get(0).neg());
         });
         let x = Tensor::randn([2, 15, 4], F32);
         let y = mixer.forward(&x, &Orders::identity(15, 1).on_grid(MAP)).unwrap();
@@ -198,7 +199,7 @@ fn a_scans_result_is_squeezed_and_gated() {
     };
     // Gates of a half everywhere.
     let (half, ..) = run(0.0);
-    let (y, variables, mixer, x) = run(1.0);
+    let (y, variables, mixer, x) = run(10.0);
     assert!(!y.allclose(&half, 1e-3, 1e-4, false));
     let plain = Mamba1Config { squeeze: None, ..config.clone() };
     let vs = VarStore::new(Device::Cpu);

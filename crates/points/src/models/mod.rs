@@ -11,12 +11,7 @@ mod walks;
 use std::fmt;
 
 use ophidian_core::{
-    Error, Result,
-    adapter::Model,
-    config::KeyDoc,
-    grid::Catalogue,
-    mixer::Mamba2Options,
-    published::Family,
+    Error, Result, adapter::Model, config::KeyDoc, grid::Catalogue, mixer::Mamba2Options, published::Family,
 };
 use tch::nn;
 

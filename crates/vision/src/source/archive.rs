@@ -180,19 +180,15 @@ impl Encoded for Archive {
 fn read_at(path: &Path, place: &Place, size: u64) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(place.offset))?;
-    let mut file = file.take(place.len);
-    let mut inflated;
-    let content: &mut dyn Read = match place.zip {
-        Some(Zipped { deflated: true, .. }) => {
-            inflated = DeflateDecoder::new(file);
-            &mut inflated
-        }
-        _ => &mut file,
-    };
+    let (mut bytes, file) = (Vec::new(), file.take(place.len));
     // Grows with what is there, and by no more than the entry's own size.
-    let mut bytes = Vec::new();
-    Read::take(&mut *content, size).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 != size || content.read(&mut [0])? > 0 {
+    match place.zip {
+        Some(Zipped { deflated: true, .. }) => {
+            DeflateDecoder::new(file).take(size + 1).read_to_end(&mut bytes)?
+        }
+        _ => file.take(size).read_to_end(&mut bytes)?,
+    };
+    if bytes.len() as u64 != size {
         return Err(io::Error::other(format!("does not have the {size} bytes that the archive says")));
     }
     if let Some(Zipped { crc, .. }) = place.zip {

@@ -4,8 +4,7 @@ use crate::{
     Error, Result, config,
     mixer::{
         ConvPlace, DefMambaConfig, DeformCompat, DividedConfig, GrootLConfig, HydraConfig, InvertedConfig,
-        Mamba2Config,
-        Merge, MixerConfig, QuadMambaConfig, SemanticCompat, SemanticConfig,
+        Mamba2Config, Merge, MixerConfig, QuadMambaConfig, SemanticCompat, SemanticConfig,
     },
 };
 use ophidian_scan::Plan;
@@ -64,8 +63,19 @@ const MAMBA1_ALONE: [&str; 9] = [
 
 impl MixerKind {
     /// All of them.
-    pub const ALL: [MixerKind; 11] =
-        [Mamba1, Mamba2, GrootV, GrootL, SpatialMamba, Hydra, DefMamba, QuadMamba, Semantic, Inverted, Divided];
+    pub const ALL: [MixerKind; 11] = [
+        Mamba1,
+        Mamba2,
+        GrootV,
+        GrootL,
+        SpatialMamba,
+        Hydra,
+        DefMamba,
+        QuadMamba,
+        Semantic,
+        Inverted,
+        Divided,
+    ];
 
     /// The name in a config.
     pub fn name(self) -> &'static str {
