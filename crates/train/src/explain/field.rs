@@ -50,7 +50,7 @@ pub(super) fn of(
     for number in 0..projections {
         let mut random = rng::stream(&[keys::EXPLAIN, number as u64]);
         let signs: Vec<f32> =
-            (0..channels).map(|_| if random.next_u32() % 2 == 0 { 1.0 } else { -1.0 }).collect();
+            (0..channels).map(|_| if random.next_u32().is_multiple_of(2) { 1.0 } else { -1.0 }).collect();
         let value = features.f_mul(&Tensor::from_slice(&signs))?.f_sum(Kind::Float)?;
         let more = number + 1 < projections;
         let gradient = Tensor::f_run_backward(&[&value], &[input], more, false)?;
