@@ -13,7 +13,7 @@ pub const PARTS: [f64; 4] = [0.2, 0.3, 0.5, 0.99];
 /// A receptive field over the input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Field {
-    /// Of the input without its channels: ([frames,] rows, columns), or the number of its places.
+    /// Of the input without its channels: (rows, columns), for a clip (frames, rows, columns), or the number of its places.
     pub sizes: Vec<i64>,
     /// The share of each cell; they add up to 1, or are all 0 if the token does not depend on the input at all.
     pub values: Vec<f64>,
