@@ -169,8 +169,8 @@ pub trait Adapter: Sync {
     fn picture(&self, data: &toml::Table, input: &[f32], shape: &[i64]) -> Option<(u32, u32, Vec<u8>)>;
 
     /// A map over an input, laid out as [`picture`](Adapter::picture) lays out the input, or none if that cannot be done.
-    /// `values` lie on the grid `sizes` = ([frames,] rows, columns), which may be coarser than the input, or are one for
-    /// each of the input's `sizes` = (places).
+    /// `values` lie on the grid `sizes` = (rows, columns), for a clip (frames, rows, columns), which may be coarser than
+    /// the input; or they are one for each of the input's `sizes` = (places).
     fn lay_out(&self, input: &[f32], shape: &[i64], values: &[f32], sizes: &[i64]) -> Option<Laid> {
         let _ = (input, shape);
         let [.., rows, columns] = *sizes else { return None };

@@ -75,7 +75,7 @@ impl Default for Ground {
 /// Where the tokens of a layer lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
-    /// ([frames,] rows, columns) of a grid, or the number of places where there is none.
+    /// (rows, columns) of a grid, for a clip (frames, rows, columns), or the number of places where there is no grid.
     pub sizes: Vec<i64>,
     /// The place of each token, counted row by row; none for a class token.
     pub of: Vec<Option<usize>>,

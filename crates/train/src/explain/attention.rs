@@ -7,7 +7,7 @@ use crate::{Error, Result};
 /// The implicit attention of a layer's scans.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layer {
-    /// What its tokens lie on: ([frames,] rows, columns), or the number of places.
+    /// What its tokens lie on: (rows, columns), for a clip (frames, rows, columns), or the number of places.
     pub sizes: Vec<i64>,
     /// One for each direction, then, if there are several, their sum. None where the layer has no selective scan.
     pub maps: Vec<Map>,

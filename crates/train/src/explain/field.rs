@@ -13,7 +13,7 @@ pub const PARTS: [f64; 4] = [0.2, 0.3, 0.5, 0.99];
 /// A receptive field over the input.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Field {
-    /// Of the input without its channels: ([frames,] rows, columns), or the number of its places.
+    /// Of the input without its channels: (rows, columns), for a clip (frames, rows, columns), or the number of its places.
     pub sizes: Vec<i64>,
     /// The share of each cell; they add up to 1, or are all 0 if the token does not depend on the input at all.
     pub values: Vec<f64>,
@@ -50,7 +50,7 @@ pub(super) fn of(
     for number in 0..projections {
         let mut random = rng::stream(&[keys::EXPLAIN, number as u64]);
         let signs: Vec<f32> =
-            (0..channels).map(|_| if random.next_u32() % 2 == 0 { 1.0 } else { -1.0 }).collect();
+            (0..channels).map(|_| if random.next_u32().is_multiple_of(2) { 1.0 } else { -1.0 }).collect();
         let value = features.f_mul(&Tensor::from_slice(&signs))?.f_sum(Kind::Float)?;
         let more = number + 1 < projections;
         let gradient = Tensor::f_run_backward(&[&value], &[input], more, false)?;

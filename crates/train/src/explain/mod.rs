@@ -4,7 +4,7 @@
 //! Subject (model, adapter) + Example ──explain──► Explanation ──write──► explain.html, pictures, raw maps
 //! ```
 //!
-//! The model tells the [`tape`](ophidian_core::tape) what it does; nothing here knows a model or a modality.
+//! The model tells the [`tape`] what it does; nothing here knows a model or a modality.
 
 mod attention;
 mod field;

@@ -16,7 +16,7 @@ pub enum Token {
     Class,
     /// By its number, row by row.
     Number(i64),
-    /// By its place: ([frame,] row, column).
+    /// By its place: (row, column), of a clip (frame, row, column).
     Place(Vec<i64>),
 }
 
