@@ -13,10 +13,10 @@ use std::ops::Range;
 use super::{
     Aligned, Layout, Scan,
     layout::Block,
-    rows::{Rows, coefficients, gather, per_channel, prefetch, prefetch_coefficients, scatter},
+    rows::{Ahead, Rows, coefficients, gather, per_channel, prefetch_coefficients, scatter},
 };
 use crate::{
-    Dtype, Isa, Pool, Result, View, ViewMut,
+    Dtype, Isa, Pool, Result, ViewMut,
     orders::{Path, Paths},
     simd::{Simd, dispatch, math},
 };
@@ -98,6 +98,21 @@ struct Job<'a> {
 // Safety: tasks write disjoint channels and checkpoints.
 unsafe impl Sync for Job<'_> {}
 
+impl Job<'_> {
+    /// What to ask for before a block is taken.
+    #[inline(always)]
+    fn ahead<'a>(
+        &self,
+        block: Block,
+        [u, delta, z, y]: &'a [Rows; 4],
+        first: bool,
+    ) -> [Option<Ahead<'a>>; 4] {
+        let of = |view, rows| Some(Ahead::new(view, rows, block.channels(), first));
+        let z = self.scan.z.as_ref().and_then(|view| of(view, z));
+        [of(&self.scan.u, u), of(&self.scan.delta, delta), z, of(self.y.view(), y)]
+    }
+}
+
 #[inline(always)]
 unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
     let (scan, layout) = (job.scan, job.layout);
@@ -105,6 +120,7 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
     let per_block = states * S::LANES;
     let mut state = Aligned::zeros(blocks.len() * per_block);
     let mut tiles = Tiles::new(chunk, S::LANES, states, scan.decays_below_one());
+    let mut rows = Places::default();
     for k in 0..scan.directions {
         let path = job.paths.get(b, k);
         let at = (b * scan.directions + k) * scan.channels * states;
@@ -119,7 +135,7 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
             let ahead = steps.end..(steps.end + chunk).min(path.tokens.len());
             let next = &path.tokens[ahead.clone()];
             let mut group = usize::MAX;
-            tiles.turn(job, path, [steps.clone(), ahead], b, k);
+            rows.turn(job, path, [steps.clone(), ahead], b, k);
             let tokens = &path.tokens[steps];
             for (i, index) in blocks.clone().enumerate() {
                 let block = layout.blocks[index];
@@ -135,21 +151,23 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
                     coefficients(&scan.c, &mut tiles.c, tokens, [b, k, group], states);
                 }
                 unsafe {
-                    if index + 1 < blocks.end {
-                        prefetch_block::<S>(job, layout.blocks[index + 1], &tiles.rows, false);
-                    } else {
-                        let first = layout.blocks[blocks.start];
-                        prefetch_block::<S>(job, first, &tiles.ahead, true);
+                    let last = index + 1 == blocks.end;
+                    let then = layout.blocks[if last { blocks.start } else { index + 1 }];
+                    if last {
                         for view in [&scan.b, &scan.c] {
-                            let row = |token| view.offset(b, token, k, first.group);
+                            let row = |token| view.offset(b, token, k, then.group);
                             let size = view.dtype().size();
                             prefetch_coefficients::<S>(view.ptr(), size, next, states, row);
                         }
                     }
-                    prepare::<S>(job, k, block, tokens.len(), &mut tiles);
+                    prepare::<S>(job, k, block, tokens.len(), &rows.now, &mut tiles);
                     let decay = job.decay.as_ptr().add((k * layout.blocks.len() + index) * per_block);
-                    recur::<S>(tokens.len(), resets, states, decay, h, &mut tiles);
-                    finish::<S>(job, k, block, tokens.len(), &mut tiles);
+                    let ahead = [
+                        job.ahead(then, if last { &rows.next } else { &rows.now }, last),
+                        job.ahead(block, &rows.next, i == 0),
+                    ];
+                    recur::<S>(tokens.len(), resets, states, decay, h, &ahead, &mut tiles);
+                    finish::<S>(job, k, block, tokens.len(), &rows.now, &mut tiles);
                 }
             }
         }
@@ -175,10 +193,6 @@ struct Tiles {
     c: Aligned,
     /// exp(dt A) of up to eight states: (step, state, lane).
     e: Aligned,
-    /// Where the rows of u, delta, z and y lie.
-    rows: [Rows; 4],
-    /// The same of the next chunk.
-    ahead: [Rows; 4],
     /// No decay is above 1.
     below_one: bool,
 }
@@ -195,19 +209,28 @@ impl Tiles {
             b: coefficients(),
             c: coefficients(),
             e: Aligned::zeros(chunk * 8 * lanes),
-            rows: Default::default(),
-            ahead: Default::default(),
             below_one,
         }
     }
+}
 
-    /// Turns to the chunk of the first steps, the one that was ahead unless an order begins.
+/// Where the rows of u, delta, z and y lie.
+#[derive(Default)]
+struct Places {
+    /// Of a chunk.
+    now: [Rows; 4],
+    /// Of the chunk after it.
+    next: [Rows; 4],
+}
+
+impl Places {
+    /// Turns to the chunk of the first steps, the one that was next unless an order begins.
     fn turn(&mut self, job: &Job, path: &Path, [steps, next]: [Range<usize>; 2], b: usize, k: usize) {
-        if self.ahead[0].is_empty() {
-            find(&mut self.ahead, job, path, steps, b, k);
+        if self.next[0].is_empty() {
+            find(&mut self.next, job, path, steps, b, k);
         }
-        std::mem::swap(&mut self.rows, &mut self.ahead);
-        find(&mut self.ahead, job, path, next, b, k);
+        std::mem::swap(&mut self.now, &mut self.next);
+        find(&mut self.next, job, path, next, b, k);
     }
 }
 
@@ -221,26 +244,21 @@ fn find([u, delta, z, y]: &mut [Rows; 4], job: &Job, path: &Path, steps: Range<u
     y.find(written, |token| job.y.offset(b, token, k, 0));
 }
 
-/// Asks for the rows of a block.
 #[inline(always)]
-unsafe fn prefetch_block<S: Simd>(job: &Job, block: Block, [u, delta, z, y]: &[Rows; 4], first: bool) {
-    let read = |view: &View, rows| {
-        prefetch::<S>(view.ptr(), view.dtype().size(), rows, block.channels(), first);
-    };
-    read(&job.scan.u, u);
-    read(&job.scan.delta, delta);
-    job.scan.z.iter().for_each(|view| read(view, z));
-    prefetch::<S>(job.y.ptr(), 4, y, block.channels(), first);
-}
-
-#[inline(always)]
-unsafe fn prepare<S: Simd>(job: &Job, k: usize, block: Block, steps: usize, tiles: &mut Tiles) {
+unsafe fn prepare<S: Simd>(
+    job: &Job,
+    k: usize,
+    block: Block,
+    steps: usize,
+    rows: &[Rows; 4],
+    tiles: &mut Tiles,
+) {
     let scan = job.scan;
     let row = k * scan.channels + block.channel;
     unsafe {
         let (dt, x, y) = (tiles.dt.as_mut_ptr(), tiles.x.as_mut_ptr(), tiles.y.as_mut_ptr());
-        gather::<S>(&scan.u, &tiles.rows[0], block.channel, block.width, x);
-        gather::<S>(&scan.delta, &tiles.rows[1], block.channel, block.width, dt);
+        gather::<S>(&scan.u, &rows[0], block.channel, block.width, x);
+        gather::<S>(&scan.delta, &rows[1], block.channel, block.width, dt);
         let bias = per_channel::<S>(scan.delta_bias, row, block.width);
         let skip = per_channel::<S>(scan.d, row, block.width);
         for at in (0..steps * S::LANES).step_by(S::LANES) {
@@ -257,17 +275,24 @@ unsafe fn prepare<S: Simd>(job: &Job, k: usize, block: Block, steps: usize, tile
 }
 
 #[inline(always)]
-unsafe fn finish<S: Simd>(job: &Job, k: usize, block: Block, steps: usize, tiles: &mut Tiles) {
+unsafe fn finish<S: Simd>(
+    job: &Job,
+    k: usize,
+    block: Block,
+    steps: usize,
+    rows: &[Rows; 4],
+    tiles: &mut Tiles,
+) {
     unsafe {
         let y = tiles.y.as_mut_ptr();
         if let Some(z) = &job.scan.z {
-            gather::<S>(z, &tiles.rows[2], block.channel, block.width, tiles.z.as_mut_ptr());
+            gather::<S>(z, &rows[2], block.channel, block.width, tiles.z.as_mut_ptr());
             for at in (0..steps * S::LANES).step_by(S::LANES) {
                 let z = S::load(tiles.z.as_ptr().add(at));
                 S::store(y.add(at), S::mul(S::load(y.add(at)), S::mul(z, math::sigmoid::<S>(z))));
             }
         }
-        scatter::<S>(job.y, &tiles.rows[3], block.channel, block.width, y, job.stored[k]);
+        scatter::<S>(job.y, &rows[3], block.channel, block.width, y, job.stored[k]);
     }
 }
 
@@ -278,29 +303,31 @@ unsafe fn recur<S: Simd>(
     states: usize,
     decay: *const f32,
     h: *mut f32,
+    ahead: &[[Option<Ahead>; 4]; 2],
     tiles: &mut Tiles,
 ) {
     let mut n = 0;
     unsafe {
         while n + 8 <= states {
-            recur_tile::<S, 8>(steps, resets, states, n, decay, h, tiles);
+            recur_tile::<S, 8>(steps, resets, states, n, decay, h, ahead, tiles);
             n += 8;
         }
         while n + 4 <= states {
-            recur_tile::<S, 4>(steps, resets, states, n, decay, h, tiles);
+            recur_tile::<S, 4>(steps, resets, states, n, decay, h, ahead, tiles);
             n += 4;
         }
         while n + 2 <= states {
-            recur_tile::<S, 2>(steps, resets, states, n, decay, h, tiles);
+            recur_tile::<S, 2>(steps, resets, states, n, decay, h, ahead, tiles);
             n += 2;
         }
         if n < states {
-            recur_tile::<S, 1>(steps, resets, states, n, decay, h, tiles);
+            recur_tile::<S, 1>(steps, resets, states, n, decay, h, ahead, tiles);
         }
     }
 }
 
-/// `NS` states over a chunk, all in registers.
+/// `NS` states over a chunk, all in registers. Asks for the rows in `ahead` meanwhile: the next block's and, same block, the
+/// next chunk's.
 #[inline(always)]
 unsafe fn recur_tile<S: Simd, const NS: usize>(
     steps: usize,
@@ -309,6 +336,7 @@ unsafe fn recur_tile<S: Simd, const NS: usize>(
     n0: usize,
     decay: *const f32,
     h: *mut f32,
+    ahead: &[[Option<Ahead>; 4]; 2],
     tiles: &mut Tiles,
 ) {
     unsafe {
@@ -327,6 +355,14 @@ unsafe fn recur_tile<S: Simd, const NS: usize>(
             state[n] = S::load(h.add(n * S::LANES));
         }
         for q in 0..steps {
+            // A step at a time: a core waits for some two dozen lines at once, and more hold up what comes after them.
+            if n0 == 0 {
+                ahead[0].iter().flatten().for_each(|ahead| ahead.ask::<S>(q));
+            }
+            // Wide vectors are done before memory is: they ask for the next chunk's rows too.
+            if fused && n0 + NS == states {
+                ahead[1].iter().flatten().for_each(|ahead| ahead.ask::<S>(q));
+            }
             if !resets.is_empty() && resets[q] {
                 state = [S::splat(0.0); NS];
             }

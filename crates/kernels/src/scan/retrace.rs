@@ -10,7 +10,7 @@ use super::{
     backward::{Coefficients, Job},
     forward::decays,
     layout::Block,
-    rows::{self, Rows, gather, per_channel, prefetch, prefetch_coefficients, scatter},
+    rows::{self, Ahead, Rows, gather, per_channel, prefetch_coefficients, scatter},
     scratch::{Part, STRIP, Scratch, TILE},
 };
 use crate::{
@@ -161,15 +161,13 @@ unsafe fn strip_backward<S: Simd>(
 /// Asks for the rows of a block.
 #[inline(always)]
 unsafe fn prefetch_block<S: Simd>(job: &Job, block: Block, rows: &[Rows; 7], first: bool) {
-    let read = [Some(&job.scan.u), Some(&job.scan.delta), Some(&job.dy), job.scan.z.as_ref()];
-    for (view, rows) in read.into_iter().zip(rows) {
+    let [du, ddelta] = [job.du, job.ddelta].map(|view| Some(view.view()));
+    let dz = job.dz.map(|view| view.view());
+    let views =
+        [Some(&job.scan.u), Some(&job.scan.delta), Some(&job.dy), job.scan.z.as_ref(), du, ddelta, dz];
+    for (view, rows) in views.into_iter().zip(rows) {
         if let Some(view) = view {
-            prefetch::<S>(view.ptr(), view.dtype().size(), rows, block.channels(), first);
-        }
-    }
-    for (view, rows) in [Some(job.du), Some(job.ddelta), job.dz].into_iter().zip(&rows[4..]) {
-        if let Some(view) = view {
-            prefetch::<S>(view.ptr(), 4, rows, block.channels(), first);
+            Ahead::new(view, rows, block.channels(), first).ask_all::<S>();
         }
     }
 }

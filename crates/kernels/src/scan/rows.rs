@@ -93,23 +93,37 @@ pub(crate) unsafe fn put<S: Simd>(to: *mut f32, value: S::V, width: usize, store
     }
 }
 
-/// Asks for the lines that hold `channels` of every row: along an arbitrary order no hardware prefetcher guesses them.
-/// A line serves several blocks and is asked for once, with the block that enters it, or with the `first` of a task.
-#[inline(always)]
-pub(super) fn prefetch<S: Simd>(
+/// The lines that hold some channels of every row: along an arbitrary order no hardware prefetcher guesses them.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead<'a> {
     base: *const u8,
     size: usize,
-    rows: &Rows,
-    channels: Range<usize>,
-    first: bool,
-) {
-    let per_line = 64 / size;
-    if !first && channels.start % per_line >= channels.len() {
-        return;
+    rows: &'a [usize],
+}
+
+impl<'a> Ahead<'a> {
+    /// A line serves several blocks and is asked for once, with the block that enters it, or with the `first` of a task.
+    #[inline(always)]
+    pub fn new(view: &View, rows: &'a Rows, channels: Range<usize>, first: bool) -> Self {
+        let size = view.dtype().size();
+        let entered = first || channels.start % (64 / size) < channels.len();
+        let base = view.ptr().wrapping_add(channels.start * size);
+        Ahead { base, size, rows: if entered { &rows.0 } else { &[] } }
     }
-    for (_, row) in rows.iter() {
-        // Safety: a prefetch may name any address.
-        unsafe { S::prefetch(base.wrapping_add((row + channels.start) * size)) }
+
+    /// Asks for the line of one step's row.
+    #[inline(always)]
+    pub fn ask<S: Simd>(&self, step: usize) {
+        if let Some(row) = self.rows.get(step) {
+            // Safety: a prefetch may name any address.
+            unsafe { S::prefetch(self.base.wrapping_add(row.wrapping_mul(self.size))) }
+        }
+    }
+
+    /// Asks for the lines of all rows.
+    #[inline(always)]
+    pub fn ask_all<S: Simd>(&self) {
+        (0..self.rows.len()).for_each(|step| self.ask::<S>(step));
     }
 }
 
