@@ -226,7 +226,7 @@ fn canonical(input: &SsdInput) -> Result<(Sizes, Arguments)> {
         Ok(state.f_reshape([b, k, h * p, n])?)
     };
     let (lo, hi) = input.dt_limits;
-    if !(lo <= hi) {
+    if lo.is_nan() || hi.is_nan() || lo > hi {
         return invalid(format!("`dt_limits` is ({lo}, {hi}), expected a lower and a higher number"));
     }
     let args = Arguments {

@@ -11,7 +11,7 @@ use super::{
     chunks::{CHUNK, Chunk, PAD, checkpoint_len as slots_len, cut, exchange, padded, splits, state_len},
     products::{Decayed, Left, Masked, Output, Right, Triangle, sweep},
     steps::{Part, Steps},
-    tiles::{gather, prefetch, transpose},
+    tiles::{gather, prefetch, scale_rows, transpose},
 };
 use crate::{
     Dtype, Isa, Pool, Result, ViewMut,
@@ -255,12 +255,7 @@ unsafe fn step<S: Simd>(
             return;
         }
         let weights = tiles.steps.part(i, Part::Weight);
-        for q in 0..steps {
-            for at in (q * width..(q + 1) * width).step_by(S::LANES) {
-                let x = tiles.x.as_mut_ptr().add(at);
-                S::store(x, S::mul(S::load(x), S::splat(weights[q])));
-            }
-        }
+        scale_rows::<S>(tiles.x.as_mut_ptr(), width, weights, steps);
         let product = Decayed {
             left: Left { at: tiles.b_across.as_ptr(), row: CHUNK, step: 1 },
             right: rows,

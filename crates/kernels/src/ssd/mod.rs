@@ -113,9 +113,8 @@ impl Ssd<'_> {
                 self.heads, self.groups
             )));
         }
-        // Not `lo > hi`: a NaN must not pass.
         let [lo, hi] = self.dt_limits;
-        if !matches!(lo.partial_cmp(&hi), Some(std::cmp::Ordering::Less | std::cmp::Ordering::Equal)) {
+        if lo.is_nan() || hi.is_nan() || lo > hi {
             return Err(Error::Shape(format!("dt cannot be kept between {lo} and {hi}")));
         }
         for (name, view, extent) in [

@@ -17,7 +17,7 @@ use super::{
     chunks::{CHUNK, Chunk, cut, exchange, padded, state_len},
     products::{Block, Decayed, Left, Masked, Output, Registers, Right, Triangle, add, sweep, zeros},
     steps::{Part, Steps},
-    tiles::{gather, prefetch, scatter, transpose},
+    tiles::{gather, prefetch, scale_rows, scatter, transpose},
 };
 use crate::{
     scan::{Aligned, Rows, load_row, per_channel, put},
@@ -354,12 +354,7 @@ unsafe fn step<S: Simd>(
             return;
         }
         let rise = scratch.steps.part(i, Part::Rise);
-        for q in 0..steps {
-            for at in (q * width..(q + 1) * width).step_by(S::LANES) {
-                let dy = scratch.dy.as_mut_ptr().add(at);
-                S::store(dy, S::mul(S::load(dy), S::splat(rise[q])));
-            }
-        }
+        scale_rows::<S>(scratch.dy.as_mut_ptr(), width, rise, steps);
         let product = Decayed {
             left: Left { at: scratch.c.as_ptr(), row: 1, step: stride },
             right: dy,

@@ -100,3 +100,19 @@ pub(super) unsafe fn transpose<S: Simd>(
         row += S::LANES;
     }
 }
+
+/// Multiplies each of the first `steps` rows of a tile, `width` apart, by a number of its own.
+///
+/// # Safety
+/// The tile and the factors reach that far; rows are whole vectors.
+#[inline(always)]
+pub(super) unsafe fn scale_rows<S: Simd>(tile: *mut f32, width: usize, factors: &[f32], steps: usize) {
+    for (row, factor) in factors.iter().enumerate().take(steps) {
+        for at in (row * width..(row + 1) * width).step_by(S::LANES) {
+            unsafe {
+                let at = tile.add(at);
+                S::store(at, S::mul(S::load(at), S::splat(*factor)));
+            }
+        }
+    }
+}
