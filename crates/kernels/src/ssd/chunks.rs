@@ -10,8 +10,9 @@ use crate::orders::{Path, Paths};
 pub(super) const PAD: usize = 16;
 
 /// Most steps of a chunk (Q), a multiple of [`PAD`]. Between chunks a step costs 2 P N multiply-adds whatever Q is,
-/// inside a chunk Q P / 2 more; at the sizes of Mamba-2 (P = 64, N = 128) the times of 32 to 128 steps measured within a
-/// tenth of each other, and 64 keeps a head's tiles near the first-level cache.
+/// inside a chunk Q P / 2 more, and the states that a backward needs take N / Q of an activation: at the sizes of
+/// Mamba-2 (P = 64, N = 128) 64 keeps the first below an eighth of the second, and a head's tiles near the first-level
+/// cache. By counting, not by measurement.
 pub(super) const CHUNK: usize = 64;
 
 /// Steps whose y is one masked matrix product.
