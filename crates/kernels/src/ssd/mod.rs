@@ -18,6 +18,7 @@
 //! of one step from the initial state to the final one.
 
 mod backward;
+mod blocks;
 mod chunks;
 mod forward;
 mod products;
