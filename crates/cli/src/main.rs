@@ -10,7 +10,7 @@ mod printer;
 
 fn main() -> ExitCode {
     let printer = printer::Printer::new();
-    ophidian_core::torch::keep_freed_memory();
+    ophidian_core::torch::keep_freed_memory(true);
     ophidian_core::torch::register_cuda();
     ophidian_points::scans::register_scans();
     match commands::Cli::parse().run(&printer) {

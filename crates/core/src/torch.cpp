@@ -5,6 +5,8 @@
 #include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <c10/core/CPUAllocator.h>
+#include <c10/core/impl/alloc_cpu.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <torch/version.h>
@@ -14,6 +16,7 @@
 #include <malloc.h>
 #endif
 
+#include <atomic>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -43,6 +46,30 @@ struct Op : torch::CustomClassHolder {
   explicit Op(void* op) : op(op) {}
   ~Op() override { ophidian_op_drop(op); }
   void* op;
+};
+
+// libtorch's own allocator, with a count of the bytes in use.
+struct Meter final : c10::Allocator {
+  struct Block {
+    Block(void* data, int64_t size) : data(data), size(size) {}
+    ~Block() {
+      in_use -= size;
+      c10::free_cpu(data);
+    }
+    void* data;
+    int64_t size;
+  };
+  static inline std::atomic<int64_t> in_use{0}, peak{0};
+
+  c10::DataPtr allocate(size_t size) override {
+    auto* block = new Block(c10::alloc_cpu(size), static_cast<int64_t>(size));
+    int64_t now = in_use += block->size;
+    for (int64_t seen = peak; seen < now && !peak.compare_exchange_weak(seen, now);) {
+    }
+    auto release = [](void* block) { delete static_cast<Block*>(block); };
+    return {block->data, block, release, c10::Device(c10::DeviceType::CPU)};
+  }
+  void copy_data(void* to, const void* from, size_t count) const override { default_copy_data(to, from, count); }
 };
 
 struct RustFunction : torch::autograd::Function<RustFunction> {
@@ -130,18 +157,32 @@ const char* ophidian_torch_path() {
   return dladdr(reinterpret_cast<void*>(&at::get_num_threads), &info) ? info.dli_fname : nullptr;
 }
 
-// Lets the C library keep freed memory: activations of every step would come from the system page by page.
-void ophidian_keep_memory() {
+// Whether the C library keeps freed memory (activations of every step would come from the system page by page) or gives
+// every tensor back at once.
+void ophidian_keep_memory(bool keep) {
 #ifdef __GLIBC__
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
-  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  // Read by libtorch once, at its first tensor: pages of 2 MiB for those that fill one. A walk through memory at random
+  // looks up a page for every row.
+  if (keep) setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
+  mallopt(M_MMAP_THRESHOLD, keep ? 1 << 30 : 1 << 17);
+  mallopt(M_TRIM_THRESHOLD, keep ? 1 << 30 : 1 << 17);
+  if (!keep) malloc_trim(0);
 #endif
 }
 
-void ophidian_release_memory() {
-#ifdef __GLIBC__
-  malloc_trim(0);
-#endif
+// Counts the bytes of CPU tensors made from now on; returns those that it counts already.
+int64_t ophidian_meter_start() {
+  static Meter meter;
+  int64_t before = Meter::in_use;
+  Meter::peak = before;
+  c10::SetCPUAllocator(&meter, 1);
+  return before;
+}
+
+// Most bytes in use since the start, beyond the `before` that it gave.
+int64_t ophidian_meter_stop(int64_t before) {
+  c10::SetCPUAllocator(c10::GetDefaultCPUAllocator(), 1);
+  return Meter::peak - before;
 }
 
 // Opens libtorch's CUDA library, whose loading registers the backend; false if there is none.

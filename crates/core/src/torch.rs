@@ -10,8 +10,9 @@ use crate::{Error, Result};
 unsafe extern "C" {
     fn ophidian_torch_version() -> *const c_char;
     fn ophidian_torch_path() -> *const c_char;
-    fn ophidian_keep_memory();
-    fn ophidian_release_memory();
+    fn ophidian_keep_memory(keep: bool);
+    fn ophidian_meter_start() -> i64;
+    fn ophidian_meter_stop(before: i64) -> i64;
     fn ophidian_open_cuda(name: *const c_char) -> bool;
     fn ophidian_autocast_enter() -> bool;
     fn ophidian_autocast_leave(before: bool);
@@ -33,18 +34,22 @@ pub fn libtorch() -> (String, Option<String>) {
     unsafe { (text(ophidian_torch_version()).unwrap_or_default(), text(ophidian_torch_path())) }
 }
 
-/// Has the C library keep up to 1 GiB of freed memory instead of giving every large tensor back to the system, which
-/// hands it out again page by page at the next step. For a program to call once, at its start; does nothing where the
-/// C library is not glibc.
-pub fn keep_freed_memory() {
-    // Safety: sets two numbers of the allocator.
-    unsafe { ophidian_keep_memory() }
+/// Has the C library keep up to 1 GiB of freed memory, or give every large tensor back to the system at once, which then
+/// hands it out again page by page at the next step. A program keeps it, from its start and before its first tensor and
+/// thread, which also has tensors of 2 MiB and more lie in pages of that size where the system has them to give (unless
+/// `THP_MEM_ALLOC_ENABLE=0`); what measures memory does not keep it. Does nothing where the C library is not glibc.
+pub fn keep_freed_memory(keep: bool) {
+    // Safety: sets two numbers of the allocator, and takes nothing that is in use.
+    unsafe { ophidian_keep_memory(keep) }
 }
 
-/// Gives freed memory back to the system now, as far as the C library can.
-pub fn release_freed_memory() {
-    // Safety: takes nothing that is in use.
-    unsafe { ophidian_release_memory() }
+/// Runs `f`, and the most bytes that CPU tensors took meanwhile beyond those before it. It counts the tensors of all
+/// threads, and not what is no tensor.
+pub fn peak_of_tensors<T>(f: impl FnOnce() -> T) -> (T, u64) {
+    // Safety: tensors carry the allocator that frees them.
+    let before = unsafe { ophidian_meter_start() };
+    let result = f();
+    (result, u64::try_from(unsafe { ophidian_meter_stop(before) }).unwrap_or(0))
 }
 
 /// Makes libtorch's CUDA backend available if the libtorch that was found has one, whether or not the program was linked

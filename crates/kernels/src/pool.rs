@@ -1,6 +1,9 @@
 //! Who runs the tasks of a kernel.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 /// A pool of threads. Kernels cut their work into tasks by shape alone and take results together in a fixed order,
 /// so a pool of any size gives the same bits.
@@ -32,6 +35,20 @@ impl dyn Pool + '_ {
     }
 }
 
+/// Cuts `n` pieces of each of `batch` samples into the number of ranges that leaves the slowest of `threads` the least to
+/// do. For sums that do not depend on the cut.
+pub(crate) fn shares(batch: usize, n: usize, threads: usize) -> Vec<Range<usize>> {
+    // Looking up where a chunk's tokens lie costs a task about half of what it does for a piece.
+    let work = |count: usize| (batch * count).div_ceil(threads.max(1)) * (2 * n.div_ceil(count) + 1);
+    ranges(n, (1..=n).min_by_key(|count| work(*count)).unwrap_or(1))
+}
+
+/// `0..n` in `count` ranges as equal as can be; no more of them than `n`, no fewer than one.
+pub(crate) fn ranges(n: usize, count: usize) -> Vec<Range<usize>> {
+    let count = count.clamp(1, n.max(1));
+    (0..count).map(|i| i * n / count..(i + 1) * n / count).collect()
+}
+
 /// Everything on the calling thread.
 pub struct Serial;
 
@@ -53,5 +70,22 @@ impl Pool for Rayon {
     }
     fn broadcast(&self, worker: &(dyn Fn() + Sync)) {
         rayon::broadcast(|_| worker());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_few_ranges_as_keep_every_thread_busy() {
+        let count = |batch, n, threads| shares(batch, n, threads).len();
+        assert_eq!(count(1, 12, 1), 1);
+        assert_eq!(count(1, 12, 2), 2);
+        assert_eq!(count(8, 12, 2), 1);
+        assert_eq!(count(3, 12, 2), 2);
+        assert_eq!(count(1, 12, 64), 12);
+        assert_eq!((count(0, 0, 0), count(1, 0, 4), count(4, 1, 3)), (1, 1, 1));
+        assert_eq!(shares(1, 5, 2), [0..2, 2..5]);
     }
 }

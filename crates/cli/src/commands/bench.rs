@@ -19,8 +19,9 @@ enum What {
     Op(OpArgs),
     /// Time the selective scan along each pattern beside as many left-to-right scans: what the order itself costs.
     ///
-    /// A table of: directions, steps per token and direction, seconds and their ratio to left-to-right scans, forward
-    /// and with the backward, and the memory that the order takes beyond theirs (in activations).
+    /// A table of: directions, steps per token and direction, seconds and their ratio to left-to-right scans (median and
+    /// quartiles of the rounds), forward and with the backward, and the memory that the order takes beyond theirs (in
+    /// activations).
     Scans(ScansArgs),
     /// Time a forward and backward of the Mamba-1 mixer beside the Mamba-2 mixer, by the number of states: a table.
     Mixers(MixersArgs),
@@ -173,17 +174,18 @@ fn time_scans(args: ScansArgs, printer: &Printer) -> Result<()> {
             printer.json(&row)?;
             continue;
         }
-        let memory = row.more_activations.map_or("?".into(), |more| format!("{more:+.2}"));
+        let ratio = |[low, median, high]: [f64; 3]| format!("{median:.2} ({low:.2} to {high:.2})");
         printer.line(format_args!(
-            "| {} | {} | {} | {:.2} | {:.4} s | {:.2} | {:.4} s | {:.2} | {memory} |",
+            "| {} | {} | {} | {:.2} | {:.4} s | {} | {:.4} s | {} | {:+.2} |",
             row.pattern.replace('|', "\\|"),
             row.geometry,
             row.directions,
             row.steps,
             row.forward_s,
-            row.forward_ratio,
+            ratio(row.forward_ratio),
             row.both_s,
-            row.both_ratio
+            ratio(row.both_ratio),
+            row.more_activations
         ))?;
     }
     Ok(())

@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 use crate::{
     Error, Result,
     ops::{ConvInput, Merge, Orders, ScanInput, SsdInput, TorchPool, causal_conv1d, selective_scan, ssd},
-    torch::release_freed_memory,
+    torch::keep_freed_memory,
 };
 
 pub use mixers::{MixerRow, compare_mixers};
@@ -410,8 +410,8 @@ impl<'a> Prepared<'a> {
     }
 }
 
-/// Peak resident memory of `run` beyond what was resident before it, the least of three runs (what the allocator keeps
-/// differs from run to run); none where the system does not say.
+/// Peak resident memory of `run` beyond what was resident before it, the least of three runs; none where the system does
+/// not say.
 fn extra_memory(run: impl Fn() -> Result<()>) -> Result<Option<u64>> {
     let status = |key: &str| -> Option<u64> {
         let text = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -420,13 +420,14 @@ fn extra_memory(run: impl Fn() -> Result<()>) -> Result<Option<u64>> {
     };
     let mut least: Option<u64> = None;
     for _ in 0..3 {
-        // What is free already must not pass for what the run needs.
-        release_freed_memory();
+        // What is free already must not pass for what the run needs, nor holes that do not fit for what it takes.
+        keep_freed_memory(false);
         // 5 resets the peak to what is resident now.
         let reset = std::fs::write("/proc/self/clear_refs", "5").is_ok();
         let before = status("VmRSS");
         run()?;
         let peak = status("VmHWM");
+        keep_freed_memory(true);
         let extra = before.zip(peak).filter(|_| reset).map(|(before, peak)| peak.saturating_sub(before));
         least = least.map_or(extra, |least| extra.map(|extra| extra.min(least)));
     }

@@ -6,8 +6,8 @@ use ophidian_scan::{Geometry, Graph, Order, Plan, Points};
 use rand::RngExt;
 use serde::Serialize;
 
-use super::{Case, Effort, Prepared, Shape, extra_memory};
-use crate::{Result, rng};
+use super::{Case, Effort, Prepared, Shape};
+use crate::{Result, rng, torch::peak_of_tensors};
 
 /// What [`compare`] measured, as one JSON line.
 #[derive(Debug, Clone, Serialize)]
@@ -24,13 +24,13 @@ pub struct OrderRow {
     pub forward_s: f64,
     /// Median seconds of a forward and backward along the orders.
     pub both_s: f64,
-    /// Median of its quotients by K left-to-right scans, round by round.
-    pub forward_ratio: f64,
+    /// Lower quartile, median and upper quartile of its quotients by K left-to-right scans, round by round.
+    pub forward_ratio: [f64; 3],
     /// The same with the backward.
-    pub both_ratio: f64,
-    /// Peak memory of a forward and backward beyond its inputs less that of K left-to-right scans, in activations
-    /// (B L D f32 values).
-    pub more_activations: Option<f64>,
+    pub both_ratio: [f64; 3],
+    /// Most memory of tensors in a forward and backward beyond its inputs, less that of K left-to-right scans, in
+    /// activations (B L D f32 values).
+    pub more_activations: f64,
 }
 
 /// Times `case` and K left-to-right scans over the same tensors in turns, so that a machine whose speed drifts
@@ -44,7 +44,10 @@ pub fn compare(case: &Case, effort: Effort) -> Result<OrderRow> {
     let plain =
         Plan::new((0..directions).map(|_| Order::identity(tokens)).collect::<ophidian_scan::Result<_>>()?)?;
     let (along, beside) = (Prepared::along(case, &plan)?, Prepared::along(case, &plain)?);
-    let memory = |prepared: &Prepared| extra_memory(|| prepared.forward_backward());
+    let memory = |prepared: &Prepared| {
+        let (done, peak) = peak_of_tensors(|| prepared.forward_backward());
+        done.map(|()| peak as f64)
+    };
     // The first run of a process pays for libtorch's own set-up.
     beside.forward_backward()?;
     let (less, more) = (memory(&beside)?, memory(&along)?);
@@ -64,13 +67,13 @@ pub fn compare(case: &Case, effort: Effort) -> Result<OrderRow> {
         both_s,
         forward_ratio,
         both_ratio,
-        more_activations: more.zip(less).map(|(more, less)| (more as f64 - less as f64) / activation),
+        more_activations: (more - less) / activation,
     })
 }
 
-/// Median seconds of the first of two, and the median of its quotients by the second: each round runs both, and every
+/// Median seconds of the first of two, and quartiles of its quotients by the second: each round runs both, and every
 /// second round the other way about.
-fn in_turns(effort: Effort, runs: [&dyn Fn() -> Result<()>; 2]) -> Result<(f64, f64)> {
+fn in_turns(effort: Effort, runs: [&dyn Fn() -> Result<()>; 2]) -> Result<(f64, [f64; 3])> {
     let (mut seconds, mut ratios) = (Vec::new(), Vec::new());
     for round in 0..effort.warmup + effort.runs.max(1) {
         let mut took = [0.0; 2];
@@ -85,12 +88,13 @@ fn in_turns(effort: Effort, runs: [&dyn Fn() -> Result<()>; 2]) -> Result<(f64, 
             ratios.push(took[0] / took[1]);
         }
     }
-    Ok((median(seconds), median(ratios)))
+    Ok((quartiles(seconds)[1], quartiles(ratios)))
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    let last = values.len() - 1;
+    [last / 4, last.div_ceil(2), last - last / 4].map(|at| values[at])
 }
 
 /// `n` points (at least 2) drawn from a cube, and a graph of `n` nodes with two random edges each: what orders from data

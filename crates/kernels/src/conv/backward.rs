@@ -74,7 +74,7 @@ pub fn backward(conv: &Conv, mut out: Backward, isa: Isa, pool: &dyn Pool) -> Re
         dinitial: out.dinitial.as_mut().map(|state| state.as_mut_ptr()),
     };
     // Channels are independent of each other, so the cut may follow the threads: results do not depend on it.
-    let ranges = channel_ranges(conv, isa, 4 * pool.threads());
+    let ranges = channel_ranges(conv, isa, pool.threads());
     pool.run(conv.batch * ranges.len(), &|task| {
         let (b, channels) = (task / ranges.len(), ranges[task % ranges.len()].clone());
         let job = &job;

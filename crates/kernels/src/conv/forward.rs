@@ -7,6 +7,7 @@ use super::Conv;
 use crate::{
     Dtype, Isa, Pool, Result, ViewMut,
     orders::{Path, Paths},
+    pool::shares,
     scan::{load_row, per_channel, prefetch_row, put},
     simd::{Simd, dispatch, math},
 };
@@ -40,7 +41,7 @@ pub fn forward(
         stored,
         final_state: final_state.map(|state| state.as_mut_ptr()),
     };
-    let ranges = channel_ranges(conv, isa, 4 * pool.threads());
+    let ranges = channel_ranges(conv, isa, pool.threads());
     pool.run(conv.batch * ranges.len(), &|task| {
         let (b, channels) = (task / ranges.len(), ranges[task % ranges.len()].clone());
         let job = &job;
@@ -60,11 +61,10 @@ pub(super) fn stored_rows(conv: &Conv, paths: &Paths, view: &ViewMut) -> Vec<boo
 }
 
 /// Cuts the channels into ranges of whole vectors.
-pub(super) fn channel_ranges(conv: &Conv, isa: Isa, tasks: usize) -> Vec<Range<usize>> {
-    let blocks = conv.channels.div_ceil(isa.lanes());
-    let count = tasks.div_ceil(conv.batch.max(1)).clamp(1, blocks.max(1));
-    let edge = |i: usize| (i * blocks / count * isa.lanes()).min(conv.channels);
-    (0..count).map(|i| edge(i)..edge(i + 1)).collect()
+pub(super) fn channel_ranges(conv: &Conv, isa: Isa, threads: usize) -> Vec<Range<usize>> {
+    let edge = |block: usize| (block * isa.lanes()).min(conv.channels);
+    let blocks = shares(conv.batch, conv.channels.div_ceil(isa.lanes()), threads);
+    blocks.into_iter().map(|range| edge(range.start)..edge(range.end)).collect()
 }
 
 struct Job<'a> {

@@ -16,7 +16,9 @@
 use std::ops::Range;
 
 use super::{Aligned, Layout, Scan, retrace::run};
-use crate::{Dtype, Error, Isa, Pool, Result, Strides, View, ViewMut, orders::Paths, simd::dispatch};
+use crate::{
+    Dtype, Error, Isa, Pool, Result, Strides, View, ViewMut, orders::Paths, pool::ranges, simd::dispatch,
+};
 
 /// Cotangents in, gradients out. All outputs are f32 and are overwritten.
 pub struct Backward<'a> {
@@ -70,7 +72,7 @@ pub fn backward(scan: &Scan, mut out: Backward, isa: Isa, pool: &dyn Pool) -> Re
     // Enough tasks for many threads at batch 1, few enough that the partial sums (two for each state and group) stay
     // below half of an activation for each direction (four tasks a sample may take more); by shape alone.
     let most = (scan.channels / (4 * scan.groups * scan.states).max(1)).max(4);
-    let splits = layout.splits(scan.batch, 16.min(scan.batch * most));
+    let splits = ranges(layout.blocks.len(), 16usize.div_ceil(scan.batch.max(1)).min(most));
     let coefficient_len = scan.tokens * scan.directions * scan.groups * scan.states;
     let partial_len = if splits.len() > 1 { scan.batch * splits.len() * coefficient_len } else { 0 };
     let (mut partial_b, mut partial_c) = (vec![0f32; partial_len], vec![0f32; partial_len]);

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Dtype, Isa, Pool, Result, ViewMut,
     orders::{Path, Paths},
+    pool::shares,
     simd::{Simd, dispatch, math},
 };
 
@@ -72,7 +73,7 @@ pub fn forward(scan: &Scan, out: Forward, isa: Isa, pool: &dyn Pool) -> Result<(
         checkpoint_len,
         layout: &layout,
     };
-    let splits = job.layout.splits(scan.batch, 4 * pool.threads());
+    let splits = shares(scan.batch, layout.blocks.len(), pool.threads());
     pool.run(scan.batch * splits.len(), &|task| {
         let (b, blocks) = (task / splits.len(), splits[task % splits.len()].clone());
         let job = &job;

@@ -56,13 +56,6 @@ impl Layout {
         paths.longest.div_ceil(self.chunk) * self.blocks.len() * scan.states * self.lanes
     }
 
-    /// Cuts the channel blocks of one sample into ranges so that batch times ranges is at least `tasks` if it can be.
-    pub fn splits(&self, batch: usize, tasks: usize) -> Vec<Range<usize>> {
-        let n = self.blocks.len();
-        let count = tasks.div_ceil(batch.max(1)).clamp(1, n.max(1));
-        (0..count).map(|i| i * n / count..(i + 1) * n / count).collect()
-    }
-
     /// (K, D, N) to (K, block, state, lane), times `scale`; zeros in the lanes that have no channel.
     pub fn pack(&self, a: &[f32], channels: usize, states: usize, scale: f32) -> Aligned {
         let per_order = self.blocks.len() * states * self.lanes;

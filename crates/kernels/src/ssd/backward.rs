@@ -17,15 +17,11 @@
 
 use std::ops::Range;
 
-use super::{
-    Ssd,
-    chunks::{checkpoint_len, splits},
-    forward::stored,
-    retrace::run,
-};
+use super::{Ssd, chunks::checkpoint_len, forward::stored, retrace::run};
 use crate::{
     Dtype, Error, Isa, Pool, Result, Strides, View, ViewMut,
     orders::Paths,
+    pool::ranges,
     scan::{fold_splits, length, not_f64},
     simd::dispatch,
 };
@@ -74,7 +70,7 @@ pub fn backward(ssd: &Ssd, mut out: Backward, isa: Isa, pool: &dyn Pool) -> Resu
     // Enough tasks for many threads at batch 1, few enough that the partial sums (two for each state and group) stay
     // below half of an activation for each direction (four tasks a sample may take more); by shape alone.
     let most = (ssd.channels() / (4 * ssd.groups * ssd.states).max(1)).max(4);
-    let splits = splits(ssd, 16.min(ssd.batch * most));
+    let splits = ranges(ssd.heads, 16usize.div_ceil(ssd.batch.max(1)).min(most));
     let coefficients = ssd.tokens * ssd.directions * ssd.groups * ssd.states;
     let partial_len = if splits.len() > 1 { ssd.batch * splits.len() * coefficients } else { 0 };
     let (mut partial_b, mut partial_c) = (vec![0f32; partial_len], vec![0f32; partial_len]);

@@ -63,13 +63,6 @@ pub(super) fn checkpoint_len(ssd: &Ssd, paths: &Paths) -> usize {
     orders.map(|(b, k)| count(b, k)).max().unwrap_or(0) * ssd.heads * state_len(ssd)
 }
 
-/// Cuts the heads of one sample into ranges so that batch times ranges is at least `tasks` if it can be.
-pub(super) fn splits(ssd: &Ssd, tasks: usize) -> Vec<Range<usize>> {
-    let n = ssd.heads;
-    let count = tasks.div_ceil(ssd.batch.max(1)).clamp(1, n.max(1));
-    (0..count).map(|i| i * n / count..(i + 1) * n / count).collect()
-}
-
 /// Copies a head's (P, N) values into or out of the kernels' layout.
 pub(super) fn exchange(ssd: &Ssd, mut each: impl FnMut(usize, usize)) {
     let width = padded(ssd.headdim);

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::{
     Ssd,
-    chunks::{CHUNK, Chunk, PAD, checkpoint_len as slots_len, cut, exchange, padded, splits, state_len},
+    chunks::{CHUNK, Chunk, PAD, checkpoint_len as slots_len, cut, exchange, padded, state_len},
     products::{Decayed, Left, Masked, Output, Right, Triangle, sweep},
     steps::{Part, Steps},
     tiles::{gather, prefetch, scale_rows, transpose},
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     Dtype, Isa, Pool, Result, ViewMut,
     orders::Paths,
+    pool::shares,
     scan::{Aligned, Rows, length, load_row, per_channel, put},
     simd::{Simd, dispatch, math},
 };
@@ -62,7 +63,7 @@ pub fn forward(ssd: &Ssd, out: Forward, isa: Isa, pool: &dyn Pool) -> Result<()>
         checkpoints: out.checkpoints.map(|checkpoints| checkpoints.as_mut_ptr()),
         checkpoint_len,
     };
-    let splits = splits(ssd, 4 * pool.threads());
+    let splits = shares(ssd.batch, ssd.heads, pool.threads());
     pool.run(ssd.batch * splits.len(), &|task| {
         let (b, heads) = (task / splits.len(), splits[task % splits.len()].clone());
         let job = &job;
