@@ -36,10 +36,12 @@
 #define ROWS ((TILE * CHANNELS + THREADS - 1) / THREADS)
 #define COEFFICIENTS ((TILE * D_STATE + THREADS - 1) / THREADS)
 
-// (B, L, K, D); (B, L, K, G, N) with a stride from group to group. Strides in elements.
+// (B, L, K, D); (B, L, K, G, N) with a stride from group to group. Strides in elements, but from token to token in bytes and
+// 32 bits: an address is then one multiplication and addition.
 struct View {
     const element* data;
-    long long batch, token, direction, group;
+    long long batch, direction, group;
+    int token_bytes;
 };
 
 // Rows by token, (B, L, K, D); or, where an order visits a token twice or directions share a row, f32 by step, (B, K, T, D),
@@ -47,7 +49,8 @@ struct View {
 struct Output {
     element* rows;
     float* steps;
-    long long batch, token, direction;
+    long long batch, direction;
+    int token_bytes;
 };
 
 struct Arguments {
@@ -173,31 +176,37 @@ DEVICE Spot spot(int r, const Block& block) {
     return s;
 }
 
+// Of the block's sample and direction.
 DEVICE const element* base(const View& view, const Place& p) {
     return view.data + p.b * view.batch + p.k * view.direction;
 }
 
+DEVICE const element* row(const element* base, int token, int token_bytes) {
+    return (const element*)((const char*)base + (long long)token * token_bytes);
+}
+
 // A thread's elements of a tile of rows, as they lie in memory; zeros for blank steps.
-DEVICE void load_rows(element (&to)[ROWS], const element* rows, long long stride, const int (&tokens)[TILE],
+DEVICE void load_rows(element (&to)[ROWS], const View& view, const Place& p, const int (&tokens)[TILE],
                       const Block& block) {
+    const element* own = base(view, p) + block.channel + (int)threadIdx.x % CHANNELS;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         Spot s = spot(r, block);
         int token = s.here ? tokens[s.q] : BLANK;
         to[r] = 0;
-        if (token >= 0) to[r] = rows[token * stride + block.channel + s.c];
+        if (token >= 0) to[r] = *row(own, token, view.token_bytes);
     }
 }
 
 // Likewise, of B or C.
-DEVICE void load_coefficients(element (&to)[COEFFICIENTS], const element* rows, long long stride,
-                              const int (&tokens)[TILE]) {
+DEVICE void load_coefficients(element (&to)[COEFFICIENTS], const View& view, const Place& p, const int (&tokens)[TILE]) {
+    const element* rows = base(view, p) + p.group * view.group;
 #pragma unroll
     for (int r = 0; r < COEFFICIENTS; r++) {
         int at = (int)threadIdx.x + r * THREADS;
         int token = at < TILE * D_STATE ? tokens[at / D_STATE] : BLANK;
         to[r] = 0;
-        if (token >= 0) to[r] = rows[token * stride + at % D_STATE];
+        if (token >= 0) to[r] = row(rows, token, view.token_bytes)[at % D_STATE];
     }
 }
 
@@ -228,7 +237,7 @@ DEVICE float step_size(const Arguments& a, element delta, float bias, bool happe
 DEVICE void store(const Arguments& a, const Output& to, const Place& p, int t, int token, int channel, float value) {
     if (token < 0) return;
     if (to.steps) to.steps[(p.sequence * a.steps + t) * a.channels + channel] = value;
-    else put(to.rows + p.b * to.batch + p.k * to.direction + token * to.token + channel, value);
+    else put((element*)row(to.rows + p.b * to.batch + p.k * to.direction + channel, token, to.token_bytes), value);
 }
 
 // ---- states --------------------------------------------------------------------------------------------------------

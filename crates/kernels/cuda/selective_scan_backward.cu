@@ -10,9 +10,9 @@
 //   3. selective_scan_backward         every span from the right gradient
 //   4. selective_scan_coefficients     sums the parts of dB and dC; those of dA, dD and dbias are sums of columns
 //
-// A chunk is taken from its checkpoint: forwards once, to keep the state before each tile in shared memory; then tile by
-// tile from the last, each forwards again with its states and decays in registers, and back. So memory holds one state in
-// `chunk` steps, and registers hold TILE.
+// A chunk is taken from its checkpoint: forwards once, to keep one state in HELD steps in shared memory; then HELD steps at
+// a time from the last, each forwards again with their states and decays in registers, and back. So global memory holds one
+// state in `chunk` steps.
 //
 // dB and dC are sums over channels. A warp folds its channels by shuffles, a block its warps through shared memory, blocks
 // are parts that a later kernel adds in a fixed order: no atomics, the same bits every time. A block takes `strip` blocks of
@@ -21,7 +21,7 @@
 // Floors on an H200, as in the forward, in clocks of an SM per (step, channel):
 //   bytes        u, delta, z, dy, du, ddelta, dz: 14 in bf16 (0.78), 28 in f32 (1.6); parts of dB and dC twice
 //                8 N / (CHANNELS strip) bytes (8 more at N = 16: 0.44)
-//   exponentials 2 N / 16 and 6 for softplus and silu, twice: 2.4 at N = 16
+//   exponentials 2 N / 16, and 3 for softplus twice, 2 for silu twice: 2.6 at N = 16
 //   arithmetic   (3 + 4 + 8) N, 4 N for the sums over channels, some 120 for the rest: 3.3 at N = 16
 //   shuffles     2 N (32 a clock): 1
 // The arithmetic is the floor. What is saved: states and decays are not computed a third time (registers), softplus is
@@ -32,6 +32,9 @@
 #ifndef SUBTILES
 #define SUBTILES 4
 #endif
+
+// Steps whose states and decays are in registers, a divisor of TILE.
+#define HELD 4
 
 // Blocks of a multiprocessor: 128 registers a thread.
 #ifndef BLOCKS
@@ -54,7 +57,7 @@ struct Tile {
     __align__(16) float b[TILE][PADDED];
     __align__(16) float c[TILE][PADDED];
     float sums[WARPS][TILE][2 * PADDED];       // dB, dC of each warp
-    float before[SUBTILES][STATES][THREADS];   // the state before each tile
+    float before[SUBTILES * TILE / HELD][STATES][THREADS];  // one state in HELD steps of the chunk
     Steps steps[2];
 };
 
@@ -67,15 +70,15 @@ DEVICE void load_tile(const Arguments& a, const Place& p, const Block& block, in
     if (tid < 32) post_step(steps, load_step(a, p, tid < TILE ? t + tid : -1), tid);
     __syncthreads();
     element delta[ROWS], u[ROWS], dy[ROWS], z[ROWS], b[COEFFICIENTS], c[COEFFICIENTS];
-    load_rows(delta, base(a.delta, p), a.delta.token, steps.read, block);
+    load_rows(delta, a.delta, p, steps.read, block);
     if (forward) {
-        load_rows(u, base(a.u, p), a.u.token, steps.read, block);
-        load_coefficients(b, base(a.b, p) + p.group * a.b.group, a.b.token, steps.read);
+        load_rows(u, a.u, p, steps.read, block);
+        load_coefficients(b, a.b, p, steps.read);
     }
     if (backward) {
-        load_rows(dy, base(a.dy, p), a.dy.token, steps.written, block);
-        if (a.z.data) load_rows(z, base(a.z, p), a.z.token, steps.written, block);
-        load_coefficients(c, base(a.c, p) + p.group * a.c.group, a.c.token, steps.read);
+        load_rows(dy, a.dy, p, steps.written, block);
+        if (a.z.data) load_rows(z, a.z, p, steps.written, block);
+        load_coefficients(c, a.c, p, steps.read);
     }
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
@@ -95,20 +98,20 @@ DEVICE void load_tile(const Arguments& a, const Place& p, const Block& block, in
     __syncthreads();
 }
 
-// One tile back: `h` is the state before it, `g` the gradient behind it.
-DEVICE void walk_back(Tile& tile, u32 resets, const float (&decay)[STATES], const float (&h)[STATES], float (&g)[STATES],
+// The HELD steps from step `from` of the tile back: `h` is the state before them, `g` the gradient behind them.
+DEVICE void walk_back(Tile& tile, int from, u32 resets, const float (&decay)[STATES], const float (&h)[STATES], float (&g)[STATES],
                       float (&da)[STATES], bool gated) {
     int tid = (int)threadIdx.x, c = tid / SPLIT, share = tid % SPLIT, folded = folded_step(share);
     // States after each step, and the decays of each.
-    float states[TILE + 1][STATES], e[TILE][STATES];
+    float states[HELD + 1][STATES], e[HELD][STATES];
 #pragma unroll
     for (int i = 0; i < STATES; i++) states[0][i] = h[i];
 #pragma unroll
-    for (int q = 0; q < TILE; q++) {
-        float2 in = tile.input[q][c];
+    for (int q = 0; q < HELD; q++) {
+        float2 in = tile.input[from + q][c];
         float x = in.x * in.y, b[STATES];
-        load_share(b, &tile.b[q][share * STATES]);
-        bool reset = resets >> q & 1;
+        load_share(b, &tile.b[from + q][share * STATES]);
+        bool reset = resets >> (from + q) & 1;
 #pragma unroll
         for (int i = 0; i < STATES; i++) {
             e[q][i] = exp2_fast(in.x * decay[i]);
@@ -116,15 +119,15 @@ DEVICE void walk_back(Tile& tile, u32 resets, const float (&decay)[STATES], cons
         }
     }
 #pragma unroll
-    for (int q0 = TILE - FOLD; q0 >= 0; q0 -= FOLD) {
+    for (int q0 = HELD - FOLD; q0 >= 0; q0 -= FOLD) {
         float dx[FOLD], ddt[FOLD], y[FOLD];
 #pragma unroll
         for (int j = FOLD - 1; j >= 0; j--) {
             int q = q0 + j;
-            float2 in = tile.input[q][c];
-            float x = in.x * in.y, dy = tile.dy[q][c], b[STATES], out[STATES], sums[2 * EVEN];
-            load_share(b, &tile.b[q][share * STATES]);
-            load_share(out, &tile.c[q][share * STATES]);
+            float2 in = tile.input[from + q][c];
+            float x = in.x * in.y, dy = tile.dy[from + q][c], b[STATES], out[STATES], sums[2 * EVEN];
+            load_share(b, &tile.b[from + q][share * STATES]);
+            load_share(out, &tile.c[from + q][share * STATES]);
             dx[j] = 0.0f, ddt[j] = 0.0f, y[j] = 0.0f;
 #pragma unroll
             for (int i = 0; i < 2 * EVEN; i++) sums[i] = 0.0f;
@@ -137,7 +140,7 @@ DEVICE void walk_back(Tile& tile, u32 resets, const float (&decay)[STATES], cons
                 dx[j] = fmaf(total, b[i], dx[j]);
                 g[i] = total * e[q][i];
             }
-            if (resets >> q & 1) {
+            if (resets >> (from + q) & 1) {
                 // Nothing flows to the step before, nor through the decay.
 #pragma unroll
                 for (int i = 0; i < STATES; i++) g[i] = 0.0f;
@@ -157,15 +160,15 @@ DEVICE void walk_back(Tile& tile, u32 resets, const float (&decay)[STATES], cons
 #pragma unroll
                 for (int i = 0; i < each; i++) {
                     int at = lane / lanes * each + i, state = at % EVEN;
-                    if (state < STATES) tile.sums[warp_id()][q][at / EVEN * PADDED + share * STATES + state] = sums[i];
+                    if (state < STATES) tile.sums[warp_id()][from + q][at / EVEN * PADDED + share * STATES + state] = sums[i];
                 }
             }
         }
         float sum_dx = fold_shares(dx), sum_ddt = fold_shares(ddt);
-        if (folded < FOLD) tile.output[q0 + folded][c] = make_float2(sum_dx, sum_ddt);
+        if (folded < FOLD) tile.output[from + q0 + folded][c] = make_float2(sum_dx, sum_ddt);
         if (gated) {
             float sum_y = fold_shares(y);
-            if (folded < FOLD) tile.y[q0 + folded][c] = sum_y;
+            if (folded < FOLD) tile.y[from + q0 + folded][c] = sum_y;
         }
     }
 }
@@ -175,8 +178,8 @@ DEVICE void finish_rows(const Arguments& a, const Place& p, const Block& block, 
                         float skip, float& dd, float& dbias) {
     element dy[ROWS], z[ROWS];
     if (a.z.data) {
-        load_rows(dy, base(a.dy, p), a.dy.token, steps.written, block);
-        load_rows(z, base(a.z, p), a.z.token, steps.written, block);
+        load_rows(dy, a.dy, p, steps.written, block);
+        load_rows(z, a.z, p, steps.written, block);
     }
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
@@ -252,13 +255,14 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) selective_scan_backward(Arguments a) {
             load_states(h, a.checkpoints + states_at(a, p.sequence * a.chunks + from / a.chunk, channel), active);
             int tiles = (min(a.chunk, p.last - from) + TILE - 1) / TILE;
             for (int i = 0; i < tiles; i++) {
-#pragma unroll
-                for (int n = 0; n < STATES; n++) tile.before[i][n][tid] = h[n];
-                if (i == tiles - 1) break;
                 load_tile<true, false>(a, p, block, from + i * TILE, bias, tile, turn);
                 u32 resets = tile.steps[turn].resets;
-#pragma unroll 4
+#pragma unroll HELD
                 for (int q = 0; q < TILE; q++) {
+                    if (q % HELD == 0) {
+#pragma unroll
+                        for (int n = 0; n < STATES; n++) tile.before[(i * TILE + q) / HELD][n][tid] = h[n];
+                    }
                     float2 in = tile.input[q][c];
                     float x = in.x * in.y, b[STATES];
                     load_share(b, &tile.b[q][tid % SPLIT * STATES]);
@@ -272,10 +276,13 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) selective_scan_backward(Arguments a) {
             for (int i = tiles - 1; i >= 0; i--) {
                 int t = from + i * TILE;
                 load_tile<true, true>(a, p, block, t, bias, tile, turn);
-#pragma unroll
-                for (int n = 0; n < STATES; n++) h[n] = tile.before[i][n][tid];
                 const Steps& steps = tile.steps[turn];
-                walk_back(tile, steps.resets, decay, h, g, da, a.z.data != nullptr);
+#pragma unroll 1
+                for (int q = TILE - HELD; q >= 0; q -= HELD) {
+#pragma unroll
+                    for (int n = 0; n < STATES; n++) h[n] = tile.before[(i * TILE + q) / HELD][n][tid];
+                    walk_back(tile, q, steps.resets, decay, h, g, da, a.z.data != nullptr);
+                }
                 __syncthreads();
                 finish_rows(a, p, block, t, tile, steps, skip, dd, dbias);
                 finish_coefficients(a, p, t, tile, steps, strip == 0);

@@ -42,12 +42,12 @@ struct Ahead {
 
 template <bool outputs>
 DEVICE void load_ahead(const Arguments& a, const Place& p, const Block& block, const Steps& steps, Ahead& to) {
-    load_rows(to.u, base(a.u, p), a.u.token, steps.read, block);
-    load_rows(to.delta, base(a.delta, p), a.delta.token, steps.read, block);
-    load_coefficients(to.b, base(a.b, p) + p.group * a.b.group, a.b.token, steps.read);
+    load_rows(to.u, a.u, p, steps.read, block);
+    load_rows(to.delta, a.delta, p, steps.read, block);
+    load_coefficients(to.b, a.b, p, steps.read);
     if (!outputs) return;
-    if (a.z.data) load_rows(to.z, base(a.z, p), a.z.token, steps.read, block);
-    load_coefficients(to.c, base(a.c, p) + p.group * a.c.group, a.c.token, steps.read);
+    if (a.z.data) load_rows(to.z, a.z, p, steps.read, block);
+    load_coefficients(to.c, a.c, p, steps.read);
 }
 
 // `outputs`: the third pass; else the first.

@@ -157,14 +157,14 @@ impl Target {
         }
     }
 
-    fn output(&self) -> Output {
+    fn output(&self, element: Element) -> Output {
         let Strides { batch, token, direction, .. } = self.strides;
         Output {
             rows: maybe(self.rows.as_ref()),
             steps: maybe(self.steps.as_ref()),
             batch: batch as i64,
-            token: token as i64,
             direction: direction as i64,
+            token_bytes: (token * element.size()) as i32,
         }
     }
 
@@ -227,8 +227,9 @@ fn emulate(p: &Problem, element: Element, spans: [usize; 2], schedule: Schedule)
     };
     let rows = |values: &[f32], s: Strides| {
         let buffer = Buffer::of(&element.encode(values));
-        let [batch, token, direction, group] = [s.batch, s.token, s.direction, s.group].map(|s| s as i64);
-        (Rows { data: address(&buffer), batch, token, direction, group }, buffer)
+        let [batch, direction, group] = [s.batch, s.direction, s.group].map(|s| s as i64);
+        let token_bytes = (s.token * element.size()) as i32;
+        (Rows { data: address(&buffer), batch, direction, group, token_bytes }, buffer)
     };
     let (channel, once, coefficient) = (p.channel_strides(), p.once_strides(), p.coefficient_strides());
     let (u, _u) = rows(&p.u, once);
@@ -263,7 +264,7 @@ fn emulate(p: &Problem, element: Element, spans: [usize; 2], schedule: Schedule)
         read: address(&tables.read),
         written: if tables.written[..] == tables.read[..] { 0 } else { address(&tables.written) },
         resets: if tables.resets.iter().all(|r| *r == 0) { 0 } else { address(&tables.resets) },
-        y: y.output(),
+        y: y.output(element),
         final_state: address(&last),
         checkpoints: address(&checkpoints),
         reach: address(&reach),
@@ -297,9 +298,9 @@ fn emulate(p: &Problem, element: Element, spans: [usize; 2], schedule: Schedule)
         reach: address(&reach),
         dfinal: address(&dfinal),
         carry: address(&carry),
-        du: du.output(),
-        ddelta: ddelta.output(),
-        dz: dz.as_ref().map(Target::output).unwrap_or_default(),
+        du: du.output(element),
+        ddelta: ddelta.output(element),
+        dz: dz.as_ref().map(|dz| dz.output(element)).unwrap_or_default(),
         db_parts: address(&db_parts),
         dc_parts: address(&dc_parts),
         da_parts: address(&da_parts),

@@ -13,6 +13,9 @@
 const FORWARD_THREADS: usize = 640;
 const BACKWARD_THREADS: usize = 512;
 
+/// `HELD` in `selective_scan_backward.cu`.
+const HELD: usize = 4;
+
 /// How a block divides its work; see `selective_scan.cuh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tiling {
@@ -49,10 +52,8 @@ impl Tiling {
     /// Of the backward. N is 1 to 256.
     pub fn backward(states: usize) -> Tiling {
         let split = split(states, 4);
-        let threads = if split < 16 || states > 128 { 128 } else { 256 };
-        // States and decays of a tile are in registers.
         let tile = if states <= 128 { 8 } else { 4 };
-        Tiling { states, split, threads, tile, subtiles: chunk(states) / tile }
+        Tiling { states, split, threads: 128, tile, subtiles: chunk(states) / tile }
     }
 
     /// Channels of a block.
@@ -81,7 +82,7 @@ impl Tiling {
         let padded = each * self.split;
         let rows = 7 * self.tile * self.channels() + 2 * self.tile * padded;
         let sums = self.threads / 32 * self.tile * 2 * padded;
-        let before = self.subtiles * each * self.threads;
+        let before = self.subtiles * self.tile / HELD * each * self.threads;
         let steps = 2 * (2 * self.tile + 1);
         // Up to 16 bytes before B and C each, and behind all.
         4 * (rows + sums + before + steps) + 48
@@ -221,16 +222,16 @@ impl Sizes {
 /// An address on the device; 0 for what is not given.
 pub type Address = u64;
 
-/// `View` in `selective_scan.cuh`. Strides in elements.
+/// `View` in `selective_scan.cuh`. Strides in elements, from token to token in bytes.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 #[allow(missing_docs)]
 pub struct Rows {
     pub data: Address,
     pub batch: i64,
-    pub token: i64,
     pub direction: i64,
     pub group: i64,
+    pub token_bytes: i32,
 }
 
 /// `Output` in `selective_scan.cuh`: rows by token, or else by step.
@@ -241,8 +242,8 @@ pub struct Output {
     pub rows: Address,
     pub steps: Address,
     pub batch: i64,
-    pub token: i64,
     pub direction: i64,
+    pub token_bytes: i32,
 }
 
 /// `Arguments` in `selective_scan.cuh`, which says what each is.
