@@ -12,7 +12,9 @@ use common::{
 use cuda::{Buffer, Module, SCHEDULES, Schedule, module};
 use ophidian_kernels::{
     Strides,
-    scan::cuda::{Arguments, CoefficientArguments, Launch, Output, Rows, Sizes, Tiling},
+    scan::cuda::{
+        self as plan, Arguments, CoefficientArguments, Launch, Output, Rows, Sizes, StepArguments, Tiling,
+    },
 };
 use proptest::prelude::*;
 
@@ -433,4 +435,70 @@ fn many_states() {
             check(&shape, element, [2, 3]);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// A token after the other, in place on the state, is the scan of one direction.
+    #[test]
+    fn steps_are_the_scan(shape in shapes(5, 40, 2), variant in 0..VARIANTS.len(), aligned: bool) {
+        let (states, element) = VARIANTS[variant];
+        let shape = Shape { states, directions: 1, kind: Kind::Identity, flags: shape.flags | 16, ..shape };
+        let p = rounded(Problem::new(&shape), element);
+        let (want, last, _) = p.wide();
+        let mut bits = Vec::new();
+        for schedule in SCHEDULES {
+            let (y, state) = step_by_step(&p, element, aligned, schedule);
+            close_to("y", &y, &want, 1e-5 + element.rounding(), 1e-3);
+            close_to("state", &state, &last, 1e-5, 1e-3);
+            bits.push(y.iter().chain(&state).map(|v| v.to_bits()).collect::<Vec<_>>());
+        }
+        prop_assert!(bits.iter().all(|b| *b == bits[0]));
+    }
+}
+
+/// y of all tokens, and the state.
+fn step_by_step(p: &Problem, element: Element, aligned: bool, schedule: Schedule) -> (Vec<f32>, Vec<f32>) {
+    let encoded = |values: &[f32]| Buffer::of(&element.encode(values));
+    let (u, delta, b, c) = (encoded(&p.u), encoded(&p.delta), encoded(&p.b), encoded(&p.c));
+    let z = p.z.as_deref().map(encoded);
+    let a = Buffer::of(&p.a);
+    let (d, bias) = (p.d.as_deref().map(Buffer::of), p.bias.as_deref().map(Buffer::of));
+    let state = Buffer::of(p.initial.as_ref().unwrap());
+    let y = Buffer::<u8>::poisoned(p.u.len() * element.size());
+    let kernels = module("selective_scan_step.cu", &macros(&Tiling::forward(p.states), element));
+    for token in 0..p.tokens {
+        let at =
+            |buffer: &Buffer<u8>, width: usize| address(buffer) + (token * width * element.size()) as u64;
+        let coefficients = p.groups * p.states;
+        let rows = (p.tokens * p.channels) as i64;
+        let arguments = StepArguments {
+            u: at(&u, p.channels),
+            delta: at(&delta, p.channels),
+            z: z.as_ref().map_or(0, |z| at(z, p.channels)),
+            b: at(&b, coefficients),
+            c: at(&c, coefficients),
+            a: address(&a),
+            d: maybe(d.as_ref()),
+            bias: maybe(bias.as_ref()),
+            state: address(&state),
+            y: at(&y, p.channels),
+            u_batch: rows,
+            delta_batch: rows,
+            z_batch: rows,
+            b_batch: (p.tokens * coefficients) as i64,
+            b_group: p.states as i64,
+            c_batch: (p.tokens * coefficients) as i64,
+            c_group: p.states as i64,
+            y_batch: rows,
+            batch: p.batch as i32,
+            channels: p.channels as i32,
+            groups: p.groups as i32,
+            softplus: p.softplus.into(),
+            aligned: aligned.into(),
+        };
+        run(&kernels, &plan::step(p.batch, p.channels, p.states), arguments, schedule);
+    }
+    (element.decode(&y), state.to_vec())
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! forward    [states, carry,] forward                     (the first two if the order is cut into spans)
 //! backward   [states_backward, carry_backward,] backward, coefficients of dB, coefficients of dC
+//! step       step                                         (one token, in place on a state)
 //! ```
 //!
 //! Rows go to their tokens if every order visits each token once (`by_token`); else each step writes its own row in f32,
@@ -40,7 +41,11 @@ impl Tiling {
         let split = split(states);
         let tile = if split == 1 { 4 } else { 8 };
         // As many as leave the registers that are needed: 96 or 128.
-        let blocks = if states <= 2 || (4..=16).contains(&split) { 5 } else { 4 };
+        let blocks = match states {
+            0..=2 | 9..=64 => 5,
+            3..=128 => 4,
+            _ => 3,
+        };
         Tiling { states, split, threads: 128, blocks, tile, subtiles: 0 }
     }
 
@@ -48,7 +53,7 @@ impl Tiling {
     pub fn backward(states: usize) -> Tiling {
         let split = split(states);
         let tile = if states <= 128 { 8 } else { 4 };
-        let blocks = if states == 1 || split >= 4 { 4 } else { 3 };
+        let blocks = if states == 1 || split >= 4 && states <= 128 { 4 } else { 3 };
         Tiling { states, split, threads: 128, blocks, tile, subtiles: chunk(states) / tile }
     }
 
@@ -212,6 +217,17 @@ impl Sizes {
     }
 }
 
+/// The launch of one token.
+pub fn step(batch: usize, channels: usize, states: usize) -> Launch {
+    let Tiling { split, threads, .. } = Tiling::forward(states);
+    Launch {
+        kernel: "selective_scan_step",
+        grid: batch * channels.div_ceil(threads / split),
+        threads,
+        shared: 0,
+    }
+}
+
 /// An address on the device; 0 for what is not given.
 pub type Address = u64;
 
@@ -308,6 +324,36 @@ impl Arguments {
             ..Arguments::default()
         }
     }
+}
+
+/// `StepArguments` in `selective_scan_step.cu`, which says what each is.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(missing_docs)]
+pub struct StepArguments {
+    pub u: Address,
+    pub delta: Address,
+    pub z: Address,
+    pub b: Address,
+    pub c: Address,
+    pub a: Address,
+    pub d: Address,
+    pub bias: Address,
+    pub state: Address,
+    pub y: Address,
+    pub u_batch: i64,
+    pub delta_batch: i64,
+    pub z_batch: i64,
+    pub b_batch: i64,
+    pub b_group: i64,
+    pub c_batch: i64,
+    pub c_group: i64,
+    pub y_batch: i64,
+    pub batch: i32,
+    pub channels: i32,
+    pub groups: i32,
+    pub softplus: i32,
+    pub aligned: i32,
 }
 
 /// `CoefficientArguments` in `selective_scan_backward.cu`.
