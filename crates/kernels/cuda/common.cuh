@@ -343,3 +343,12 @@ DEVICE void copy_wait() {
     asm volatile("cp.async.wait_group %0;" :: "n"(left) : "memory");
 #endif
 }
+
+// Asks for the line of an address that will be read.
+DEVICE void prefetch(const void* at) {
+#ifdef EMULATED
+    emulate::touch(at);
+#else
+    asm volatile("prefetch.global.L2 [%0];" :: "l"(at));
+#endif
+}

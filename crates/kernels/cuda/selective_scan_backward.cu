@@ -164,6 +164,17 @@ DEVICE void walk_back(Tile& tile, int from, u32 resets, const float (&decay)[STA
     }
 }
 
+// Asks for the rows of a step: each warp for one of the four kinds. A tile ahead is not on its way in registers here, which
+// are full; but it is in the cache.
+DEVICE void prefetch_rows(const Arguments& a, const Place& p, const Block& block, const Step& step) {
+    int warp = warp_id() % 4, token = warp < 2 ? step.read : step.written;
+    const View& view = warp == 0 ? a.u : warp == 1 ? a.delta : warp == 2 ? a.dy : a.z;
+    if (token < 0 || !view.data) return;
+    const element* own = row(base(view, p) + block.channel, token, view.token_bytes);
+    prefetch(own);
+    prefetch(own + block.count - 1);
+}
+
 // Writes the rows of a tile, adds to the gradients of D and the bias.
 DEVICE void finish_rows(const Arguments& a, const Place& p, const Block& block, int t, const Tile& tile, const Steps& steps,
                         float skip, float& dd, float& dbias) {
@@ -275,8 +286,11 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) selective_scan_backward(Arguments a) {
                     walk_back(tile, q, steps.resets, decay, h, g, da);
                 }
                 __syncthreads();
+                // The same tile of the chunk that comes next.
+                Step ahead = load_step(a, p, lane_id() < TILE ? t - a.chunk + lane_id() : -1);
                 finish_rows(a, p, block, t, tile, steps, skip, dd, dbias);
                 finish_coefficients(a, p, t, tile, steps, strip == 0);
+                prefetch_rows(a, p, block, ahead);
                 turn ^= 1;
             }
         }

@@ -52,7 +52,7 @@ impl Tiling {
     /// Of the backward. N is 1 to 256.
     pub fn backward(states: usize) -> Tiling {
         let split = split(states);
-        let tile = if states <= 128 { 8 } else { 4 };
+        let tile = if split == 1 || states > 128 { 4 } else { 8 };
         let blocks = if states == 1 || split >= 4 && states <= 128 { 4 } else { 3 };
         Tiling { states, split, threads: 128, blocks, tile, subtiles: chunk(states) / tile }
     }
