@@ -20,6 +20,12 @@ pub struct Card {
     pub shared: usize,
 }
 
+/// Whether rows may be read 16 bytes at once (the argument `aligned`): their addresses and the distances between them, in
+/// bytes, are all multiples of that.
+pub fn aligned(bytes: &[usize]) -> i32 {
+    bytes.iter().all(|bytes| bytes % 16 == 0).into()
+}
+
 /// Most blocks along the second and third axis of a grid.
 pub(super) const MOST: usize = 65535;
 

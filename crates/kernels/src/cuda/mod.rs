@@ -23,7 +23,7 @@ pub mod sums;
 
 pub use cache::{Cache, Kept, Origin, key};
 pub use error::{Error, Result};
-pub use launch::{Card, Launch};
+pub use launch::{Card, Launch, aligned};
 pub use nvrtc::{Cubin, Nvrtc, VARIABLE};
 pub use orders::{Tables, Visits};
 pub use resources::Resources;
