@@ -23,6 +23,8 @@ pub struct Tables {
     pub tokens: usize,
     /// Whether every sample has its own K orders.
     pub per_sample: bool,
+    /// B, or 1 if all samples have the same orders.
+    pub samples: usize,
     /// Whether every order reads and writes each token exactly once: its outputs can be stored where they belong.
     pub permutations: bool,
 }
@@ -47,7 +49,8 @@ impl Tables {
     /// An order that points outside, or lengths that do not fit.
     pub fn new(orders: &Orders, batch: usize, tokens: usize, directions: usize) -> Result<Tables> {
         let paths = orders.paths(batch, tokens, directions)?;
-        let (steps, count) = (paths.longest, if orders.per_sample { batch * directions } else { directions });
+        let samples = if orders.per_sample { batch } else { 1 };
+        let (steps, count) = (paths.longest, samples * directions);
         let mut read = vec![SKIP; count * steps];
         let mut written = vec![BLANK; count * steps];
         let mut resets = vec![0u8; count * steps];
@@ -68,6 +71,7 @@ impl Tables {
             directions,
             tokens,
             per_sample: orders.per_sample,
+            samples,
         })
     }
 
@@ -77,8 +81,7 @@ impl Tables {
         let per_sample = self.steps * self.directions;
         let groups = if summed { 1 } else { self.directions };
         let mut visits = Visits { starts: Vec::new(), steps: Vec::new(), listed: per_sample, groups };
-        let samples = if self.per_sample { table.len() / per_sample.max(1) } else { 1 };
-        for sample in 0..samples {
+        for sample in 0..self.samples {
             let sample = &table[sample * per_sample..(sample + 1) * per_sample];
             let first = visits.steps.len();
             for group in 0..groups {
