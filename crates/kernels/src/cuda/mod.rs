@@ -11,6 +11,7 @@
 
 mod cache;
 pub mod conv;
+mod driver;
 mod error;
 mod launch;
 mod library;
@@ -22,6 +23,7 @@ mod source;
 pub mod sums;
 
 pub use cache::{Cache, Kept, Origin, key};
+pub use driver::{Device, Driver, Module};
 pub use error::{Error, Result};
 pub use launch::{Card, Launch, aligned};
 pub use nvrtc::{Cubin, Nvrtc, VARIABLE};
