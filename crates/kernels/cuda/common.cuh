@@ -210,18 +210,26 @@ DEVICE float warp_sum(float value) {
     return value;
 }
 
-// Sums `count` values (a power of two) over runs of `count` lanes `stride` apart: the lane at place j of its run (j = lane /
-// stride % count) gets the sum of values[j], in values[0]. Half the shuffles are saved each round.
-template <int count, int stride>
-DEVICE void warp_transpose_sum(float (&values)[count]) {
+// Sums `count` values over runs of `run` lanes `stride` apart (all powers of two) and spreads the sums over the run, which
+// takes half the shuffles each round: the lane at place j of its run (j = lane / stride % run) gets the sums of count / run
+// values, those from j count / run on, as the first of `values`; if there are fewer values than lanes, that of the value
+// j count / run.
+template <int count, int run, int stride>
+DEVICE void warp_spread_sum(float* values) {
+    if constexpr (run > 1) {
+        const int half = count / 2, flip = run / 2 * stride;
+        if constexpr (count > 1) {
+            bool upper = (lane_id() & flip) != 0;
 #pragma unroll
-    for (int half = count / 2; half > 0; half /= 2) {
-        bool upper = (lane_id() & (half * stride)) != 0;
-#pragma unroll
-        for (int i = 0; i < half; i++) {
-            float give = upper ? values[i] : values[i + half];
-            float keep = upper ? values[i + half] : values[i];
-            values[i] = keep + __shfl_xor_sync(FULL_WARP, give, half * stride);
+            for (int i = 0; i < half; i++) {
+                float give = upper ? values[i] : values[i + half];
+                float keep = upper ? values[i + half] : values[i];
+                values[i] = keep + __shfl_xor_sync(FULL_WARP, give, flip);
+            }
+            warp_spread_sum<half, run / 2, stride>(values);
+        } else {
+            values[0] += __shfl_xor_sync(FULL_WARP, values[0], flip);
+            warp_spread_sum<1, run / 2, stride>(values);
         }
     }
 }

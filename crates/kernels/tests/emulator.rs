@@ -159,7 +159,7 @@ fn warps_compute() {
              y[0] = __shfl_sync(FULL_WARP, v, 5, 8); y[1] = __shfl_up_sync(FULL_WARP, v, 3);
              y[2] = __shfl_down_sync(FULL_WARP, v, 3, 16); y[3] = __shfl_xor_sync(FULL_WARP, v, 9);
              y[4] = warp_sum<8>(v); y[5] = (float)__popc(__ballot_sync(FULL_WARP, v > 0));
-             float p[4] = {v, 2 * v, 3 * v, 4 * v}; warp_transpose_sum<4, 2>(p); y[6] = p[0];
+             float p[4] = {v, 2 * v, 3 * v, 4 * v}; warp_spread_sum<4, 4, 2>(p); y[6] = p[0];
              float half = 0; if (lane < 16) half = __shfl_xor_sync(0xffff, v, 1); y[7] = half;
          }
          KERNEL atomics(Arguments a) { if (threadIdx.x == 0) a.y[0] = 0; __syncthreads(); atomicAdd(a.y, a.x[threadIdx.x]); }",

@@ -17,6 +17,7 @@
 
 mod aligned;
 mod backward;
+pub mod cuda;
 mod forward;
 mod layout;
 mod retrace;

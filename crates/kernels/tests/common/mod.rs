@@ -1,6 +1,8 @@
 //! Random problems and the comparison of answers, shared by the kernel tests.
 #![allow(dead_code, missing_docs)]
 
+pub mod scan;
+
 use ophidian_kernels::{Isa, Orders, Pool};
 use proptest::prelude::*;
 

@@ -94,7 +94,13 @@ impl Module {
         let mut command = Command::new(&compiler);
         // No contraction: a fused multiply-add is one that the source asks for, on every machine.
         command.args(["-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing"]);
-        command.args(["-U_FORTIFY_SOURCE", "-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function"]);
+        command.args([
+            "-U_FORTIFY_SOURCE",
+            "-Wall",
+            "-Wno-unknown-pragmas",
+            "-Wno-unused-function",
+            "-Wno-maybe-uninitialized",
+        ]);
         if cfg!(target_arch = "x86_64") && fused_multiply_add() {
             command.arg("-mfma");
         }
