@@ -19,6 +19,7 @@ pub mod norm;
 mod nvrtc;
 mod orders;
 mod resources;
+pub mod scan;
 mod source;
 pub mod sums;
 
@@ -44,6 +45,11 @@ pub fn checked() -> Vec<Variant> {
             }
         }
         variants.push(sums::variant(element));
+        // States per channel: VMamba's, Mamba's, and as many as Mamba-2 has.
+        for states in [1, 16, 64] {
+            let of = [scan::forward, scan::backward, scan::step];
+            variants.extend(of.map(|variant| variant(element, states)));
+        }
     }
     variants
 }
