@@ -207,7 +207,7 @@ train.clip_grad_norm = [0.0, 1.0]\ntrain.warmup_epochs = [0, 0]\n";
     let ended = run(&["ablate", &file, "--output", output.to_str().unwrap(), "--threads", "1"]);
     let said = text(&ended.stdout) + &text(&ended.stderr);
     assert_eq!(ended.status.code(), Some(1), "{said}");
-    assert!(said.contains("failed: wild, seed 0: ") && said.contains("1 runs finished, 1 failed"), "{said}");
+    assert!(said.contains("failed: wild, seed 0: ") && said.contains("1 run finished, 1 failed"), "{said}");
     let rows = fs::read_to_string(output.join("runs.csv")).unwrap();
     assert!(rows.contains("wild,0,,failed,") && rows.contains("tame,0,,finished,"), "{rows}");
     let page = fs::read_to_string(output.join("report.html")).unwrap();
@@ -241,18 +241,26 @@ fn folds_are_averaged_over_and_paired() {
 }
 
 #[test]
-fn budgets_of_seconds_and_flops_become_steps() {
+fn budgets_of_seconds_are_kept_and_those_of_flops_become_steps() {
     let folder = tempfile::tempdir().unwrap();
     let seconds = "budget.seconds = 0.5\n[axes]\nmodel.scan = ['row', 'cross']\n";
     let file = sweep(folder.path(), "seconds.toml", seconds);
     let output = folder.path().join("seconds");
     let arguments = ["ablate", &file, "--output", output.to_str().unwrap(), "--threads", "1"];
+    assert!(succeeds(&["ablate", &file, "--dry-run"]).contains("0.5 s"));
     let said = succeeds(&arguments);
-    assert!(said.contains("timing row") && said.contains("2 runs finished"), "{said}");
-    assert!(!output.join("timing").exists());
-    // Not timed again.
-    let said = succeeds(&arguments);
-    assert!(!said.contains("timing") && said.contains("2 of 2 runs are done already"), "{said}");
+    assert!(said.contains("2 runs finished"), "{said}");
+    // What was spent stands beside every run, and it is the budget, give or take a step.
+    let costs = fs::read_to_string(output.join("costs.csv")).unwrap();
+    let rows = fs::read_to_string(output.join("runs.csv")).unwrap();
+    for (cost, row) in costs.lines().zip(rows.lines()).skip(1) {
+        let spent: f64 = cost.split(',').nth(4).unwrap().parse().unwrap();
+        let steps: f64 = row.split(',').nth(8).unwrap().parse().unwrap();
+        assert!(spent + 0.5 * spent / steps >= 0.5, "{costs}{rows}");
+    }
+    let page = fs::read_to_string(output.join("report.html")).unwrap();
+    assert!(page.contains("for 0.5 s of training steps, by the clock"));
+    assert!(succeeds(&arguments).contains("2 of 2 runs are done already"));
 
     let flops = "budget.flops = 'baseline'\n[axes]\nmodel.depth = [1, 2]\n";
     let file = sweep(folder.path(), "flops.toml", flops);

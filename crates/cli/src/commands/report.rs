@@ -37,5 +37,8 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     for path in [&files.html, &files.json].into_iter().chain(&files.tables) {
         printer.line(path.display())?;
     }
+    for warning in &files.warnings {
+        printer.note(format_args!("beware: {warning}"));
+    }
     Ok(())
 }

@@ -37,15 +37,13 @@ pub struct Arm<'a> {
     pub parameters: i64,
     /// Operations of a forward pass over one input, if they are counted.
     pub flops: Option<f64>,
-    /// `train.max_steps` before a budget changed it.
-    asked_steps: u64,
 }
 
 /// What an arm is on a fold.
 struct Fold {
     label: Option<String>,
     config: Config,
-    /// Its lengths as its config says; for a budget of seconds, the lengths before timing.
+    /// Its lengths as its config says.
     course: Course,
 }
 
@@ -97,7 +95,13 @@ impl<'a> Plan<'a> {
             Budget::Flops(flops) => flops,
             Budget::FlopsOfBaseline => {
                 let arm = &self.arms[self.baseline];
-                counted(arm)? * arm.steps() as f64
+                if arm.first_course().is_endless() {
+                    return Err(Error::config(
+                        "`budget.flops` is \"baseline\", but the baseline trains for `train.max_seconds`, which is no \
+                         number of operations",
+                    ));
+                }
+                counted(arm)? * arm.first_course().steps as f64
             }
             _ => return Ok(()),
         };
@@ -146,36 +150,10 @@ impl<'a> Plan<'a> {
         format!("runs/{name}{fold}-seed{}-{hash}", draw.seed)
     }
 
-    /// Twelve hexadecimal digits of all that decides the run of arm `arm` with `draw`. With a budget of seconds that is
-    /// the budget, and not the steps that it turned into when the arm was timed.
-    pub(super) fn hash(&self, arm: usize, draw: &Draw) -> String {
-        let arm = &self.arms[arm];
-        let mut config = arm.config_of(draw);
-        let mut text = String::new();
-        if let Budget::Seconds(seconds) = self.sweep.budget {
-            config.train.max_steps = arm.asked_steps;
-            text = format!(" in {seconds} s");
-        }
-        let hash = Sha256::digest(config.fingerprint() + &text);
+    /// Twelve hexadecimal digits of all that decides the run of arm `arm` with `draw`.
+    fn hash(&self, arm: usize, draw: &Draw) -> String {
+        let hash = Sha256::digest(self.arms[arm].config_of(draw).fingerprint());
         hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// What each arm's speed goes by: the [`hash`](Plan::hash) with seed 0 on the first fold, so that it holds for every
-    /// seed and fold.
-    pub(super) fn timed(&self) -> Vec<String> {
-        let draw = |arm: &Arm| Draw { seed: 0, fold: arm.folds[0].label.clone() };
-        self.arms.iter().enumerate().map(|(number, arm)| self.hash(number, &draw(arm))).collect()
-    }
-
-    /// Has each arm take as many steps as its budget of seconds turned out to be; `steps` are by [`timed`](Plan::timed).
-    pub(super) fn set_steps(&mut self, steps: &BTreeMap<String, u64>) -> Result<()> {
-        let hashes = self.timed();
-        for (arm, hash) in self.arms.iter_mut().zip(hashes) {
-            if let Some(steps) = steps.get(&hash) {
-                arm.set_steps(*steps)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -190,9 +168,11 @@ impl Arm<'_> {
         &self.folds[0].course
     }
 
-    /// Steps of its runs; on the first fold, where data of other folds are more or fewer.
-    pub fn steps(&self) -> u64 {
-        self.first_course().steps
+    /// Steps of its runs, if they and not seconds decide their length; on the first fold, where data of other folds are
+    /// more or fewer.
+    pub fn steps(&self) -> Option<u64> {
+        let course = self.first_course();
+        (!course.is_endless()).then_some(course.steps)
     }
 
     fn fold(&self, draw: &Draw) -> &Fold {
@@ -215,7 +195,7 @@ impl Arm<'_> {
     /// There are no such runs.
     fn set_steps(&mut self, steps: u64) -> Result<()> {
         for Fold { config, course, .. } in &mut self.folds {
-            config.train.max_steps = steps;
+            (config.train.max_steps, config.train.max_seconds) = (steps, 0.0);
             *course = Course::new(&config.train, course.samples as usize)?;
         }
         Ok(())
@@ -256,8 +236,7 @@ fn arm<'a>(
     without_values(|| adapter.model(&config.model, &data.input_shape, data.classes, vs.root()))?;
     let parameters = vs.trainable_variables().iter().map(|variable| variable.numel() as i64).sum();
     let flops = adapter.describe(&config.model, &data.input_shape, data.classes)?.flops;
-    let asked_steps = config.train.max_steps;
-    Ok(Arm { name: wanted.name, settings: wanted.settings, folds, adapter, parameters, flops, asked_steps })
+    Ok(Arm { name: wanted.name, settings: wanted.settings, folds, adapter, parameters, flops })
 }
 
 /// What the data of `config` are; those of many arms are the same, and opened once.

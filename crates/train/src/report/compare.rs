@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Interval, Run, Study, bootstrap, mean, standard_deviation, study::Arm};
+use super::{Interval, Run, Spread, Study, bootstrap, mean, standard_deviation, study::Arm};
 use crate::records::Evaluation;
 
 /// What an arm comes to.
@@ -27,8 +27,10 @@ pub struct Ranked {
     pub parameters: Option<i64>,
     /// Operations of a forward pass over one input.
     pub flops: Option<f64>,
-    /// Steps of a run.
+    /// Steps of a run, the mean over its runs.
     pub steps: Option<u64>,
+    /// Seconds of its runs in training steps.
+    pub training_seconds: Option<Spread>,
     /// Training examples per second, the mean over its runs.
     pub samples_per_second: Option<f64>,
     /// Most memory of a run.
@@ -86,7 +88,10 @@ pub fn compare(study: &Study) -> Vec<Ranked> {
             difference,
             parameters: summary.map(|summary| summary.parameters),
             flops: summary.and_then(|summary| summary.flops),
-            steps: summary.map(|summary| summary.steps),
+            steps: mean(&values(&|run| Some(run.summary.as_ref()?.steps as f64)))
+                .map(|steps| steps.round() as u64)
+                .or(summary.map(|summary| summary.steps)),
+            training_seconds: Spread::of(&values(&|run| run.summary.as_ref()?.training_seconds)),
             samples_per_second: mean(&values(&|run| run.samples_per_second)),
             peak_memory_mib: values(&|run| run.peak_memory_mib).into_iter().reduce(f64::max),
             recall: recall(&finished),

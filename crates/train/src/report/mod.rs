@@ -12,11 +12,12 @@ mod sections;
 mod stats;
 mod study;
 mod tables;
+mod warnings;
 
 use std::path::{Path, PathBuf};
 
 pub use compare::{Basis, Difference, Ranked, compare};
-pub use stats::{Interval, bootstrap, mean, quantile, standard_deviation};
+pub use stats::{Interval, Spread, bootstrap, mean, quantile, standard_deviation};
 pub use study::{Arm, Point, Run, Status, Study, accuracy, read_summary, study};
 
 use crate::{Result, folder::write_text};
@@ -30,6 +31,8 @@ pub struct Files {
     pub json: PathBuf,
     /// For a spreadsheet.
     pub tables: Vec<PathBuf>,
+    /// What the reader must know who compares the numbers; also in the report.
+    pub warnings: Vec<String>,
 }
 
 /// Writes the report of `study` into `folder`.
@@ -39,14 +42,18 @@ pub struct Files {
 pub fn write(study: &Study, folder: &Path) -> Result<Files> {
     let ranking = compare(study);
     std::fs::create_dir_all(folder).map_err(|error| crate::Error::file(folder, error))?;
-    let mut files =
-        Files { html: folder.join("report.html"), json: folder.join("report.json"), tables: Vec::new() };
+    let mut files = Files {
+        html: folder.join("report.html"),
+        json: folder.join("report.json"),
+        tables: Vec::new(),
+        warnings: warnings::warnings(study, &ranking),
+    };
     for (name, text) in tables::csv(study, &ranking) {
         let path = folder.join(name);
         write_text(&path, &text)?;
         files.tables.push(path);
     }
-    write_text(&files.json, &tables::json(study, &ranking))?;
-    write_text(&files.html, &page::html(study, &ranking))?;
+    write_text(&files.json, &tables::json(study, &ranking, &files.warnings))?;
+    write_text(&files.html, &page::html(study, &ranking, &files.warnings))?;
     Ok(files)
 }

@@ -3,16 +3,18 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::{Basis, Ranked, Study, sections, study::Status};
+use crate::progress::count;
 
 const STYLE: &str = include_str!("style.css");
 
 /// The whole report.
-pub(super) fn html(study: &Study, ranking: &[Ranked]) -> String {
+pub(super) fn html(study: &Study, ranking: &[Ranked], warnings: &[String]) -> String {
     frame(
         &study.title,
         &html! {
             h1 { (study.title) }
             (lead(study))
+            @for warning in warnings { p.box.warning { strong { "Beware: " } (warning) } }
             (conclusions(study, ranking))
             (sections::ranking(study, ranking))
             (sections::curves(study, ranking))
@@ -58,11 +60,6 @@ pub(super) fn points(difference: f64) -> String {
 /// With a sign, as print has it, and so many digits.
 pub(super) fn signed(value: f64, digits: usize) -> String {
     format!("{value:+.digits$}").replace('-', "−")
-}
-
-/// "1 arm", "3 arms".
-pub(super) fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 fn lead(study: &Study) -> Markup {

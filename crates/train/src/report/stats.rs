@@ -27,6 +27,25 @@ impl Interval {
     }
 }
 
+/// A number that was found several times.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Spread {
+    /// Lowest.
+    pub low: f64,
+    /// Mean.
+    pub mean: f64,
+    /// Highest.
+    pub high: f64,
+}
+
+impl Spread {
+    /// Of `values`; none of nothing.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let fold = |pick: fn(f64, f64) -> f64| values.iter().copied().reduce(pick);
+        Some(Spread { low: fold(f64::min)?, mean: mean(values)?, high: fold(f64::max)? })
+    }
+}
+
 /// The mean; none of nothing.
 pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
