@@ -228,6 +228,10 @@ impl Config {
         if let Some(toml::Value::Table(train)) = table.get_mut("train") {
             // When a run stops early is no arithmetic, but it is another run.
             train.retain(|key, _| !FREE_KEYS.contains(&key) || key == "early_stop_epochs");
+            // Runs of before there was this key are the same runs.
+            if self.train.max_seconds == 0.0 {
+                train.remove("max_seconds");
+            }
         }
         let text = toml::to_string(&table).unwrap_or_default();
         Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
