@@ -11,7 +11,7 @@ use super::{
     budget::{Budget, step_flops},
     sweep::Wanted,
 };
-use crate::{Config, Error, Result, course::Course};
+use crate::{Config, Error, Result, course::Course, report::comparable::same_source};
 
 /// A sweep that can be run.
 pub struct Plan<'a> {
@@ -45,13 +45,15 @@ struct Fold {
     config: Config,
     /// Its lengths as its config says.
     course: Course,
+    data: Data,
 }
 
-/// What a data set is to a model.
-#[derive(Clone)]
+/// What a data set is to a model, and to a report.
+#[derive(Clone, PartialEq)]
 struct Data {
     examples: usize,
-    classes: i64,
+    eval_examples: usize,
+    classes: Vec<String>,
     input_shape: Vec<i64>,
 }
 
@@ -76,6 +78,7 @@ impl<'a> Plan<'a> {
         let mut plan = Plan { sweep, arms, baseline };
         plan.spend_flops()?;
         plan.tell_apart()?;
+        plan.hold_together()?;
         Ok(plan)
     }
 
@@ -131,6 +134,31 @@ impl<'a> Plan<'a> {
             }
             if names.insert(&arm.name, ()).is_some() {
                 return Err(Error::config(format!("two arms are called `{}`; give them labels", arm.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses arms that no report could rank, since they are measured on different data.
+    fn hold_together(&self) -> Result<()> {
+        let Some((first, others)) = self.arms.split_first() else { return Ok(()) };
+        for arm in others {
+            for (a, b) in first.folds.iter().zip(&arm.folds) {
+                let differ = |what: String| {
+                    Error::config(format!(
+                        "the arms `{}` and `{}` cannot be ranked against each other, since they differ in {what}; give each \
+                         its own sweep",
+                        first.name, arm.name
+                    ))
+                };
+                same_source(&a.config, &b.config).map_err(differ)?;
+                if a.data.classes != b.data.classes {
+                    return Err(differ("the classes of their data".to_owned()));
+                }
+                let counts = (a.data.eval_examples, b.data.eval_examples);
+                if counts.0 != counts.1 {
+                    return Err(differ(format!("their eval examples, {} and {}", counts.0, counts.1)));
+                }
             }
         }
         Ok(())
@@ -225,17 +253,18 @@ fn arm<'a>(
         sweep.budget.apply(&mut config.train);
         let data = open(&config, adapter, opened)?;
         let course = Course::new(&config.train, data.examples)?;
-        first.get_or_insert((adapter, data));
-        folds.push(Fold { label, config, course });
+        first.get_or_insert(adapter);
+        folds.push(Fold { label, config, course, data });
     }
-    let (Some((adapter, data)), Some(Fold { config, .. })) = (first, folds.first()) else {
+    let (Some(adapter), Some(Fold { config, data, .. })) = (first, folds.first()) else {
         return Err(Error::config("there are no folds"));
     };
+    let classes = data.classes.len() as i64;
     let vs = VarStore::new(Device::Cpu);
     // Shows that it can be made at all.
-    without_values(|| adapter.model(&config.model, &data.input_shape, data.classes, vs.root()))?;
+    without_values(|| adapter.model(&config.model, &data.input_shape, classes, vs.root()))?;
     let parameters = vs.trainable_variables().iter().map(|variable| variable.numel() as i64).sum();
-    let flops = adapter.describe(&config.model, &data.input_shape, data.classes)?.flops;
+    let flops = adapter.describe(&config.model, &data.input_shape, classes)?.flops;
     Ok(Arm { name: wanted.name, settings: wanted.settings, folds, adapter, parameters, flops })
 }
 
@@ -248,7 +277,8 @@ fn open(config: &Config, adapter: &dyn Adapter, opened: &mut BTreeMap<String, Da
     let splits = adapter.open(&config.data)?;
     let data = Data {
         examples: splits.train.len(),
-        classes: splits.train.classes().len() as i64,
+        eval_examples: splits.eval.len(),
+        classes: splits.train.classes().to_vec(),
         input_shape: splits.train.input_shape(),
     };
     opened.insert(key, data.clone());

@@ -6,7 +6,9 @@
 //! ```
 
 mod charts;
+pub(crate) mod comparable;
 mod compare;
+mod configs;
 pub(crate) mod page;
 mod sections;
 mod stats;
@@ -21,6 +23,22 @@ pub use stats::{Interval, Spread, bootstrap, mean, quantile, standard_deviation}
 pub use study::{Arm, Point, Run, Status, Study, accuracy, read_summary, study};
 
 use crate::{Result, folder::write_text};
+
+/// Most characters of an arm's name that are shown, and of a value in it.
+pub(crate) const NAME: usize = 80;
+const VALUE: usize = 40;
+
+/// `text` cut in the middle to `most` characters.
+pub(crate) fn brief(text: &str, most: usize) -> String {
+    let count = text.chars().count();
+    if count <= most {
+        return text.to_owned();
+    }
+    // Rather more of the beginning.
+    let (head, tail) = (most * 3 / 5, most - most * 3 / 5 - 1);
+    let part = |from: usize, to: usize| text.chars().skip(from).take(to - from).collect::<String>();
+    format!("{}…{}", part(0, head), part(count - tail, count))
+}
 
 /// The files of a report.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

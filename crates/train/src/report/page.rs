@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::{Basis, Ranked, Study, sections, study::Status};
+use super::{Basis, Ranked, Study, configs, sections, study::Status};
 use crate::progress::count;
 
 const STYLE: &str = include_str!("style.css");
@@ -21,6 +21,7 @@ pub(super) fn html(study: &Study, ranking: &[Ranked], warnings: &[String]) -> St
             (sections::costs(study, ranking))
             (sections::scans(study))
             (sections::classes(study, ranking))
+            (configs::section(study, ranking))
             (sections::runs(study))
             (sections::commands(study))
         },
@@ -66,7 +67,9 @@ fn lead(study: &Study) -> Markup {
     let runs = || study.arms.iter().flat_map(|arm| &arm.runs);
     let of = |status: Status| runs().filter(|run| run.status == status).count();
     let (finished, failed, open) = (of(Status::Finished), of(Status::Failed), of(Status::Unfinished));
-    let examples = runs().find_map(|run| run.evaluation.as_ref()).map(|evaluation| evaluation.labels.len());
+    // Those of a fold are the same for all arms; folds may differ.
+    let examples = || runs().filter_map(|run| Some(run.evaluation.as_ref()?.labels.len()));
+    let (least, most) = (examples().min(), examples().max());
     html! {
         p.lead {
             (count(study.arms.len(), "arm")) ", " (count(runs().count(), "run")) ": " (finished) " finished"
@@ -74,7 +77,13 @@ fn lead(study: &Study) -> Markup {
             @if open > 0 { ", " (open) " not finished yet" }
             "."
             @if let Some(sweep) = &study.sweep { " Every arm trains " (sweep.budget) "." }
-            @if let Some(examples) = examples { " Measured on " (count(examples, "example")) "." }
+            @if let (Some(least), Some(most)) = (least, most) {
+                " Measured on "
+                @if least < most { (least) " to " }
+                (count(most, "example"))
+                @if runs().any(|run| run.draw.fold.is_some()) { ", as many as the fold holds out" }
+                "."
+            }
         }
     }
 }

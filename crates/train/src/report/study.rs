@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 use toml::Table;
 
+use super::{NAME, VALUE, brief, comparable};
 use crate::{
     Config, Ending, Error, Result,
     ablate::{Draw, SweepFile, sweep_file},
@@ -116,7 +117,8 @@ pub fn study(folders: &[&Path], adapters: &[&dyn Adapter], baseline: Option<&str
     };
     if let Some(name) = baseline {
         let names = || study.arms.iter().map(|arm| arm.name.as_str());
-        study.baseline = names().position(|arm| arm == name).ok_or_else(|| {
+        let shown = brief(name, NAME);
+        study.baseline = names().position(|arm| arm == name || arm == shown).ok_or_else(|| {
             let hint = match nearest(name, names()) {
                 Some(near) => format!("; did you mean `{near}`?"),
                 None => format!("; the arms are: {}", names().collect::<Vec<_>>().join(" · ")),
@@ -129,15 +131,18 @@ pub fn study(folders: &[&Path], adapters: &[&dyn Adapter], baseline: Option<&str
 
 fn of_sweep(root: &Path, file: SweepFile, adapters: &[&dyn Adapter]) -> Result<Study> {
     let mut arms = Vec::new();
+    let mut names = Names::default();
     for entry in &file.arms {
         let mut runs = Vec::new();
         for run in &entry.runs {
             runs.push(read(&root.join(&run.folder), run.draw.clone(), run.error.clone())?);
         }
         let description = describe(&runs, adapters);
-        arms.push(Arm { name: entry.name.clone(), settings: entry.settings.clone(), runs, description });
+        let name = names.of(brief(&entry.name, NAME));
+        arms.push(Arm { name, settings: entry.settings.clone(), runs, description });
     }
-    let baseline = arms.iter().position(|arm| arm.name == file.baseline).unwrap_or(0);
+    let baseline = file.arms.iter().position(|arm| arm.name == file.baseline).unwrap_or(0);
+    comparable::check(arms.iter().flat_map(|arm| &arm.runs).map(|run| (run, None)))?;
     Ok(Study { title: file.name.clone(), arms, baseline, sweep: Some(file) })
 }
 
@@ -158,6 +163,7 @@ fn of_runs(folders: &[&Path], adapters: &[&dyn Adapter]) -> Result<Study> {
         }
     }
     let mut seen = BTreeSet::new();
+    let mut configs = Vec::new();
     for (folder, error) in all {
         if !seen.insert(fs::canonicalize(&folder).unwrap_or_else(|_| folder.clone())) {
             return Err(Error::Folder(format!("{} is named twice", folder.display())));
@@ -166,6 +172,7 @@ fn of_runs(folders: &[&Path], adapters: &[&dyn Adapter]) -> Result<Study> {
         let draw = Draw { seed: config.seed, fold: None };
         let hash = Config { seed: 0, ..config.clone() }.fingerprint();
         let run = read(&folder, draw, error)?;
+        configs.push((folder, config.clone()));
         match groups.iter_mut().find(|(other, ..)| *other == hash) {
             Some((_, _, runs)) => runs.push(run),
             None => {
@@ -176,33 +183,49 @@ fn of_runs(folders: &[&Path], adapters: &[&dyn Adapter]) -> Result<Study> {
             }
         }
     }
+    let config = |run: &Run| configs.iter().find(|(folder, _)| *folder == run.folder).map(|(_, config)| config);
+    comparable::check(groups.iter().flat_map(|(_, _, runs)| runs).map(|run| (run, config(run))))?;
     let keys: BTreeSet<String> = groups.iter().flat_map(|(_, leaves, _)| leaves.keys().cloned()).collect();
     let differ = |key: &&String| {
         *key != "seed" && groups.windows(2).any(|pair| pair[0].1.get(*key) != pair[1].1.get(*key))
     };
     let keys: Vec<&String> = keys.iter().filter(differ).collect();
     let mut arms = Vec::new();
-    let mut names = Vec::new();
+    let (mut names, mut named) = (Names::default(), Vec::new());
     for (_, leaves, runs) in &groups {
         let value = |key: &String| leaves.get(key).cloned().unwrap_or_else(|| "not set".to_owned());
         let settings: Vec<(String, String)> = keys.iter().map(|key| ((*key).clone(), value(key))).collect();
         let name = match settings.as_slice() {
             [] => runs.first().map(|run| run.folder.display().to_string()).unwrap_or_default(),
-            [(_, value)] => value.clone(),
+            [(_, value)] => brief(value, NAME),
             several => {
                 let short = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-                let parts = several.iter().map(|(key, value)| format!("{}={value}", short(key)));
-                parts.collect::<Vec<_>>().join(", ")
+                let parts = several.iter().map(|(key, value)| format!("{}={}", short(key), brief(value, VALUE)));
+                brief(&parts.collect::<Vec<_>>().join(", "), NAME)
             }
         };
-        names.push((name, settings));
+        named.push((names.of(name), settings));
     }
-    for ((_, _, mut runs), (name, settings)) in groups.into_iter().zip(names) {
+    for ((_, _, mut runs), (name, settings)) in groups.into_iter().zip(named) {
         runs.sort_by_key(|run| run.draw.seed);
         let description = describe(&runs, adapters);
         arms.push(Arm { name, settings, runs, description });
     }
     Ok(Study { title: "Runs".to_owned(), arms, baseline: 0, sweep: None })
+}
+
+/// Names that were given, each once: cut short, two may be the same.
+#[derive(Default)]
+struct Names(BTreeSet<String>);
+
+impl Names {
+    fn of(&mut self, name: String) -> String {
+        let numbered = (2..).map(|number| format!("{name} ({number})"));
+        let free = std::iter::once(name.clone()).chain(numbered).find(|name| !self.0.contains(name));
+        let name = free.unwrap_or(name.clone());
+        self.0.insert(name.clone());
+        name
+    }
 }
 
 /// Values by full key, as text.
