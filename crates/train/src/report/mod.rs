@@ -19,7 +19,7 @@ mod warnings;
 use std::path::{Path, PathBuf};
 
 pub use compare::{Basis, Difference, Ranked, compare};
-pub use stats::{Interval, Spread, bootstrap, mean, quantile, standard_deviation};
+pub use stats::{Interval, Spread, bootstrap, bootstrap_folds, mean, quantile, standard_deviation};
 pub use study::{Arm, Point, Run, Status, Study, accuracy, read_summary, study};
 
 use crate::{Result, folder::write_text};

@@ -150,6 +150,20 @@ pub(super) fn basis(ranking: &[Ranked]) -> Markup {
                 b { "not" } " for what another seed would have changed. Add seeds before you believe a small difference."
             }
         }
+        @if has(Basis::FoldsAndExamples) {
+            p {
+                "Paired within each fold by seed and by test example: within a fold all runs answered the same ones. The bootstrap \
+                 draws folds anew, and within each fold seeds (if there are several) and test examples: the interval covers the \
+                 choice of folds, of seeds and of test examples."
+            }
+        }
+        @if has(Basis::ExamplesWithinFolds) {
+            p {
+                "Paired within each fold by seed and by test example: within a fold all runs answered the same ones. The bootstrap \
+                 draws seeds (if there are several) and test examples within each fold: the interval covers their choice, but "
+                b { "not" } " what other folds would have changed, for which there are too few."
+            }
+        }
         @if has(Basis::Seeds) {
             p {
                 "Paired by seed, and by fold where there are folds, but not by test example, since not all runs answered the same \
