@@ -36,6 +36,8 @@ pub struct Ranked {
     pub training_seconds: Option<Spread>,
     /// Training examples per second, the mean over its runs.
     pub samples_per_second: Option<f64>,
+    /// The same over all epochs of all its runs.
+    pub speed: Option<Spread>,
     /// Most memory of a run.
     pub peak_memory_mib: Option<f64>,
     /// Share of each class that is recognised, the mean over runs.
@@ -100,6 +102,7 @@ pub fn compare(study: &Study) -> Vec<Ranked> {
                 .or(summary.map(|summary| summary.steps)),
             training_seconds: Spread::of(&values(&|run| run.summary.as_ref()?.training_seconds)),
             samples_per_second: mean(&values(&|run| run.samples_per_second)),
+            speed: Spread::of(&finished.iter().flat_map(|run| run.speeds.iter().copied()).collect::<Vec<_>>()),
             peak_memory_mib: values(&|run| run.peak_memory_mib).into_iter().reduce(f64::max),
             recall: recall(&finished),
         }

@@ -193,7 +193,12 @@ pub(super) fn costs(study: &Study, ranking: &[Ranked]) -> Markup {
                                 td.number { (or_none(one.flops.map(short))) }
                                 td.number { (or_none(one.steps.map(|steps| steps.to_string()))) }
                                 td.number { (or_none(one.training_seconds.map(|spread| range(spread, " s")))) }
-                                td.number { (or_none(one.samples_per_second.map(three))) }
+                                td.number {
+                                    (or_none(one.samples_per_second.map(short)))
+                                    @if let Some(speed) = one.speed.filter(|speed| speed.low < speed.high) {
+                                        span.aside.block { (short(speed.low)) " to " (short(speed.high)) }
+                                    }
+                                }
                                 td.number { (or_none(one.peak_memory_mib.map(|mib| format!("{mib:.0} MiB")))) }
                             }
                         }
@@ -203,7 +208,8 @@ pub(super) fn costs(study: &Study, ranking: &[Ranked]) -> Markup {
             p.aside {
                 "FLOPs: operations of a forward pass over one input, a multiply-add being two. A training step takes about three \
                  times that for each example. Training: seconds of a run in training steps, without measuring and saving; the \
-                 mean over runs, and the least and most of them."
+                 mean over runs, and the least and most of them. Examples/s: the mean over runs of the median epoch, and below it \
+                 the slowest and the fastest epoch of any run: arms whose spans overlap are not told apart in speed."
             }
         }
     }

@@ -64,6 +64,8 @@ pub struct Run {
     pub summary: Option<Summary>,
     /// Training examples per second: the median over its epochs.
     pub samples_per_second: Option<f64>,
+    /// The same in each epoch, from slow to fast.
+    pub speeds: Vec<f64>,
     /// Most memory of its process.
     pub peak_memory_mib: Option<f64>,
 }
@@ -316,6 +318,7 @@ fn read(folder: &Path, draw: Draw, error: Option<String>) -> Result<Run> {
         evaluation: evaluation.and_then(|text| serde_json::from_str(&text).ok()).filter(is_whole),
         summary,
         samples_per_second: super::quantile(&speeds, 0.5),
+        speeds,
         peak_memory_mib: memory,
     })
 }

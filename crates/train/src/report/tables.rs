@@ -194,6 +194,8 @@ fn costs(study: &Study) -> Vec<Row> {
         "seconds",
         "training_seconds",
         "samples_per_second",
+        "samples_per_second_lowest",
+        "samples_per_second_highest",
         "peak_memory_mib",
     ])];
     for (arm, run) in each(study) {
@@ -204,6 +206,8 @@ fn costs(study: &Study) -> Vec<Row> {
             some(run.summary.as_ref().map(|summary| summary.seconds)),
             some(run.summary.as_ref().and_then(|summary| summary.training_seconds)),
             some(run.samples_per_second),
+            some(run.speeds.first()),
+            some(run.speeds.last()),
             some(run.peak_memory_mib),
         ]);
     }
