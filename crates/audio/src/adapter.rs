@@ -118,6 +118,10 @@ impl Adapter for Audio {
         grid::describe(model, input_shape, classes)
     }
 
+    fn canonical(&self, model: &toml::Table, input_shape: &[i64], classes: i64) -> Result<toml::Table> {
+        grid::canonical(model, input_shape, classes)
+    }
+
     fn mix(
         &self,
         data: &toml::Table,

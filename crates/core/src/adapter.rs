@@ -155,6 +155,17 @@ pub trait Adapter: Sync {
         Ok(Description::default())
     }
 
+    /// The resolved `[model]` with its scans spelt so that two models that do the same have equal tables, though their
+    /// configs write it differently: by the orders that a scan comes to over inputs of `input_shape`, and where these
+    /// depend on the sample by its pattern in its shortest form. Only for comparison: it need not be a `[model]` any more.
+    ///
+    /// # Errors
+    /// As [`model`](Adapter::model).
+    fn canonical(&self, model: &toml::Table, input_shape: &[i64], classes: i64) -> Result<toml::Table> {
+        let _ = (input_shape, classes);
+        Ok(model.clone())
+    }
+
     /// Mixes a training batch (mixup, cutmix): inputs (batch, …) and soft targets (batch, classes) in, the same out.
     /// Draws only from `rng`.
     fn mix(

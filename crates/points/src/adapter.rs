@@ -90,6 +90,10 @@ impl Adapter for PointClouds {
         models::describe(model, input_shape, classes)
     }
 
+    fn canonical(&self, model: &toml::Table, _: &[i64], _: i64) -> Result<toml::Table> {
+        models::canonical(model)
+    }
+
     /// Clouds are not mixed.
     fn mix(&self, _: &toml::Table, input: Tensor, target: Tensor, _: &mut Rng) -> Result<(Tensor, Tensor)> {
         Ok((input, target))

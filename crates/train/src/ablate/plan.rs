@@ -33,6 +33,8 @@ pub struct Arm<'a> {
     folds: Vec<Fold>,
     /// The adapter that it names.
     pub adapter: &'a dyn Adapter,
+    /// Two arms with the same do the same, however their scans are written.
+    canonical: String,
     /// Trainable numbers.
     pub parameters: i64,
     /// Operations of a forward pass over one input, if they are counted.
@@ -64,12 +66,22 @@ impl<'a> Plan<'a> {
     /// [`ophidian_core::Error::Config`] naming the arm and the key; two arms that are equal; a baseline that names no
     /// arm; data that cannot be opened.
     pub fn new(sweep: Sweep, adapters: &[&'a dyn Adapter]) -> Result<Self> {
+        let file = sweep.file.clone();
+        Plan::checked(sweep, adapters).map_err(|error| match (file, error) {
+            (Some(file), Error::Core(ophidian_core::Error::Config(reason))) => {
+                Error::config(format!("{}: {reason}", file.display()))
+            }
+            (_, other) => other,
+        })
+    }
+
+    fn checked(sweep: Sweep, adapters: &[&'a dyn Adapter]) -> Result<Self> {
         let mut data = BTreeMap::new();
         let mut arms = Vec::new();
         for wanted in sweep.arms()? {
-            let (name, seed) = (wanted.name.clone(), seed(&sweep, 0)?);
+            let (name, fractions, seed) = (wanted.name.clone(), wanted.fractions.clone(), seed(&sweep, 0)?);
             let arm = arm(wanted, seed, &sweep, adapters, &mut data);
-            arms.push(arm.map_err(|error| within(&name, error))?);
+            arms.push(arm.map_err(|error| within(&name, &fractions, error))?);
         }
         for number in 1..sweep.seeds.len() {
             seed(&sweep, number)?;
@@ -124,11 +136,18 @@ impl<'a> Plan<'a> {
 
     /// Refuses two arms that are the same, or are called the same.
     fn tell_apart(&self) -> Result<()> {
-        let (mut hashes, mut names) = (BTreeMap::new(), BTreeMap::new());
+        let (mut hashes, mut canonical, mut names) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for arm in &self.arms {
             if let Some(other) = hashes.insert(arm.config().fingerprint(), &arm.name) {
                 return Err(Error::config(format!(
                     "the arms `{other}` and `{}` are equal: their resolved configs are the same",
+                    arm.name
+                )));
+            }
+            if let Some(other) = canonical.insert(&arm.canonical, &arm.name) {
+                return Err(Error::config(format!(
+                    "the arms `{other}` and `{}` are equal: their scans are written differently, but visit the tokens in the \
+                     same orders, and all else is the same",
                     arm.name
                 )));
             }
@@ -265,7 +284,9 @@ fn arm<'a>(
     without_values(|| adapter.model(&config.model, &data.input_shape, classes, vs.root()))?;
     let parameters = vs.trainable_variables().iter().map(|variable| variable.numel() as i64).sum();
     let flops = adapter.describe(&config.model, &data.input_shape, classes)?.flops;
-    Ok(Arm { name: wanted.name, settings: wanted.settings, folds, adapter, parameters, flops })
+    let model = adapter.canonical(&config.model, &data.input_shape, classes)?;
+    let canonical = Config { model, ..config.clone() }.fingerprint();
+    Ok(Arm { name: wanted.name, settings: wanted.settings, folds, adapter, canonical, parameters, flops })
 }
 
 /// What the data of `config` are; those of many arms are the same, and opened once.
@@ -285,9 +306,16 @@ fn open(config: &Config, adapter: &dyn Adapter, opened: &mut BTreeMap<String, Da
     Ok(data)
 }
 
-fn within(arm: &str, error: Error) -> Error {
+/// `fractions` are the keys whose ranges give numbers that are not whole.
+fn within(arm: &str, fractions: &[String], error: Error) -> Error {
     match error {
-        Error::Core(ophidian_core::Error::Config(reason)) => Error::config(format!("arm `{arm}`: {reason}")),
+        Error::Core(ophidian_core::Error::Config(reason)) => {
+            let named = |key: &&String| reason.contains(&format!("`{key}`"));
+            let hint = fractions.iter().find(named).map_or_else(String::new, |key| {
+                format!("; the range of `{key}` gives fractions: give it a whole `step`, or a `count` that divides it evenly")
+            });
+            Error::config(format!("arm `{arm}`: {reason}{hint}"))
+        }
         // A model that cannot be made is the config's fault, since the data was opened.
         Error::Core(ophidian_core::Error::Scan(error)) => Error::config(format!("arm `{arm}`: {error}")),
         other => other,
