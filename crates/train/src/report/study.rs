@@ -10,7 +10,7 @@ use ophidian_core::{
     adapter::{Adapter, Description},
     config::{self, nearest},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use toml::Table;
 
@@ -297,7 +297,7 @@ fn read(folder: &Path, draw: Draw, error: Option<String>) -> Result<Run> {
     };
     let mut speeds = of_epochs("samples_per_second");
     speeds.sort_by(f64::total_cmp);
-    let summary = read_summary(folder);
+    let summary = read_summary(folder)?;
     let finished = summary.as_ref().is_some_and(|summary| summary.ending != Ending::Interrupted);
     let status = match (&error, finished) {
         (_, true) => Status::Finished,
@@ -308,14 +308,18 @@ fn read(folder: &Path, draw: Draw, error: Option<String>) -> Result<Run> {
         .iter()
         .filter_map(|line| line["peak_memory_mib"].as_f64())
         .fold(None, |most: Option<f64>, x| Some(most.map_or(x, |most| most.max(x))));
-    let evaluation = fs::read_to_string(folder.join("evaluation.json")).ok();
+    let path = folder.join("evaluation.json");
+    let evaluation: Option<Evaluation> = json_of(&path)?;
+    if evaluation.as_ref().is_some_and(|found| !is_whole(found)) {
+        return Err(Error::file(&path, "is damaged: its lists are of different lengths, or name classes that are not there"));
+    }
     Ok(Run {
         folder: folder.to_path_buf(),
         draw,
         status,
         error: error.filter(|_| status == Status::Failed),
         curve,
-        evaluation: evaluation.and_then(|text| serde_json::from_str(&text).ok()).filter(is_whole),
+        evaluation,
         summary,
         samples_per_second: super::quantile(&speeds, 0.5),
         speeds,
@@ -344,8 +348,23 @@ fn is_whole(found: &Evaluation) -> bool {
 }
 
 /// The `summary.json` of the run in `folder`, once it has ended.
-pub fn read_summary(folder: &Path) -> Option<Summary> {
-    serde_json::from_str(&fs::read_to_string(folder.join("summary.json")).ok()?).ok()
+///
+/// # Errors
+/// It cannot be read, or is something else.
+pub fn read_summary(folder: &Path) -> Result<Option<Summary>> {
+    json_of(&folder.join("summary.json"))
+}
+
+/// What a run wrote to `path`; none if it has not come so far.
+fn json_of<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match fs::read_to_string(path) {
+        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| {
+            let reason = format!("is damaged: {error}; `ophidian train --resume` on its run writes it anew");
+            Error::file(path, reason)
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file(path, error)),
+    }
 }
 
 /// Accuracy of the run in `folder` after its last epoch.
