@@ -136,6 +136,12 @@ impl Adapter for Audio {
         picture::draw(input, shape)
     }
 
+    fn reading(&self, shape: &[i64]) -> Option<String> {
+        let [_, rows, _] = *shape else { return None };
+        let upwards = if rows == 1 { "amplitude" } else { "frequency (mel bands, low ones below)" };
+        Some(format!("time to the right, {upwards} upwards"))
+    }
+
     /// Low frequencies below, as in the picture.
     fn lay_out(&self, _: &[f32], _: &[i64], values: &[f32], sizes: &[i64]) -> Option<Laid> {
         let [rows, columns] = *sizes else { return None };

@@ -179,6 +179,13 @@ pub trait Adapter: Sync {
     /// A picture of an input for reports: (height, width, RGB bytes row by row), or none if it cannot be drawn.
     fn picture(&self, data: &toml::Table, input: &[f32], shape: &[i64]) -> Option<(u32, u32, Vec<u8>)>;
 
+    /// How the pictures of inputs of `shape` are to be read, and the maps laid over them: what the axes are, or what lies
+    /// side by side. None where that is plain to see.
+    fn reading(&self, shape: &[i64]) -> Option<String> {
+        let _ = shape;
+        None
+    }
+
     /// A map over an input, laid out as [`picture`](Adapter::picture) lays out the input, or none if that cannot be done.
     /// `values` lie on the grid `sizes` = (rows, columns), for a clip (frames, rows, columns), which may be coarser than
     /// the input; or they are one for each of the input's `sizes` = (places).

@@ -103,6 +103,10 @@ impl Adapter for PointClouds {
         picture::picture(input, shape)
     }
 
+    fn reading(&self, shape: &[i64]) -> Option<String> {
+        picture::reading(shape)
+    }
+
     /// The groups, seen as in the picture.
     fn lay_out(&self, input: &[f32], shape: &[i64], values: &[f32], _: &[i64]) -> Option<Laid> {
         picture::groups(input, shape, values)

@@ -347,7 +347,7 @@ pub(super) fn runs(study: &Study) -> Markup {
                                     td.number { (or_none(run.curve.last().map(|point| format!("{:.4}", point.loss)))) }
                                     td.number { (or_none(run.summary.as_ref().map(|summary| duration(summary.seconds)))) }
                                 }
-                                @if let Some(error) = &run.error { tr { td {} td.error colspan="5" { (error) } } }
+                                @if let Some(error) = &run.error { tr { td.error colspan="6" { div { (error) } } } }
                             }
                         }
                     }
