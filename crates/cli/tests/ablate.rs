@@ -304,6 +304,16 @@ fn run_folders_are_reported_without_a_sweep() {
     assert!(ranking.contains(",row,2,") && ranking.contains("baseline"), "{ranking}");
     assert!(root.join("report/report.html").is_file());
 
+    // Other data cannot be ranked with these.
+    let other = root.join("other").to_str().unwrap().to_owned();
+    succeeds(&["train", config.to_str().unwrap(), "--output", &other, "--set", "data.eval=30", "--set", "train.epochs=1"]);
+    let message = fails(&["report", arguments[1], &other, "-o", &output], 2);
+    assert!(message.contains("cannot be ranked") && message.contains("eval examples, 40 and 30"), "{message}");
+    // Nor can what is not whole.
+    fs::write(Path::new(&other).join("summary.json"), "{}").unwrap();
+    let message = fails(&["report", &other, "-o", &output], 1);
+    assert!(message.contains("summary.json: is damaged"), "{message}");
+
     let mut wrong = arguments.clone();
     *wrong.last_mut().unwrap() = "crss";
     let message = fails(&wrong, 2);

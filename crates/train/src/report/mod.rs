@@ -75,3 +75,16 @@ pub fn write(study: &Study, folder: &Path) -> Result<Files> {
     write_text(&files.html, &page::html(study, &ranking, &files.warnings))?;
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_lose_their_middle() {
+        assert_eq!(brief("hilbert", 7), "hilbert");
+        assert_eq!(brief("hilbert | bidirectional", 11), "hilber…onal");
+        let long = brief(&"é".repeat(300), NAME);
+        assert_eq!((long.chars().count(), long.chars().filter(|c| *c == '…').count()), (NAME, 1));
+    }
+}
