@@ -118,6 +118,10 @@ impl Adapter for Audio {
         grid::describe(model, input_shape, classes)
     }
 
+    fn canonical(&self, model: &toml::Table, input_shape: &[i64], classes: i64) -> Result<toml::Table> {
+        grid::canonical(model, input_shape, classes)
+    }
+
     fn mix(
         &self,
         data: &toml::Table,
@@ -130,6 +134,12 @@ impl Adapter for Audio {
 
     fn picture(&self, _: &toml::Table, input: &[f32], shape: &[i64]) -> Option<(u32, u32, Vec<u8>)> {
         picture::draw(input, shape)
+    }
+
+    fn reading(&self, shape: &[i64]) -> Option<String> {
+        let [_, rows, _] = *shape else { return None };
+        let upwards = if rows == 1 { "amplitude" } else { "frequency (mel bands, low ones below)" };
+        Some(format!("time to the right, {upwards} upwards"))
     }
 
     /// Low frequencies below, as in the picture.

@@ -15,6 +15,7 @@ pub mod models;
 pub mod open;
 pub mod picture;
 pub mod resample;
+mod riff;
 pub mod source;
 pub mod wav;
 

@@ -1,13 +1,25 @@
 //! WAV files: integers of 8 to 32 bits or 32-bit floats, any rate, one channel or several.
+//!
+//! A header has to tell the truth about lengths: of the file, of the samples, and of the chunks around them. What real
+//! writers do passes: chunks of odd length with their byte of padding, tags and lists before or behind the samples, and
+//! lengths of 0xFFFFFFFF, which a stream has in place of those that its writer did not know (then the rest of the file is
+//! samples). Samples of 12 or 20 bits and the like lie in the upper bits of whole bytes.
 
 use std::{
     fs::File,
     io::{BufReader, Cursor, Read, Seek},
+    ops::Range,
     path::Path,
 };
 
 use hound::{SampleFormat, WavReader};
 use ophidian_core::{Error, Result};
+
+use crate::riff::{self, Layout};
+
+/// Kinds of samples in a `fmt ` chunk: integers, and what is said further on.
+const PCM: u16 = 1;
+const EXTENSIBLE: u16 = 0xFFFE;
 
 /// Sample rates that are believed, in Hz.
 pub const RATES: std::ops::RangeInclusive<u32> = 1000..=768_000;
@@ -48,7 +60,7 @@ pub struct Wave {
 /// [`Error::File`] if the file is no WAV file, holds no samples, or fewer than its header says.
 pub fn header(path: &Path) -> Result<Header> {
     let (file, size) = open(path)?;
-    parse(path, BufReader::new(file), size)
+    Ok(parse(path, BufReader::new(file), size)?.0)
 }
 
 /// Reads the file at `path`.
@@ -70,8 +82,9 @@ pub fn decode(path: &Path, bytes: &[u8]) -> Result<Wave> {
     if bytes.is_empty() {
         return Err(empty(path));
     }
-    let header = parse(path, Cursor::new(bytes), bytes.len() as u64)?;
-    let mut reader = WavReader::new(bytes).map_err(|error| wrong(path, &error))?;
+    let (header, parts) = parse(path, Cursor::new(bytes), bytes.len() as u64)?;
+    let data = bytes.get(parts.data.start as usize..parts.data.end as usize).unwrap_or_default();
+    let mut reader = WavReader::new(parts.head.chain(data)).map_err(|error| wrong(path, &error))?;
     let mut channels = vec![Vec::with_capacity(header.len); header.channels];
     let mut put = |at: usize, sample: f32| {
         if let Some(channel) = channels.get_mut(at % header.channels) {
@@ -88,7 +101,7 @@ pub fn decode(path: &Path, bytes: &[u8]) -> Result<Wave> {
             put(at, sample);
         }
     } else {
-        let scale = (1.0 / f64::from(header.bits - 1).exp2()) as f32;
+        let scale = (1.0 / f64::from(reader.spec().bits_per_sample - 1).exp2()) as f32;
         for (at, sample) in reader.samples::<i32>().enumerate() {
             put(at, sample.map_err(|error| wrong(path, &error))? as f32 * scale);
         }
@@ -113,12 +126,17 @@ fn open(path: &Path) -> Result<(File, u64)> {
     Ok((file, about.len()))
 }
 
-/// The header.
-fn parse(path: &Path, reader: impl Read + Seek, size: u64) -> Result<Header> {
-    let reader = WavReader::new(reader).map_err(|error| wrong(path, &error))?;
-    let (format, samples) = (reader.spec(), u64::from(reader.len()));
-    let start = reader.into_inner().stream_position().map_err(|error| Error::file(path, error))?;
+/// The header, and where the samples lie.
+fn parse(path: &Path, mut reader: impl Read + Seek, size: u64) -> Result<(Header, Parts)> {
     let fail = |reason: String| Err(Error::file(path, reason));
+    let layout = match riff::walk(&mut reader, size) {
+        Ok(layout) => layout,
+        Err(reason) => return fail(format!("{reason}; expected a whole WAV file")),
+    };
+    let parts = Parts::of(&layout);
+    let bits = parts.bits;
+    let reader = WavReader::new(parts.head.as_slice()).map_err(|error| wrong(path, &error))?;
+    let (format, samples) = (reader.spec(), u64::from(reader.len()));
     if samples == 0 {
         return fail("holds no samples; expected at least one".to_owned());
     }
@@ -133,23 +151,61 @@ fn parse(path: &Path, reader: impl Read + Seek, size: u64) -> Result<Header> {
     if !(1..=MAX_CHANNELS).contains(&format.channels) {
         return fail(format!("says that it has {} channels, expected 1 to {MAX_CHANNELS}", format.channels));
     }
-    if !(8..=32).contains(&format.bits_per_sample) {
-        return fail(format!("has samples of {} bits, expected 8 to 32", format.bits_per_sample));
+    if !(8..=32).contains(&bits) {
+        return fail(format!("has samples of {bits} bits, expected 8 to 32"));
     }
-    // Samples may take more room than their bits, but never less.
-    let (bytes, left) = (u64::from(format.bits_per_sample).div_ceil(8), size.saturating_sub(start));
-    if samples * bytes > left {
-        return fail(format!(
-            "is cut short: its header says that {samples} samples of {bytes} bytes follow, but {left} bytes do"
-        ));
-    }
-    Ok(Header {
+    let header = Header {
         rate: format.sample_rate,
         channels: usize::from(format.channels),
         len: usize::try_from(samples / u64::from(format.channels)).unwrap_or(usize::MAX),
-        bits: format.bits_per_sample,
+        bits,
         float: format.sample_format == SampleFormat::Float,
-    })
+    };
+    Ok((header, parts))
+}
+
+/// A file as `hound` reads it.
+struct Parts {
+    /// A header without what `hound` makes nothing of: other chunks, lengths of streams, bits that fill no byte.
+    head: Vec<u8>,
+    /// The bytes of the samples, from the start of the file.
+    data: Range<u64>,
+    /// Bits of a sample, as the file has them.
+    bits: u16,
+}
+
+impl Parts {
+    fn of(layout: &Layout) -> Self {
+        let field = |at: usize| {
+            let bytes = layout.format.get(at..at + 2).unwrap_or(&[0, 0]);
+            u16::from_le_bytes([bytes[0], bytes[1]])
+        };
+        let (kind, channels, frame, room, valid) = (field(0), field(2), field(12), field(14), field(18));
+        let integers = kind == PCM || kind == EXTENSIBLE && field(24) == PCM;
+        let bits = if kind == EXTENSIBLE && valid > 0 { valid } else { room };
+        let mut format = layout.format.clone();
+        // Twelve bits lie in the upper ones of sixteen, and twenty in those of twenty-four: they are read as such.
+        let container = frame.checked_div(channels).unwrap_or(0).saturating_mul(8);
+        if integers && !bits.is_multiple_of(8) && (9..=container.min(32)).contains(&bits) {
+            format.truncate(16);
+            format[..2].copy_from_slice(&PCM.to_le_bytes());
+            format[14..].copy_from_slice(&container.to_le_bytes());
+        }
+        let mut data = layout.data.clone();
+        // A stream may end within a frame.
+        if layout.streamed && frame > 0 {
+            data.end -= (data.end - data.start) % u64::from(frame);
+        }
+        let length = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes();
+        let mut head = b"RIFF".to_vec();
+        head.extend(length(28 + format.len() as u64 + data.end - data.start));
+        head.extend(b"WAVEfmt ");
+        head.extend(length(format.len() as u64));
+        head.extend(format);
+        head.extend(b"data");
+        head.extend(length(data.end - data.start));
+        Parts { head, data, bits }
+    }
 }
 
 fn empty(path: &Path) -> Error {
@@ -159,8 +215,9 @@ fn empty(path: &Path) -> Error {
 fn wrong(path: &Path, error: &hound::Error) -> Error {
     let reason = match error {
         hound::Error::IoError(_) => "the file ends within its header or samples".to_owned(),
+        hound::Error::Unsupported => "its samples are of a kind that is not read".to_owned(),
         other => other.to_string().trim_end_matches('.').to_owned(),
     };
     let expected = "integers of 8 to 32 bits or 32-bit floats";
-    Error::file(path, format!("is not a whole WAV file: {reason}; expected {expected}"))
+    Error::file(path, format!("cannot be read: {reason}; expected {expected}"))
 }

@@ -207,7 +207,7 @@ train.clip_grad_norm = [0.0, 1.0]\ntrain.warmup_epochs = [0, 0]\n";
     let ended = run(&["ablate", &file, "--output", output.to_str().unwrap(), "--threads", "1"]);
     let said = text(&ended.stdout) + &text(&ended.stderr);
     assert_eq!(ended.status.code(), Some(1), "{said}");
-    assert!(said.contains("failed: wild, seed 0: ") && said.contains("1 runs finished, 1 failed"), "{said}");
+    assert!(said.contains("failed: wild, seed 0: ") && said.contains("1 run finished, 1 failed"), "{said}");
     let rows = fs::read_to_string(output.join("runs.csv")).unwrap();
     assert!(rows.contains("wild,0,,failed,") && rows.contains("tame,0,,finished,"), "{rows}");
     let page = fs::read_to_string(output.join("report.html")).unwrap();
@@ -222,9 +222,9 @@ fn folds_are_averaged_over_and_paired() {
     let said = succeeds(&["ablate", &file, "--output", output.to_str().unwrap(), "--threads", "1"]);
     assert!(said.contains("run 2 of 8: arm 2 of 2, cross, seed 0, 7"), "{said}");
     let ranking = fs::read_to_string(output.join("ranking.csv")).unwrap();
-    // Two folds have no test example in common.
+    // Two folds have no test example in common, but within each all arms answered the same ones.
     let row = ranking.lines().find(|row| row.contains("cross")).unwrap();
-    assert!(row.contains(",cross,4,") && row.contains(",seeds,4,"), "{ranking}");
+    assert!(row.contains(",cross,4,") && row.contains(",examples_within_folds,4,"), "{ranking}");
     let rows = fs::read_to_string(output.join("runs.csv")).unwrap();
     let mean = |arm: &str| {
         let of = rows.lines().filter(|row| row.starts_with(arm)).map(|row| row.split(',').nth(4).unwrap());
@@ -241,18 +241,26 @@ fn folds_are_averaged_over_and_paired() {
 }
 
 #[test]
-fn budgets_of_seconds_and_flops_become_steps() {
+fn budgets_of_seconds_are_kept_and_those_of_flops_become_steps() {
     let folder = tempfile::tempdir().unwrap();
     let seconds = "budget.seconds = 0.5\n[axes]\nmodel.scan = ['row', 'cross']\n";
     let file = sweep(folder.path(), "seconds.toml", seconds);
     let output = folder.path().join("seconds");
     let arguments = ["ablate", &file, "--output", output.to_str().unwrap(), "--threads", "1"];
+    assert!(succeeds(&["ablate", &file, "--dry-run"]).contains("0.5 s"));
     let said = succeeds(&arguments);
-    assert!(said.contains("timing row") && said.contains("2 runs finished"), "{said}");
-    assert!(!output.join("timing").exists());
-    // Not timed again.
-    let said = succeeds(&arguments);
-    assert!(!said.contains("timing") && said.contains("2 of 2 runs are done already"), "{said}");
+    assert!(said.contains("2 runs finished"), "{said}");
+    // What was spent stands beside every run, and it is the budget, give or take a step.
+    let costs = fs::read_to_string(output.join("costs.csv")).unwrap();
+    let rows = fs::read_to_string(output.join("runs.csv")).unwrap();
+    for (cost, row) in costs.lines().zip(rows.lines()).skip(1) {
+        let spent: f64 = cost.split(',').nth(4).unwrap().parse().unwrap();
+        let steps: f64 = row.split(',').nth(8).unwrap().parse().unwrap();
+        assert!(spent + 0.5 * spent / steps >= 0.5, "{costs}{rows}");
+    }
+    let page = fs::read_to_string(output.join("report.html")).unwrap();
+    assert!(page.contains("for 0.5 s of training steps, by the clock"));
+    assert!(succeeds(&arguments).contains("2 of 2 runs are done already"));
 
     let flops = "budget.flops = 'baseline'\n[axes]\nmodel.depth = [1, 2]\n";
     let file = sweep(folder.path(), "flops.toml", flops);
@@ -296,6 +304,16 @@ fn run_folders_are_reported_without_a_sweep() {
     assert!(ranking.contains(",row,2,") && ranking.contains("baseline"), "{ranking}");
     assert!(root.join("report/report.html").is_file());
 
+    // Other data cannot be ranked with these.
+    let other = root.join("other").to_str().unwrap().to_owned();
+    succeeds(&["train", config.to_str().unwrap(), "--output", &other, "--set", "data.eval=30", "--set", "train.epochs=1"]);
+    let message = fails(&["report", arguments[1], &other, "-o", &output], 2);
+    assert!(message.contains("cannot be ranked") && message.contains("eval examples, 40 and 30"), "{message}");
+    // Nor can what is not whole.
+    fs::write(Path::new(&other).join("summary.json"), "{}").unwrap();
+    let message = fails(&["report", &other, "-o", &output], 1);
+    assert!(message.contains("summary.json: is damaged"), "{message}");
+
     let mut wrong = arguments.clone();
     *wrong.last_mut().unwrap() = "crss";
     let message = fails(&wrong, 2);
@@ -322,7 +340,21 @@ fn a_sweep_that_cannot_be_run_is_refused_before_any_training() {
         ("", &["the sweep has no arms"][..]),
         ("axes.model.scan = []\n", &["no arms"]),
         ("axes.model.scan = ['row', 'row']\n", &["arms `row` and `row` are equal"]),
-        ("axes.model.depth = [1, 1]\n", &["are equal"]),
+        ("axes.model.depth = [1, 1]\n", &["are equal", "bad.toml: "]),
+        ("axes.model.scan = ['row', '[row]']\n", &["arms `row` and `[row]` are equal", "the same orders"]),
+        ("axes.model.scan = ['bidirectional', 'row | bidirectional']\n", &["are equal"]),
+        ("axes.model.scan = ['cross', 'vmamba/cross2d']\n", &["`cross` and `vmamba/cross2d` are equal", "bad.toml"]),
+        ("axes.model.scan = [['row', 'row'], 'row']\n", &["are equal"]),
+        (
+            "axes.model.scan = ['random(seed=sample)', '[random(seed=sample)]']\n",
+            &["`random(seed=sample)` and `[random(seed=sample)]` are equal"],
+        ),
+        (
+            "axes.model.depth = { from = 1, to = 4, count = 4 }\naxes.model.d_state = { from = 1, to = 4, count = 3 }\n",
+            &["the range of `model.d_state` gives fractions", "`count`"],
+        ),
+        ("axes.data.eval = [40, 50]\n", &["arms `40` and `50` cannot be ranked", "40 and 50"]),
+        ("[[zip]]\ndata.format = ['shapes', 'motions']\n", &["`data.format`"]),
         ("axes.train.workers = [1, 2]\n", &["arms `1` and `2` are equal"]),
         ("axes.model.scn = ['row']\n", &["unknown key `model.scn`", "`model.scan`", "arm `row`"]),
         ("axes.modl.scan = ['row']\n", &["unknown key `modl`"]),

@@ -155,6 +155,17 @@ pub trait Adapter: Sync {
         Ok(Description::default())
     }
 
+    /// The resolved `[model]` with its scans spelt so that two models that do the same have equal tables, though their
+    /// configs write it differently: by the orders that a scan comes to over inputs of `input_shape`, and where these
+    /// depend on the sample by its pattern in its shortest form. Only for comparison: it need not be a `[model]` any more.
+    ///
+    /// # Errors
+    /// As [`model`](Adapter::model).
+    fn canonical(&self, model: &toml::Table, input_shape: &[i64], classes: i64) -> Result<toml::Table> {
+        let _ = (input_shape, classes);
+        Ok(model.clone())
+    }
+
     /// Mixes a training batch (mixup, cutmix): inputs (batch, …) and soft targets (batch, classes) in, the same out.
     /// Draws only from `rng`.
     fn mix(
@@ -167,6 +178,13 @@ pub trait Adapter: Sync {
 
     /// A picture of an input for reports: (height, width, RGB bytes row by row), or none if it cannot be drawn.
     fn picture(&self, data: &toml::Table, input: &[f32], shape: &[i64]) -> Option<(u32, u32, Vec<u8>)>;
+
+    /// How the pictures of inputs of `shape` are to be read, and the maps laid over them: what the axes are, or what lies
+    /// side by side. None where that is plain to see.
+    fn reading(&self, shape: &[i64]) -> Option<String> {
+        let _ = shape;
+        None
+    }
 
     /// A map over an input, laid out as [`picture`](Adapter::picture) lays out the input, or none if that cannot be done.
     /// `values` lie on the grid `sizes` = (rows, columns), for a clip (frames, rows, columns), which may be coarser than

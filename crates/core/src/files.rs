@@ -8,6 +8,17 @@ use std::{
 
 use crate::{Error, Result};
 
+/// What lies in the folder `path`.
+///
+/// # Errors
+/// [`Error::File`] naming `path`: it is a file, is not there, or cannot be read.
+pub fn entries(path: &Path) -> Result<std::fs::ReadDir> {
+    std::fs::read_dir(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotADirectory => Error::file(path, "is a file, expected a folder (`data.format`)"),
+        _ => Error::file(path, error),
+    })
+}
+
 /// Writes `path` through a temporary file beside it, synced and renamed into place: a crash, a full disk or an error
 /// of `write` leaves what was there before.
 ///

@@ -90,6 +90,10 @@ impl Adapter for PointClouds {
         models::describe(model, input_shape, classes)
     }
 
+    fn canonical(&self, model: &toml::Table, _: &[i64], _: i64) -> Result<toml::Table> {
+        models::canonical(model)
+    }
+
     /// Clouds are not mixed.
     fn mix(&self, _: &toml::Table, input: Tensor, target: Tensor, _: &mut Rng) -> Result<(Tensor, Tensor)> {
         Ok((input, target))
@@ -97,6 +101,10 @@ impl Adapter for PointClouds {
 
     fn picture(&self, _: &toml::Table, input: &[f32], shape: &[i64]) -> Option<(u32, u32, Vec<u8>)> {
         picture::picture(input, shape)
+    }
+
+    fn reading(&self, shape: &[i64]) -> Option<String> {
+        picture::reading(shape)
     }
 
     /// The groups, seen as in the picture.

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use ophidian_core::{Error, Result, rng};
+use ophidian_core::{Error, Result, files::entries, rng};
 
 use crate::{
     config::{Data, Format},
@@ -226,7 +226,7 @@ fn descend(folder: &Path, depth: usize, hear: &mut dyn FnMut(PathBuf)) -> Result
     if depth > MAX_DEPTH {
         return Err(Error::file(folder, format!("lies deeper than {MAX_DEPTH} folders")));
     }
-    for entry in std::fs::read_dir(folder).map_err(|error| Error::file(folder, error))? {
+    for entry in entries(folder)? {
         let path = entry.map_err(|error| Error::file(folder, error))?.path();
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
         if hidden {

@@ -1,10 +1,14 @@
-//! A picture of a cloud: its points seen from a corner, near ones darker; of a sequence all frames in one, from orange to
-//! blue. And of what lies over its groups.
+//! A picture of a cloud: its points seen from a corner, near ones darker; of a sequence a small one for each frame, row by
+//! row. And of what lies over its groups.
 
 use ophidian_core::adapter::Laid;
 
-/// Rows and columns of a picture.
+/// Rows and columns of a picture, and of each of several.
 const SIDE: usize = 128;
+const SMALL: usize = 84;
+
+/// Between two of several.
+const LINE: [u8; 3] = [205; 3];
 
 /// Half the side of a point, and of a group.
 const DOT: i64 = 1;
@@ -15,6 +19,9 @@ struct View {
     points: Vec<Vec<[f64; 3]>>,
     middle: [f64; 2],
     scale: f64,
+    /// Rows and columns of a frame, and frames in a row.
+    side: usize,
+    across: usize,
     /// Points of a group, its centre included.
     rows: usize,
 }
@@ -42,68 +49,84 @@ impl View {
             high = [high[0].max(*x), high[1].max(*y)];
         }
         let extent = (high[0] - low[0]).max(high[1] - low[1]);
-        let scale = if extent > 0.0 { (SIDE as f64 - 12.0) / extent } else { 0.0 };
+        let side = if frames > 1 { SMALL } else { SIDE };
+        let scale = if extent > 0.0 { (side as f64 - 12.0) / extent } else { 0.0 };
         let middle = [0, 1].map(|axis| (low[axis] + high[axis]) / 2.0);
-        Some(View { points, middle, scale, rows })
+        let across = (frames as f64).sqrt().ceil() as usize;
+        Some(View { points, middle, scale, side, across, rows })
     }
 
-    /// (column, row) of a point.
-    fn at(&self, point: &[f64; 3]) -> [i64; 2] {
-        [0, 1].map(|axis| (SIDE as f64 / 2.0 + (point[axis] - self.middle[axis]) * self.scale).round() as i64)
+    /// Height and width of the picture.
+    fn sizes(&self) -> [usize; 2] {
+        [self.points.len().div_ceil(self.across) * self.side, self.across * self.side]
     }
+
+    /// Paints a point of a frame on `cells` of the picture, as a square that reaches `reach` to each side.
+    fn dot<T: Copy>(&self, cells: &mut [T], frame: usize, point: &[f64; 3], reach: i64, value: T) {
+        let middle = self.side as f64 / 2.0;
+        let [x, y] = [0, 1].map(|axis| (middle + (point[axis] - self.middle[axis]) * self.scale).round() as i64);
+        let (top, left) = (frame / self.across * self.side, frame % self.across * self.side);
+        for row in y - reach..=y + reach {
+            for column in x - reach..=x + reach {
+                let (Ok(row), Ok(column)) = (usize::try_from(row), usize::try_from(column)) else { continue };
+                let cell = cells.get_mut((top + row) * self.across * self.side + left + column);
+                if let (true, Some(cell)) = (row < self.side && column < self.side, cell) {
+                    *cell = value;
+                }
+            }
+        }
+    }
+}
+
+/// What the pictures of inputs of `shape` show, if there are several frames.
+pub fn reading(shape: &[i64]) -> Option<String> {
+    let [frames @ 2.., _, _, _] = *shape else { return None };
+    Some(format!("{frames} time steps, from left to right and row by row, each seen from the same corner"))
 }
 
 /// Draws an input of `shape` = (groups, 1 + size, 3 + features) or (frames, groups, …): (height, width, RGB bytes).
 pub fn picture(input: &[f32], shape: &[i64]) -> Option<(u32, u32, Vec<u8>)> {
     let view = View::new(input, shape)?;
-    let frames = view.points.len();
-    let mut pixels = vec![[255u8; 3]; SIDE * SIDE];
+    let [height, width] = view.sizes();
+    let mut pixels = vec![[255u8; 3]; height * width];
+    for (at, pixel) in pixels.iter_mut().enumerate() {
+        let inner = |place: usize| place > 0 && place.is_multiple_of(view.side);
+        if inner(at / width) || inner(at % width) {
+            *pixel = LINE;
+        }
+    }
     for (frame, points) in view.points.iter().enumerate() {
         let mut dots: Vec<&[f64; 3]> = points.iter().collect();
         dots.sort_by(|a, b| a[2].total_cmp(&b[2]));
         let (far, near) = (dots.first()?[2], dots.last()?[2]);
         for point in dots {
-            let (from, to, share) = if frames > 1 {
-                ([250.0, 160.0, 60.0], [20.0, 50.0, 150.0], frame as f64 / (frames - 1) as f64)
-            } else {
-                (
-                    [170.0, 195.0, 225.0],
-                    [25.0, 60.0, 135.0],
-                    if near > far { (point[2] - far) / (near - far) } else { 1.0 },
-                )
-            };
+            let (from, to): ([f64; 3], [f64; 3]) = ([170.0, 195.0, 225.0], [25.0, 60.0, 135.0]);
+            let share = if near > far { (point[2] - far) / (near - far) } else { 1.0 };
             let colour = std::array::from_fn(|at: usize| (from[at] + (to[at] - from[at]) * share) as u8);
-            dot(&mut pixels, view.at(point), DOT, colour);
+            view.dot(&mut pixels, frame, point, DOT, colour);
         }
     }
-    Some((u32::try_from(SIDE).ok()?, u32::try_from(SIDE).ok()?, pixels.into_flattened()))
+    Some((u32::try_from(height).ok()?, u32::try_from(width).ok()?, pixels.into_flattened()))
 }
 
 /// One of `values` for each group of an input, at its centre in the picture; the largest lie on top.
 pub fn groups(input: &[f32], shape: &[i64], values: &[f32]) -> Option<Laid> {
     let view = View::new(input, shape)?;
-    let centres: Vec<&[f64; 3]> = view.points.iter().flatten().step_by(view.rows.max(1)).collect();
+    let of_frame = |(frame, points): (usize, &'_ Vec<[f64; 3]>)| {
+        points.iter().step_by(view.rows.max(1)).map(|centre| (frame, *centre)).collect::<Vec<_>>()
+    };
+    let centres: Vec<(usize, [f64; 3])> = view.points.iter().enumerate().flat_map(of_frame).collect();
     if centres.len() != values.len() {
         return None;
     }
-    let mut dots: Vec<(&[f64; 3], f32)> = centres.into_iter().zip(values.iter().copied()).collect();
+    let mut dots: Vec<((usize, [f64; 3]), f32)> = centres.into_iter().zip(values.iter().copied()).collect();
     dots.sort_by(|(_, a), (_, b)| a.total_cmp(b));
-    let mut cells = vec![f32::NAN; SIDE * SIDE];
-    for (centre, value) in dots {
-        dot(&mut cells, view.at(centre), GROUP, value);
+    let [height, width] = view.sizes();
+    let mut cells = vec![f32::NAN; height * width];
+    for ((frame, centre), value) in dots {
+        view.dot(&mut cells, frame, &centre, GROUP, value);
     }
-    Laid::new(SIDE, SIDE, cells)
-}
-
-fn dot<T: Copy>(cells: &mut [T], [x, y]: [i64; 2], reach: i64, value: T) {
-    for row in y - reach..=y + reach {
-        for column in x - reach..=x + reach {
-            let (Ok(row), Ok(column)) = (usize::try_from(row), usize::try_from(column)) else { continue };
-            if let (true, Some(cell)) = (column < SIDE, cells.get_mut(row * SIDE + column)) {
-                *cell = value;
-            }
-        }
-    }
+    Laid::new(height, width, cells)
 }
 
 /// The points of a cloud as (right, down, towards the eye), seen from a corner.

@@ -150,6 +150,20 @@ fn shortest_forms() {
 }
 
 #[test]
+fn lists_of_one_are_what_they_hold() {
+    for (text, shortest) in [
+        ("[row]", "row"),
+        ("[[[column]]]", "column"),
+        ("[row] | reverse", "row | reverse"),
+        ("[[row], [column | transpose]]", "[row, column | transpose]"),
+        ("[row] | bidirectional", "bidirectional"),
+    ] {
+        assert_eq!(parse(text).simplified().to_string(), parse(shortest).to_string(), "{text}");
+        assert_eq!(parse(text).simplified(), parse(shortest), "{text}");
+    }
+}
+
+#[test]
 fn errors_point_at_the_culprit() {
     for (text, culprit, message, help) in [
         ("", "", "the pattern ends where a pattern such as `row` is expected", ""),

@@ -46,6 +46,9 @@ pub struct State {
     pub events_bytes: u64,
     /// Seconds spent so far.
     pub seconds: f64,
+    /// Of these, seconds in training steps.
+    #[serde(default)]
+    pub training_seconds: f64,
 }
 
 /// The best measurement of a run.

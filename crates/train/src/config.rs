@@ -69,6 +69,10 @@ settings! {
         epochs: u64 = 10,
         /// Stop after this many steps instead of after `epochs`; 0 = `epochs` decides.
         max_steps: u64 = 0,
+        /// Stop after this many seconds in training steps (measuring and saving do not count) instead of after `epochs`;
+        /// 0 = `epochs` decides. The learning rate then follows the share of them that is spent, so such a run is not
+        /// repeatable to the bit.
+        max_seconds: f64 = 0.0,
         /// Examples in a batch.
         batch_size: usize = 64,
         /// Examples in a batch while measuring; changes memory and speed only.
@@ -224,6 +228,10 @@ impl Config {
         if let Some(toml::Value::Table(train)) = table.get_mut("train") {
             // When a run stops early is no arithmetic, but it is another run.
             train.retain(|key, _| !FREE_KEYS.contains(&key) || key == "early_stop_epochs");
+            // Runs of before there was this key are the same runs.
+            if self.train.max_seconds == 0.0 {
+                train.remove("max_seconds");
+            }
         }
         let text = toml::to_string(&table).unwrap_or_default();
         Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -305,12 +313,16 @@ impl TrainConfig {
         if self.max_steps > 1 << 40 {
             return wrong("max_steps", &self.max_steps, &format!("at most {}", 1u64 << 40));
         }
+        if self.max_steps > 0 && self.max_seconds > 0.0 {
+            return Err(Error::config("`train.max_steps` and `train.max_seconds` are both set; only one can end the run"));
+        }
         if self.workers > 256 {
             return wrong("workers", &self.workers, "at most 256");
         }
         for (key, found, least, most) in [
             ("learning_rate", self.learning_rate, f64::MIN_POSITIVE, 1e3),
             ("min_learning_rate", self.min_learning_rate, 0.0, self.learning_rate),
+            ("max_seconds", self.max_seconds, 0.0, 1e9),
             ("warmup_epochs", self.warmup_epochs, 0.0, 1e6),
             ("weight_decay", self.weight_decay, 0.0, 1e3),
             ("eps", self.eps, f64::MIN_POSITIVE, 1.0),
@@ -357,6 +369,8 @@ mod tests {
         );
         assert!(check("min_learning_rate = 1.0").contains("0 to `train.learning_rate` (0.001)"));
         assert!(check("betas = [0.9, 1.0]").contains("`train.betas` is 1"));
+        assert!(check("max_seconds = -1.0").contains("`train.max_seconds` is -1, expected 0 to 1000000000"));
+        assert!(check("max_seconds = 1.0\nmax_steps = 1").contains("only one can end the run"));
         assert!(check("label_smoothing = 1.0").contains("`train.label_smoothing`"));
     }
 

@@ -2,6 +2,9 @@
 
 use crate::{Error, Result, config::TrainConfig, schedule::Schedule};
 
+/// Steps that no run takes.
+pub const ENDLESS: u64 = 1 << 40;
+
 /// The lengths of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Course {
@@ -11,7 +14,7 @@ pub struct Course {
     pub batches_per_epoch: u64,
     /// Steps in an epoch; the last may average fewer batches.
     pub steps_per_epoch: u64,
-    /// Steps of the run.
+    /// Steps of the run; [`ENDLESS`] while seconds decide and are not spent.
     pub steps: u64,
     batch_size: u64,
     accumulate: u64,
@@ -36,7 +39,11 @@ impl Course {
             (samples as u64, config.batch_size as u64, config.accumulate as u64);
         let batches_per_epoch = samples.div_ceil(batch_size);
         let steps_per_epoch = batches_per_epoch.div_ceil(accumulate);
-        let steps = if config.max_steps > 0 { config.max_steps } else { config.epochs * steps_per_epoch };
+        let steps = match config.max_steps {
+            _ if config.max_seconds > 0.0 => ENDLESS,
+            0 => config.epochs * steps_per_epoch,
+            steps => steps,
+        };
         Ok(Course { samples, batches_per_epoch, steps_per_epoch, steps, batch_size, accumulate })
     }
 
@@ -74,6 +81,21 @@ impl Course {
             end: config.min_learning_rate,
             warmup: (config.warmup_epochs * self.steps_per_epoch as f64).round() as u64,
             total: self.steps,
+            seconds: (config.max_seconds > 0.0).then_some(config.max_seconds),
+        }
+    }
+
+    /// Whether seconds decide the length, and some are left.
+    pub fn is_endless(&self) -> bool {
+        self.steps == ENDLESS
+    }
+
+    /// Ends the run at step `step` if the `most` seconds of training steps that it may take come out closest so:
+    /// `spent` seconds went into those steps. At least one is taken.
+    pub fn end_in_time(&mut self, step: u64, spent: f64, most: f64) {
+        let each = spent / step.max(1) as f64;
+        if self.is_endless() && step > 0 && spent + 0.5 * each >= most {
+            self.steps = step;
         }
     }
 }
@@ -107,6 +129,24 @@ mod tests {
         assert_eq!((course.steps_per_epoch, course.epochs()), (6, 2));
         assert_eq!([5, 6, 7, 8].map(|step| course.epochs_ended(step)), [0, 1, 1, 2]);
         assert_eq!(course.samples_before(8), 8);
+    }
+
+    #[test]
+    fn seconds_end_a_run_at_the_closest_step() {
+        let config = TrainConfig { batch_size: 4, max_seconds: 2.0, ..TrainConfig::default() };
+        let ends = |each: f64| {
+            let mut course = Course::new(&config, 23).unwrap();
+            let ends = |step: &u64| {
+                course.end_in_time(*step, *step as f64 * each, config.max_seconds);
+                !course.is_endless()
+            };
+            (0..100).find(ends).unwrap()
+        };
+        assert_eq!([0.1, 0.3, 0.8, 1.9, 60.0].map(ends), [20, 7, 2, 1, 1]);
+        let mut course = Course::new(&config, 23).unwrap();
+        course.end_in_time(12, 5.0, 2.0);
+        // At the end of an epoch, that one is the last.
+        assert_eq!((course.epochs(), course.epochs_ended(12)), (2, 2));
     }
 
     #[test]

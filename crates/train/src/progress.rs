@@ -106,6 +106,16 @@ fn print(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
+/// "1 run", "3 runs", "2 classes".
+pub fn count<N: std::fmt::Display + PartialEq + From<u8>>(number: N, what: &str) -> String {
+    let end = match (number == N::from(1), what.ends_with('s')) {
+        (true, _) => "",
+        (false, true) => "es",
+        (false, false) => "s",
+    };
+    format!("{number} {what}{end}")
+}
+
 /// A span of time as people say it: "42 s", "3 min 10 s", "2 h 5 min".
 pub fn duration(seconds: f64) -> String {
     let whole = seconds.max(0.0).round() as u64;

@@ -61,7 +61,7 @@ pub struct Summary {
     pub ending: Ending,
     /// Steps taken.
     pub step: u64,
-    /// Steps of the whole run.
+    /// Steps of the whole run; those taken, if it was interrupted and seconds decide its length.
     pub steps: u64,
     /// Whole epochs.
     pub epochs: u64,
@@ -79,6 +79,12 @@ pub struct Summary {
     pub training_examples: u64,
     /// Seconds that the run took, measurements included.
     pub seconds: f64,
+    /// Of these, seconds in training steps; none in runs of before this was written down.
+    #[serde(default)]
+    pub training_seconds: Option<f64>,
+    /// Seconds in training steps that it was to take, if they decided its length.
+    #[serde(default)]
+    pub max_seconds: Option<f64>,
 }
 
 impl Summary {
@@ -170,6 +176,7 @@ impl Records {
             vec![("kind", json!(kind)), ("step", json!(state.step)), ("epoch", json!(epoch))];
         line.extend(values);
         line.push(("seconds", json!(rounded(state.seconds, 3))));
+        line.push(("training_seconds", json!(rounded(state.training_seconds, 3))));
         line.extend(peak_memory_mib().map(|memory| ("peak_memory_mib", json!(rounded(memory, 1)))));
         let line: Vec<String> = line.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
         self.metrics.append(format!("{{{}}}\n", line.join(",")).as_bytes())?;

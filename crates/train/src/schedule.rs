@@ -11,17 +11,29 @@ pub struct Schedule {
     pub warmup: u64,
     /// Steps of the whole run.
     pub total: u64,
+    /// Seconds of training steps that the run may take, if they and not `total` end it.
+    pub seconds: Option<f64>,
 }
 
 impl Schedule {
-    /// Learning rate of step `step`, counted from 0.
-    pub fn learning_rate(&self, step: u64) -> f64 {
+    /// Learning rate of step `step`, counted from 0, before which `seconds` were spent in training steps.
+    ///
+    /// Where seconds end the run, the cosine follows the share of them that is spent, and the warm-up is a factor of it:
+    /// so the rate comes down to the end even if the run is over before the warm-up is.
+    pub fn learning_rate(&self, step: u64, seconds: f64) -> f64 {
+        let climbed = (step + 1) as f64 / self.warmup.max(1) as f64;
+        if let Some(total) = self.seconds {
+            return self.cosine((seconds / total).min(1.0)) * climbed.min(1.0);
+        }
         if step < self.warmup {
-            return self.peak * (step + 1) as f64 / self.warmup as f64;
+            return self.peak * climbed;
         }
         // The last step stands exactly at the end of the cosine.
         let span = self.total.saturating_sub(self.warmup + 1).max(1);
-        let progress = (step - self.warmup).min(span) as f64 / span as f64;
+        self.cosine((step - self.warmup).min(span) as f64 / span as f64)
+    }
+
+    fn cosine(&self, progress: f64) -> f64 {
         self.end + (self.peak - self.end) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
     }
 }
@@ -32,8 +44,8 @@ mod tests {
 
     #[test]
     fn climbs_then_falls() {
-        let schedule = Schedule { peak: 1.0, end: 0.1, warmup: 4, total: 25 };
-        let rates: Vec<f64> = (0..25).map(|step| schedule.learning_rate(step)).collect();
+        let schedule = Schedule { peak: 1.0, end: 0.1, warmup: 4, total: 25, seconds: None };
+        let rates: Vec<f64> = (0..25).map(|step| schedule.learning_rate(step, 7.0)).collect();
         assert_eq!(rates[..4], [0.25, 0.5, 0.75, 1.0]);
         assert_eq!((rates[4], rates[14]), (1.0, 0.55));
         assert!((rates[24] - 0.1).abs() < 1e-12);
@@ -41,11 +53,23 @@ mod tests {
     }
 
     #[test]
+    fn seconds_that_end_the_run_bring_the_rate_down() {
+        let schedule = Schedule { peak: 1.0, end: 0.1, warmup: 4, total: 1 << 40, seconds: Some(2.0) };
+        assert_eq!(schedule.learning_rate(0, 0.0), 0.25);
+        assert_eq!(schedule.learning_rate(3, 0.0), 1.0);
+        assert_eq!(schedule.learning_rate(900, 1.0), 0.55);
+        assert!((schedule.learning_rate(901, 2.0) - 0.1).abs() < 1e-12);
+        // A step may end after the budget, and a warm-up too.
+        assert_eq!(schedule.learning_rate(902, 2.5), schedule.learning_rate(901, 2.0));
+        assert!((schedule.learning_rate(1, 2.0) - 0.05).abs() < 1e-12);
+    }
+
+    #[test]
     fn odd_lengths_stay_in_range() {
         for (warmup, total) in [(0, 1), (1, 1), (0, 2), (5, 3), (3, 4), (0, 0)] {
-            let schedule = Schedule { peak: 1.0, end: 0.1, warmup, total };
+            let schedule = Schedule { peak: 1.0, end: 0.1, warmup, total, seconds: None };
             for step in 0..total + 3 {
-                let rate = schedule.learning_rate(step);
+                let rate = schedule.learning_rate(step, 0.0);
                 assert!((0.0..=1.0).contains(&rate), "{warmup} {total} {step}: {rate}");
             }
         }

@@ -33,7 +33,7 @@ impl Trainer<'_> {
             self.about.state.corrupt_samples += 1;
         }
         let samples: usize = batches.iter().map(Batch::len).sum();
-        let rate = self.schedule.learning_rate(self.about.state.step);
+        let rate = self.schedule.learning_rate(self.about.state.step, self.about.state.training_seconds);
         self.about.state.step += 1;
         if samples > 0 {
             self.learn(&batches, numbers, samples, rate)?;
@@ -43,6 +43,8 @@ impl Trainer<'_> {
             sums.seconds += seconds;
             sums.waited += waited;
         }
+        self.about.state.training_seconds += seconds;
+        self.session.rate = rate;
         self.session.samples += samples as u64;
         self.session.seconds += seconds;
         self.session.waited += waited;
@@ -54,7 +56,10 @@ impl Trainer<'_> {
         let sums = &self.about.state.epoch;
         let loss = sums.loss / sums.samples.max(1) as f64;
         let speed = self.session.samples as f64 / self.session.seconds.max(1e-9);
-        let left = self.samples_left() as f64 / speed.max(1e-9);
+        let left = match self.schedule.seconds {
+            Some(most) => most - self.about.state.training_seconds,
+            None => self.samples_left() as f64 / speed.max(1e-9),
+        };
         self.progress.advance(samples, || {
             format!("loss {loss:.3} lr {rate:.1e} {speed:.0} samples/s, run ends in {}", duration(left))
         });

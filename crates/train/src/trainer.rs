@@ -22,7 +22,7 @@ use crate::{
     loader::{Loader, Plan, Sampling},
     measure::{Measurement, Reading, measure},
     optimizer::{Average, Optimizer, variables},
-    progress::{Progress, duration},
+    progress::{Progress, count, duration},
     records::{Evaluation, Records, Summary},
     schedule::Schedule,
 };
@@ -67,8 +67,8 @@ pub struct Outcome {
     pub ending: Ending,
     /// Where it stands.
     pub state: State,
-    /// Steps of the whole run.
-    pub steps: u64,
+    /// Steps of the whole run; none while seconds decide them and are not spent.
+    pub steps: Option<u64>,
     /// Trainable numbers in the model.
     pub parameters: i64,
     /// Share of this session's training time spent waiting for data.
@@ -133,7 +133,10 @@ fn about(request: &Request, splits: &Splits) -> Result<About> {
         return invalid("there is no example to measure on: the eval split is empty".to_owned());
     }
     if train.classes().len() < 2 {
-        return invalid(format!("there are {} classes, expected at least 2", train.classes().len()));
+        return invalid(format!(
+            "the data have {}, expected at least 2 classes",
+            count(train.classes().len(), "class")
+        ));
     }
     if train.classes() != eval.classes() || train.input_shape() != eval.input_shape() {
         return invalid(format!(
@@ -202,6 +205,8 @@ pub(crate) struct Session {
     pub(crate) seconds: f64,
     /// Of these, seconds spent waiting for data.
     pub(crate) waited: f64,
+    /// Learning rate of the last step.
+    pub(crate) rate: f64,
 }
 
 impl Trainer<'_> {
@@ -210,6 +215,7 @@ impl Trainer<'_> {
         checkpoint
             .fill(&self.tensors().into_iter().collect::<Vec<_>>(), &["model.", "optimizer.", "ema."])?;
         self.optimizer.set_updates(self.about.state.updates);
+        self.end_in_time();
         let state = &self.about.state;
         if state.step > self.course.steps || state.epochs_done > self.course.epochs_ended(state.step) {
             return Err(Error::Checkpoint {
@@ -244,15 +250,22 @@ impl Trainer<'_> {
             request.program,
         )?;
         let state = &self.about.state;
+        let train = &self.about.config.train;
+        let size = train.batch_size * train.accumulate;
+        let length = match self.schedule.seconds {
+            Some(seconds) => format!("{seconds} s of steps of {size} examples"),
+            None => format!(
+                "{} steps of {size} examples over {}",
+                self.course.steps,
+                count(self.course.epochs(), "epoch")
+            ),
+        };
         self.progress.note(format!(
-            "{} parameters · {} training and {} eval examples of {} classes · {} steps of {} examples over {}",
+            "{} parameters · {} training and {} eval examples of {} classes · {length}",
             self.parameters(),
             self.splits.train.len(),
             self.splits.eval.len(),
             self.about.classes.len(),
-            self.course.steps,
-            self.about.config.train.batch_size * self.about.config.train.accumulate,
-            if self.course.epochs() == 1 { "1 epoch".to_owned() } else { format!("{} epochs", self.course.epochs()) }
         ));
         if state.step > 0 {
             let epoch = self.course.epoch_of(state.step) + 1;
@@ -279,13 +292,27 @@ impl Trainer<'_> {
         self.splits.train.name_of(index)
     }
 
+    /// "epoch 2/10"; without the 10 while seconds decide how many there will be.
+    fn epoch_label(&self, epoch: u64) -> String {
+        if self.course.is_endless() {
+            return format!("epoch {epoch}");
+        }
+        format!("epoch {epoch}/{}", self.course.epochs())
+    }
+
+    /// Ends the run here if its seconds are spent.
+    fn end_in_time(&mut self) {
+        let (state, most) = (&self.about.state, self.about.config.train.max_seconds);
+        self.course.end_in_time(state.step, state.training_seconds, most);
+    }
+
     fn parameters(&self) -> i64 {
         self.vs.trainable_variables().iter().map(|variable| variable.numel() as i64).sum()
     }
 
     /// The loop.
     fn run(mut self) -> Result<Outcome> {
-        let (train, steps) = (self.about.config.train.clone(), self.course.steps);
+        let train = self.about.config.train.clone();
         let mut loader = self.loader()?;
         let mut shown = None;
         let ending = loop {
@@ -301,7 +328,7 @@ impl Trainer<'_> {
             if train.early_stop_epochs > 0 && state.epochs_done >= best + train.early_stop_epochs {
                 break Ending::StoppedEarly;
             }
-            if state.step == steps {
+            if state.step == self.course.steps {
                 break Ending::Finished;
             }
             if interrupt::asked() {
@@ -310,15 +337,15 @@ impl Trainer<'_> {
             let epoch = self.course.epoch_of(state.step);
             if shown != Some(epoch) {
                 shown = Some(epoch);
-                let label = format!("epoch {}/{}", epoch + 1, self.course.epochs());
+                let label = self.epoch_label(epoch + 1);
                 self.progress.begin(label, self.course.samples, self.course.samples_before(state.step));
             }
             self.step(&mut loader, self.course.batches(self.about.state.step))?;
+            self.end_in_time();
             let step = self.about.state.step;
             if step.is_multiple_of(train.log_every_steps) {
                 self.touch_clock();
-                let rate = self.schedule.learning_rate(step - 1);
-                self.records.interval(&self.about.state, epoch + 1, rate)?;
+                self.records.interval(&self.about.state, epoch + 1, self.session.rate)?;
                 self.about.state.interval = Default::default();
             }
             let every = train.checkpoint_every_steps;
@@ -334,7 +361,7 @@ impl Trainer<'_> {
         self.summarise(ending)?;
         Ok(Outcome {
             ending,
-            steps,
+            steps: (!self.course.is_endless()).then_some(self.course.steps),
             parameters: self.parameters(),
             data_wait: self.session.waited / self.session.seconds.max(1e-9),
             pictures: PICTURES
@@ -430,8 +457,8 @@ impl Trainer<'_> {
     fn say_epoch(&self, epoch: u64, plain: Option<&Measurement>, averaged: Option<&Measurement>) {
         let sums = &self.about.state.epoch;
         let mut line = format!(
-            "epoch {epoch}/{}  loss {:.4}",
-            self.course.epochs(),
+            "{}  loss {:.4}",
+            self.epoch_label(epoch),
             sums.loss / sums.samples.max(1) as f64
         );
         for (name, found) in [("eval", plain), ("average", averaged)] {
@@ -473,7 +500,7 @@ impl Trainer<'_> {
         Summary {
             ending,
             step: state.step,
-            steps: self.course.steps,
+            steps: if self.course.is_endless() { state.step } else { self.course.steps },
             epochs: state.epochs_done,
             best_accuracy: state.best.map(|best| best.accuracy),
             parameters: self.parameters(),
@@ -482,6 +509,8 @@ impl Trainer<'_> {
             classes: about.classes.len(),
             training_examples: self.course.samples,
             seconds: state.seconds,
+            training_seconds: Some(state.training_seconds),
+            max_seconds: self.schedule.seconds,
         }
         .write(&self.folder.summary())
     }

@@ -129,6 +129,32 @@ fn early_stop_and_steps_end_a_run() {
 }
 
 #[test]
+fn seconds_of_training_end_a_run_and_are_kept_when_it_resumes() {
+    let folder = tempdir().unwrap();
+    let root = folder.path().join("run");
+    let text = |seconds: f64| {
+        format!("[train]\nbatch_size = 8\neval_every_epochs = 1000000\nwarmup_epochs = 0\nmax_seconds = {seconds}\nlog_every_steps = 1\n")
+    };
+    let outcome = run(&config(&text(0.3)), &root, Mode::New).unwrap();
+    assert_eq!((outcome.ending, outcome.steps), (Ending::Finished, Some(outcome.state.step)));
+    // To the closest step, but any may be slow on a busy machine.
+    let last = metrics(&root).iter().filter(|line| line["kind"] == "step").count() as u64;
+    assert_eq!(last, outcome.state.step);
+    let each = outcome.state.training_seconds / outcome.state.step as f64;
+    assert!(outcome.state.training_seconds + 0.5 * each >= 0.3, "{:?}", outcome.state);
+    // However its last epoch ends, it is measured; and the learning rate has come down.
+    assert!(outcome.state.best.is_some());
+    let rates: Vec<f64> = metrics(&root).iter().filter_map(|line| line["learning_rate"].as_f64()).collect();
+    assert!(rates[0] == 1e-3 && rates.windows(2).all(|pair| pair[1] <= pair[0]), "{rates:?}");
+    let summary: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(root.join("summary.json")).unwrap()).unwrap();
+    assert_eq!(summary["max_seconds"], 0.3);
+    assert_eq!(summary["training_seconds"].as_f64(), Some(outcome.state.training_seconds));
+    // Done is done.
+    assert_eq!(run(&config(&text(0.3)), &root, Mode::Resume).unwrap().state, outcome.state);
+}
+
+#[test]
 fn bf16_learns_too() {
     let folder = tempdir().unwrap();
     let root = folder.path().join("run");

@@ -104,6 +104,10 @@ impl Adapter for Vision {
         models::describe(model, input_shape, classes)
     }
 
+    fn canonical(&self, model: &toml::Table, input_shape: &[i64], classes: i64) -> Result<toml::Table> {
+        ophidian_core::grid::canonical(model, input_shape, classes)
+    }
+
     fn mix(
         &self,
         data: &toml::Table,

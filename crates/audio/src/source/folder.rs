@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ophidian_core::{Error, Result};
+use ophidian_core::{Error, Result, files::entries};
 
 use super::{Entry, Found, Role, is_wav, split};
 
@@ -24,7 +24,7 @@ fn visit(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
     if depth == 0 {
         return Err(Error::file(folder, format!("lies more than {MAX_DEPTH} folders deep")));
     }
-    for entry in std::fs::read_dir(folder).map_err(|error| Error::file(folder, error))? {
+    for entry in entries(folder)? {
         let path = entry.map_err(|error| Error::file(folder, error))?.path();
         if path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.')) {
             continue;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ophidian_core::{Error, Result};
+use ophidian_core::{Error, Result, files::entries};
 
 use super::{Entry, Found, Role, is_wav, split};
 
@@ -42,7 +42,7 @@ pub fn open(path: &Path, speaker: Option<&str>) -> Result<Found> {
         return Err(Error::file(path, format!("holds no spoken digits; {expected}")));
     };
     let mut takes = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(|error| Error::file(&folder, error))? {
+    for entry in entries(&folder)? {
         let file = entry.map_err(|error| Error::file(&folder, error))?.path();
         if !is_wav(&file) {
             continue;

@@ -53,6 +53,14 @@ fn spoken_digits_split_by_take_or_by_speaker() {
 }
 
 #[test]
+fn a_list_is_no_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = put(folder.path(), "clips.csv", b"path,label\n");
+    let text = format!("format = 'folder'\npath = '{}'", list.display());
+    says(&error(opened(&text)), &["clips.csv", "is a file, expected a folder (`data.format`)"]);
+}
+
+#[test]
 fn folders_are_classes_and_maybe_splits() {
     let folder = tempfile::tempdir().unwrap();
     for class in ["dog", "cat"] {

@@ -32,6 +32,105 @@ fn length_at(bytes: &[u8]) -> usize {
     bytes.windows(4).position(|four| four == b"data").unwrap() + 4
 }
 
+/// `bytes` with the length of the whole as it is.
+fn close(mut bytes: Vec<u8>) -> Vec<u8> {
+    let length = (bytes.len() as u32 - 8).to_le_bytes();
+    bytes[4..8].copy_from_slice(&length);
+    bytes
+}
+
+/// A chunk, with its byte of padding if it is of odd length.
+fn chunk(id: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    let mut bytes = id.to_vec();
+    bytes.extend((content.len() as u32).to_le_bytes());
+    bytes.extend(content);
+    bytes.resize(bytes.len().next_multiple_of(2), 0);
+    bytes
+}
+
+#[test]
+fn what_real_writers_do_is_read() {
+    let samples = tone(101, 0.1);
+    let plain = wav_bytes((8000, 1, 8, false), &samples);
+    let wanted = decode(&plain).unwrap();
+    let at = length_at(&plain);
+    let (head, data) = (&plain[..at - 4], &plain[at + 4..at + 4 + 101]);
+    let odd = |sizes: &[&[u8]]| close(sizes.concat());
+    let padded = chunk(b"data", data);
+    let list = chunk(b"LIST", b"INFOISFT\x05\0\0\0odd!!");
+    let cases = [
+        ("an odd chunk before", odd(&[head, &list, &padded])),
+        ("an odd chunk behind", odd(&[head, &padded, &list])),
+        ("a tag behind", odd(&[head, &padded, &chunk(b"id3 ", &[7; 30])])),
+        ("padding that is not there", odd(&[head, &padded[..padded.len() - 1]])),
+        ("padding that is not counted", {
+            let mut bytes = odd(&[head, &padded]);
+            bytes[4] -= 1;
+            bytes
+        }),
+        ("a stream", {
+            let mut bytes = odd(&[head, &padded[..padded.len() - 1]]);
+            bytes[4..8].fill(0xff);
+            bytes[at..at + 4].fill(0xff);
+            bytes
+        }),
+    ];
+    for (name, bytes) in cases {
+        assert_eq!(decode(&bytes).unwrap_or_else(|error| panic!("{name}: {error}")), wanted, "{name}");
+    }
+    // A stream of two bytes a sample that ends within one.
+    let mut stream = wav_bytes((8000, 1, 16, false), &samples);
+    let at = length_at(&stream);
+    stream[4..8].fill(0xff);
+    stream[at..at + 4].fill(0xff);
+    stream.push(9);
+    assert_eq!(decode(&stream).unwrap().channels[0].len(), 101);
+}
+
+#[test]
+fn bits_that_fill_no_byte_are_the_upper_ones() {
+    let samples = [0.0, 0.5, -0.25, -1.0, 0.125, 0.75];
+    for (bits, room) in [(9u16, 16u16), (12, 16), (20, 24), (20, 32), (31, 32)] {
+        let mut plain = wav_bytes((8000, 2, room.min(24), false), &samples);
+        let at = length_at(&plain);
+        if room == 32 {
+            // The same in one byte more.
+            let data: Vec<u8> =
+                plain[at + 4..].chunks(3).flat_map(|three| [&[0], three].concat()).collect();
+            plain.truncate(at - 4);
+            plain.extend(chunk(b"data", &data));
+        }
+        let data = plain[plain.windows(4).position(|four| four == b"data").unwrap()..].to_vec();
+        let format = |kind: u16, room: u16, bits: u16| {
+            let frame = 2 * bits.div_ceil(8).max(room / 8);
+            let mut bytes = Vec::new();
+            for field in [kind, 2] {
+                bytes.extend(field.to_le_bytes());
+            }
+            bytes.extend(8000u32.to_le_bytes());
+            bytes.extend((8000 * u32::from(frame)).to_le_bytes());
+            for field in [frame, if kind == 1 { bits } else { room }] {
+                bytes.extend(field.to_le_bytes());
+            }
+            if kind != 1 {
+                for field in [22, bits, 3, 0, 1, 0] {
+                    bytes.extend(u16::to_le_bytes(field));
+                }
+                bytes.extend(*b"\x00\x00\x10\x00\x80\x00\x00\xaa\x00\x38\x9b\x71");
+            }
+            bytes
+        };
+        for kind in [1, 0xfffe] {
+            let file = [b"RIFF\0\0\0\0WAVE".to_vec(), chunk(b"fmt ", &format(kind, room, bits)), data.clone()];
+            let file = close(file.concat());
+            let wave = decode(&file).unwrap_or_else(|error| panic!("{bits} in {room}, {kind}: {error}"));
+            assert_eq!(wave.channels, [[0.0, -0.25, 0.125], [0.5, -1.0, 0.75]], "{bits} in {room}, {kind}");
+            let folder = tempfile::tempdir().unwrap();
+            assert_eq!(wav::header(&put(folder.path(), "a.wav", &file)).unwrap().bits, bits);
+        }
+    }
+}
+
 #[test]
 fn broken_files_say_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
@@ -48,7 +147,13 @@ fn broken_files_say_what_is_wrong() {
         bytes[end - 8..end - 4].copy_from_slice(&f32::NAN.to_le_bytes());
         bytes
     };
-    let cases: [(&str, Vec<u8>, &[&str]); 11] = [
+    let whole = |head: &[u8], length: u32, samples: &[u8]| {
+        let mut bytes = head[..at].to_vec();
+        bytes.extend(length.to_le_bytes());
+        bytes.extend(samples);
+        close(bytes)
+    };
+    let cases: [(&str, Vec<u8>, &[&str]); 16] = [
         ("empty", vec![], &["is empty", "expected a WAV file"]),
         (
             "text",
@@ -59,16 +164,21 @@ fn broken_files_say_what_is_wrong() {
         (
             "cut",
             good[..good.len() - 50].to_vec(),
-            &["is cut short", "100 samples of 2 bytes", "150 bytes do"],
+            &["is cut short", "200 bytes of samples", "150 bytes do"],
         ),
         ("no samples", wav_bytes((8000, 1, 16, false), &[]), &["holds no samples"]),
         // A claim of 4 GB allocates nothing.
-        ("lies", with(at, &0xffff_fffeu32.to_le_bytes()), &["is cut short", "2147483647 samples"]),
-        ("odd", with(at, &0x7fu32.to_le_bytes()), &["not a multiple of sample size"]),
+        ("lies", with(at, &0xffff_fffeu32.to_le_bytes()), &["is cut short", "4294967294 bytes of samples"]),
+        ("too few", with(at, &100u32.to_le_bytes()), &["has 100 bytes of samples", "100 bytes are behind"]),
+        ("none", with(at, &0u32.to_le_bytes()), &["has 0 bytes of samples", "200 bytes are behind"]),
+        ("short whole", with(4, &100u32.to_le_bytes()), &["says that it has 108 bytes", "but has 244"]),
+        ("long whole", with(4, &1000u32.to_le_bytes()), &["says that it has 1008 bytes", "but has 244"]),
+        ("no whole", with(4, &[0; 4]), &["says that it has 8 bytes", "but has 244"]),
+        ("odd", whole(&good[..at + 7], 3, &good[at + 4..at + 7]), &["not a multiple of sample size"]),
         ("no channels", with(22, &0u16.to_le_bytes()), &["zero channels"]),
         ("slow", wav_bytes((10, 1, 16, false), &tone(100, 0.1)), &["10 samples a second", "expected 1000"]),
         ("no number", nan.clone(), &["sample 98 is NaN", "expected a number"]),
-        ("adpcm", with(20, &2u16.to_le_bytes()), &["not supported", "integers of 8 to 32 bits"]),
+        ("adpcm", with(20, &2u16.to_le_bytes()), &["of a kind that is not read", "integers of 8 to 32 bits"]),
     ];
     for (name, bytes, parts) in cases {
         let name = format!("{name}.wav");

@@ -7,6 +7,7 @@ use ophidian_train::{
     Progress,
     ablate::{self, Ended, Plan, Sweep},
     interrupt,
+    progress::count,
 };
 
 use super::setup::{self, quoted};
@@ -112,7 +113,7 @@ fn list(plan: &Plan, printer: &Printer) -> Result<()> {
                 arm.name.clone(),
                 arm.parameters.to_string(),
                 arm.flops.map_or_else(|| "-".to_owned(), |flops| format!("{:.2}", flops / 1e6)),
-                arm.steps().to_string(),
+                arm.steps().map_or_else(|| format!("{} s", arm.config().train.max_seconds), |steps| steps.to_string()),
                 if number == plan.baseline { "baseline".to_owned() } else { String::new() },
             ]
         })
@@ -120,9 +121,9 @@ fn list(plan: &Plan, printer: &Printer) -> Result<()> {
     printer.table(["arm", "name", "parameters", "MFLOPs", "steps", ""], &rows, 2..5)?;
     let draws: Vec<String> = plan.sweep.draws().iter().map(ToString::to_string).collect();
     printer.line(format_args!(
-        "\n{} runs: {} arms, each with {}",
-        plan.runs().count(),
-        plan.arms.len(),
+        "\n{}: {}, each with {}",
+        count(plan.runs().count(), "run"),
+        count(plan.arms.len(), "arm"),
         draws.join("; ")
     ))?;
     Ok(())
@@ -131,14 +132,18 @@ fn list(plan: &Plan, printer: &Printer) -> Result<()> {
 /// The last word: the report, what failed, how to go on.
 fn conclude(ended: &Ended, command: &str, printer: &Printer) -> Result<ExitCode> {
     printer.line(format_args!("report  {}", ended.report.html.display()))?;
+    for warning in &ended.report.warnings {
+        printer.note(format_args!("beware: {warning}"));
+    }
     for (arm, draw, error) in &ended.failed {
         printer.note(format_args!("failed: {arm}, {draw}: {error}"));
     }
     if interrupt::asked() {
-        printer.line(format_args!("interrupted and saved; {} runs are left; to go on:", ended.left))?;
+        printer.line(format_args!("interrupted and saved; left: {}; to go on:", count(ended.left, "run")))?;
         printer.line(format_args!("  {command}"))?;
         return Ok(ExitCode::from(u8::try_from(interrupt::EXIT_CODE)?));
     }
-    printer.line(format_args!("{} runs finished, {} failed", ended.finished, ended.failed.len()))?;
+    let finished = count(ended.finished, "run");
+    printer.line(format_args!("{finished} finished, {} failed", ended.failed.len()))?;
     Ok(if ended.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

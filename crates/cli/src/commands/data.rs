@@ -15,7 +15,7 @@ use ophidian_core::{
     config,
     inspect::{Report, Split},
 };
-use ophidian_train::config::find;
+use ophidian_train::{config::find, progress::count};
 use ophidian_vision::fetch;
 
 use super::setup::ADAPTERS;
@@ -178,10 +178,11 @@ fn all_cards() -> Result<Vec<Card>> {
 
 fn show(report: &Report, check: bool, printer: &Printer) -> Result<()> {
     printer.line(format_args!("format      {}", report.format))?;
-    let unit = report.unit;
+    let unit = report.unit.strip_suffix('s').unwrap_or(report.unit);
     for split in &report.splits {
         let from = if split.name == "eval" { format!(" ({})", report.eval_from) } else { String::new() };
-        printer.line(format_args!("{:<11} {} {unit}{from}", split.name, split.examples))?;
+        let examples = count(split.examples, unit);
+        printer.line(format_args!("{:<11} {examples}{from}", split.name))?;
         for (size, count) in split.sizes.iter().take(4) {
             printer.line(format_args!("{:12}{size} ({}): {count}", "", report.sizes_are))?;
         }
@@ -197,8 +198,8 @@ fn show(report: &Report, check: bool, printer: &Printer) -> Result<()> {
     }
     if report.set_aside > 0 {
         printer.line(format_args!(
-            "set aside   {} {unit} of a test split beside the validation split",
-            report.set_aside
+            "set aside   {} of a test split beside the validation split",
+            count(report.set_aside, unit)
         ))?;
     }
     printer.line(format_args!("classes     {}", report.classes.len()))?;

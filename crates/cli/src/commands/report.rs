@@ -10,7 +10,8 @@ use crate::printer::Printer;
 
 /// Compare runs: an HTML report, and the same as CSV and JSON.
 ///
-/// Runs whose configs differ only in the seed are one arm. The report ranks the arms, with a confidence interval for each
+/// Runs whose configs differ only in the seed are one arm. All have to be of one modality and measured on the same examples of
+/// the same classes. The report ranks the arms, with a confidence interval for each
 /// one's difference to the baseline, and shows curves, costs, scans, classes and the commands that made the runs.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
@@ -36,6 +37,9 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     let files = report::write(&study, output)?;
     for path in [&files.html, &files.json].into_iter().chain(&files.tables) {
         printer.line(path.display())?;
+    }
+    for warning in &files.warnings {
+        printer.note(format_args!("beware: {warning}"));
     }
     Ok(())
 }

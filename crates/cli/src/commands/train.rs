@@ -105,8 +105,9 @@ fn conclude(args: &Args, outcome: &Outcome, printer: &Printer) -> Result<ExitCod
     }
     if outcome.ending == Ending::Interrupted {
         printer.line(format_args!(
-            "interrupted and saved after step {} of {}; to go on:",
-            state.step, outcome.steps
+            "interrupted and saved after step {}{}; to go on:",
+            state.step,
+            outcome.steps.map_or_else(String::new, |steps| format!(" of {steps}"))
         ))?;
         printer.line(format_args!("  {program} train --output {show} --resume"))?;
         return Ok(ExitCode::from(u8::try_from(interrupt::EXIT_CODE)?));

@@ -1,8 +1,12 @@
 //! What a model costs: parameters by part, and operations of a forward pass.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use tch::{Device, nn::VarStore};
 
-use super::{Classifier, Input, MixerKind, ModelConfig, Pool, StemKind, input::geometry};
+use super::{
+    Classifier, Input, MixerKind, ModelConfig, Pool, StemKind, input::geometry, pattern, reseeded,
+};
 use crate::{
     Result,
     adapter::{self, Description},
@@ -331,6 +335,49 @@ fn part_name(place: &Place) -> String {
         Place::Norm => "last norm".into(),
         Place::Head => "head".into(),
     }
+}
+
+/// A resolved `[model]` table whose `scan` holds, for each block, what it comes to over the patches that the block sees:
+/// a digest of the plan, or the pattern in its shortest form if it is drawn for each sample. `coarse_scan` likewise is in
+/// its shortest form.
+///
+/// # Errors
+/// As [`build`](super::build).
+pub fn canonical(table: &toml::Table, input_shape: &[i64], classes: i64) -> Result<toml::Table> {
+    let config = ModelConfig::read(table.clone())?;
+    let counted = config.count(Input::try_from(input_shape)?, classes)?;
+    let texts = config.scan.texts();
+    let mut blocks = Vec::new();
+    for (stage, depth) in counted.stages.iter().zip(config.depths()) {
+        let geometry = geometry(stage.times, stage.grid);
+        let spelt = |text: &String| {
+            if reseeded(text, 0).is_some() {
+                return shortest(text);
+            }
+            let mut digest = DefaultHasher::new();
+            format!("{:?}", pattern(text, 0)?.plan(&geometry)?).hash(&mut digest);
+            Ok(format!("{:016x}", digest.finish()))
+        };
+        let spelt = texts.iter().map(spelt).collect::<Result<Vec<String>>>()?;
+        let first = blocks.len();
+        blocks.extend((first..first + *depth as usize).map(|i| spelt[i % spelt.len()].clone()));
+    }
+    let mut table = table.clone();
+    if let Some(coarse) = &config.coarse_scan {
+        table.insert("coarse_scan".into(), shortest(coarse)?.into());
+    }
+    table.insert("scan".into(), blocks.into());
+    Ok(table)
+}
+
+/// The pattern `text` in its shortest form.
+///
+/// # Errors
+/// [`crate::Error::Config`] of a text that is no pattern.
+pub fn shortest(text: &str) -> Result<String> {
+    // A seed that is the sample's cannot be parsed; any other stands for it, if it stands for nothing else.
+    let drawn = |seed: u64| Ok::<String, crate::Error>(pattern(text, seed)?.simplified().to_string());
+    Ok(if reseeded(text, 0).is_some() { format!("{} {}", drawn(0)?, drawn(u64::MAX)?) } else { drawn(0)? })
 }
 
 /// What the model of a resolved `[model]` table costs for one input of `input_shape`, and its scans over the patches of

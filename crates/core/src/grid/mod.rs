@@ -21,7 +21,7 @@ pub use classifier::{Classifier, build};
 pub use config::{
     AttentionOptions, MixerKind, Mixers, ModelConfig, PerStage, Scans, Size, pattern, reseeded,
 };
-pub use count::{Part, StageCount, Summary, describe};
+pub use count::{Part, StageCount, Summary, canonical, describe, shortest};
 pub use embed::{Pool, resize_positions};
 pub use family::{Classifiers, Translated};
 pub use input::{Input, geometry};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ophidian_core::{
     Result,
     adapter::{Description, Walk},
-    grid::{Scans, pattern},
+    grid::{Scans, pattern, shortest},
     init::without_values,
 };
 use ophidian_scan::{Geometry, Points};
@@ -89,6 +89,20 @@ impl ModelConfig {
             Scans::Each(texts) => format!("{} in turn", texts.len()),
         }
     }
+}
+
+/// A resolved `[model]` table whose `scan` holds the pattern of each block in its shortest form: its orders are those of
+/// the cloud.
+///
+/// # Errors
+/// [`Error::Config`](ophidian_core::Error::Config) if the table is wrong.
+pub fn canonical(table: &toml::Table) -> Result<toml::Table> {
+    let config = ModelConfig::read(table.clone())?;
+    let texts = config.scan.texts().iter().map(|text| shortest(text)).collect::<Result<Vec<String>>>()?;
+    let blocks: Vec<String> = (0..config.depth as usize).map(|i| texts[i % texts.len()].clone()).collect();
+    let mut table = table.clone();
+    table.insert("scan".into(), blocks.into());
+    Ok(table)
 }
 
 /// Points of the cloud that stands for all when a scan is drawn.

@@ -17,7 +17,7 @@ use tch::nn;
 
 pub use classifier::Classifier;
 pub use config::{Mixer, ModelConfig, Pool};
-pub use count::{Summary, describe};
+pub use count::{Summary, canonical, describe};
 pub use official::{CATALOGUE, Official, Sizes, official};
 pub use pointmamba::{POINTMAMBA, PointMamba};
 

@@ -245,9 +245,22 @@ fn inputs_without_labels_and_pictures() {
         &error(PointClouds.open_inputs(&data, &[&dir.path().join("two.off")])),
         &["two.off", "does not exist"],
     );
-    // A sequence is one picture too; one place is no trouble.
+    // A sequence is a picture of small ones, row by row; one place is no trouble.
     let (height, width, _) = PointClouds.picture(&data, &[0.0; 3 * 4 * 4 * 3], &[3, 4, 4, 3]).unwrap();
-    assert_eq!(width, height);
+    assert_eq!((height, width), (168, 168));
+    assert!(PointClouds.reading(&[3, 4, 4, 3]).unwrap().starts_with("3 time steps"));
+    assert_eq!(PointClouds.reading(&[4, 4, 3]), None);
+    let frames = [-1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0];
+    let laid = PointClouds.lay_out(&frames, &[3, 1, 1, 3], &[1.0, 2.0, 3.0], &[3]).unwrap();
+    let middle = |value: f32| {
+        let cells = laid.values.iter().enumerate().filter(|(_, cell)| **cell == value);
+        let places: Vec<[usize; 2]> = cells.map(|(at, _)| [at / laid.columns, at % laid.columns]).collect();
+        [0, 1].map(|axis| places.iter().map(|place| place[axis]).sum::<usize>() / places.len())
+    };
+    let [first, second, third] = [1.0, 2.0, 3.0].map(middle);
+    assert!(first[0] < 84 && first[1] < 42 && second[0] < 84 && (126..168).contains(&second[1]));
+    assert_eq!(third, [second[0] + 84, second[1] - 84], "the same place in the next row");
+    let (height, width) = (128, 128);
     assert!(PointClouds.picture(&data, &[0.0; 7], &[4, 4, 3]).is_none());
     // A map over groups lies on their centres, seen from the same side: here the second is to the right of the first.
     let input = [-1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0];

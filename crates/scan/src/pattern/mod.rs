@@ -158,6 +158,25 @@ fn list(patterns: &[Pattern], geometry: &Geometry) -> Result<Plan> {
     Plan::new(orders)
 }
 
+impl Pattern {
+    /// The same pattern without lists of one: `[row]` is `row`.
+    pub fn simplified(&self) -> Pattern {
+        let node = match &*self.0 {
+            Node::Rule { .. } => return self.clone(),
+            Node::List(patterns) => match patterns.as_slice() {
+                [one] => return one.simplified(),
+                several => Node::List(several.iter().map(Pattern::simplified).collect()),
+            },
+            Node::Modified { source, call, modifier } => Node::Modified {
+                source: source.simplified(),
+                call: call.clone(),
+                modifier: modifier.clone(),
+            },
+        };
+        Pattern(Arc::new(node))
+    }
+}
+
 impl Rule for Pattern {
     fn plan(&self, geometry: &Geometry) -> Result<Plan> {
         Pattern::plan(self, geometry)

@@ -17,6 +17,8 @@ pub(super) struct Axis {
     pub points: Vec<Vec<Value>>,
     /// What the points are called, if the sweep says so.
     pub labels: Option<Vec<String>>,
+    /// Of the keys, those with a range that gives numbers which are not whole.
+    pub fractions: Vec<String>,
 }
 
 impl Axis {
@@ -59,9 +61,11 @@ pub(super) fn crossed(table: Table) -> Result<Vec<Axis>> {
     leaves
         .into_iter()
         .map(|(key, value)| {
-            let points =
-                values(&format!("axes.{key}"), value)?.into_iter().map(|value| vec![value]).collect();
-            Ok(Axis { keys: vec![key], points, labels: None })
+            let is_range = value.is_table();
+            let found = values(&format!("axes.{key}"), value)?;
+            let fractions = if is_range && has_fractions(&found) { vec![key.clone()] } else { Vec::new() };
+            let points = found.into_iter().map(|value| vec![value]).collect();
+            Ok(Axis { keys: vec![key], points, labels: None, fractions })
         })
         .collect()
 }
@@ -82,9 +86,13 @@ pub(super) fn zipped(mut table: Table, place: &str) -> Result<Axis> {
     };
     let mut leaves = Vec::new();
     flatten("", table, &mut leaves);
-    let mut columns = Vec::new();
+    let (mut columns, mut fractions) = (Vec::new(), Vec::new());
     for (key, value) in leaves {
+        let is_range = value.is_table();
         let found = values(&format!("{place}.{key}"), value)?;
+        if is_range && has_fractions(&found) {
+            fractions.push(key.clone());
+        }
         columns.push((key, found));
     }
     let lengths = columns.iter().map(|(key, values)| (key.as_str(), values.len()));
@@ -101,7 +109,7 @@ pub(super) fn zipped(mut table: Table, place: &str) -> Result<Axis> {
     let count = columns.first().map_or(0, |(_, values)| values.len());
     let (keys, lists): (Vec<String>, Vec<Vec<Value>>) = columns.into_iter().unzip();
     let points = (0..count).map(|i| lists.iter().filter_map(|list| list.get(i).cloned()).collect()).collect();
-    Ok(Axis { keys, points, labels })
+    Ok(Axis { keys, points, labels, fractions })
 }
 
 /// The value as it stands in a name or a table: text without quotes, anything else as TOML.
@@ -110,6 +118,10 @@ pub(super) fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
+}
+
+fn has_fractions(values: &[Value]) -> bool {
+    values.iter().any(|value| value.as_float().is_some_and(|number| number.fract() != 0.0))
 }
 
 /// The lists and ranges of `table`, with their full keys.

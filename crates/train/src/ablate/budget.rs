@@ -3,7 +3,7 @@
 use ophidian_core::config::from_table;
 use toml::{Table, Value};
 
-use crate::{Error, Result, config::TrainConfig};
+use crate::{Error, Result, config::TrainConfig, progress::count};
 
 /// How long the arms train.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,13 +76,18 @@ impl Budget {
             Budget::Seconds(_) => "seconds",
             Budget::Flops(_) | Budget::FlopsOfBaseline => "flops",
         };
-        matches!(key, "train.epochs" | "train.max_steps").then_some(budget)
+        matches!(key, "train.epochs" | "train.max_steps" | "train.max_seconds").then_some(budget)
     }
 
     /// Changes what a config says about its length, as far as that does not depend on the arm.
     pub fn apply(self, train: &mut TrainConfig) {
-        if let Budget::Epochs(epochs) = self {
-            (train.epochs, train.max_steps) = (epochs, 0);
+        if self != Budget::Base && self != Budget::FlopsOfBaseline {
+            (train.max_steps, train.max_seconds) = (0, 0.0);
+        }
+        match self {
+            Budget::Epochs(epochs) => train.epochs = epochs,
+            Budget::Seconds(seconds) => train.max_seconds = seconds,
+            _ => {}
         }
     }
 
@@ -90,10 +95,8 @@ impl Budget {
     pub fn describe(self) -> String {
         match self {
             Budget::Base => "as long as its config says".to_owned(),
-            Budget::Epochs(epochs) => format!("for {epochs} epochs"),
-            Budget::Seconds(seconds) => format!(
-                "for {seconds} s of training steps, turned into a number of steps by timing the arm's first ones"
-            ),
+            Budget::Epochs(epochs) => format!("for {}", count(epochs, "epoch")),
+            Budget::Seconds(seconds) => format!("for {seconds} s of training steps, by the clock"),
             Budget::Flops(flops) => format!("for {flops:e} operations"),
             Budget::FlopsOfBaseline => "for as many operations as the baseline takes".to_owned(),
         }

@@ -1,7 +1,6 @@
 //! The folder of a sweep: `sweep.json`, which says what it holds, and who may write to it.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     fs::{self, File},
     path::{Path, PathBuf},
@@ -37,9 +36,6 @@ pub struct SweepFile {
     pub baseline: String,
     /// The arms of the sweep.
     pub arms: Vec<ArmEntry>,
-    /// Steps that a budget of seconds comes to, by arm.
-    #[serde(default)]
-    pub timed: BTreeMap<String, u64>,
 }
 
 /// An arm of a sweep.
@@ -119,7 +115,7 @@ impl SweepFolder {
         if root.exists() && !root.is_dir() {
             return Err(Error::Folder(format!("{show} is a file, expected a folder for the sweep")));
         }
-        let mut file = SweepFile {
+        let file = SweepFile {
             format: FORMAT.to_owned(),
             name: plan.sweep.name.clone(),
             base: toml::to_string(&plan.sweep.base).unwrap_or_default(),
@@ -128,13 +124,9 @@ impl SweepFolder {
             threads,
             baseline: plan.arms.get(plan.baseline).map(|arm| arm.name.clone()).unwrap_or_default(),
             arms: Vec::new(),
-            timed: BTreeMap::new(),
         };
         match sweep_file(root)? {
-            Some(before) => {
-                agrees(root, &before, &file)?;
-                file.timed = before.timed;
-            }
+            Some(before) => agrees(root, &before, &file)?,
             None if holds_anything(root)? => {
                 return Err(Error::Folder(format!(
                     "{show} is not empty and holds no sweep; name a new or empty folder with --output"

@@ -38,8 +38,6 @@ pub(super) struct Job {
     pub folder: PathBuf,
     /// Its config, written there if there is none yet.
     pub config: String,
-    /// Stops it once its metrics say enough.
-    pub enough: Option<fn(&Path) -> bool>,
 }
 
 /// How a child ended.
@@ -59,8 +57,8 @@ pub(super) enum Event<'a> {
     Begun(&'a Job),
     /// Another process is in its folder, and it waits.
     Waiting(&'a Job),
-    /// Steps that it has taken, from its metrics.
-    Steps(&'a Job, u64),
+    /// How far it has come.
+    Progress(&'a Job, At),
     /// A job ended.
     Ended(&'a Job, Done),
 }
@@ -116,10 +114,9 @@ impl Pool<'_> {
                     continue;
                 }
                 if looks.is_multiple_of(LOOKS) {
-                    hear(Event::Steps(&one.job, steps(&one.job.folder)))?;
+                    hear(Event::Progress(&one.job, progress(&one.job.folder)))?;
                 }
-                let enough = one.job.enough.is_some_and(|enough| enough(&one.job.folder));
-                if !one.asked && (enough || interrupt::asked()) {
+                if !one.asked && interrupt::asked() {
                     one.asked = true;
                     drop(one.child.stdin.take());
                 }
@@ -186,11 +183,23 @@ fn why(folder: &Path, status: ExitStatus) -> String {
     }
 }
 
-/// Steps that the run in `folder` has taken, as far as its metrics say.
-pub(super) fn steps(folder: &Path) -> u64 {
+/// How far a run has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct At {
+    /// Steps that it has taken.
+    pub steps: u64,
+    /// Seconds in these.
+    pub seconds: f64,
+}
+
+/// How far the run in `folder` has come, as far as its metrics say.
+pub(super) fn progress(folder: &Path) -> At {
     let text = tail(&folder.join("metrics.jsonl"), TAIL);
     let mut lines = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    lines.find_map(|line| line["step"].as_u64()).unwrap_or(0)
+    let at = |line: Value| {
+        Some(At { steps: line["step"].as_u64()?, seconds: line["training_seconds"].as_f64().unwrap_or(0.0) })
+    };
+    lines.find_map(at).unwrap_or_default()
 }
 
 /// The last `most` bytes of a file; nothing if there is none.

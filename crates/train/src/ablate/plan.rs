@@ -11,7 +11,7 @@ use super::{
     budget::{Budget, step_flops},
     sweep::Wanted,
 };
-use crate::{Config, Error, Result, course::Course};
+use crate::{Config, Error, Result, course::Course, report::comparable::same_source};
 
 /// A sweep that can be run.
 pub struct Plan<'a> {
@@ -33,27 +33,29 @@ pub struct Arm<'a> {
     folds: Vec<Fold>,
     /// The adapter that it names.
     pub adapter: &'a dyn Adapter,
+    /// Two arms with the same do the same, however their scans are written.
+    canonical: String,
     /// Trainable numbers.
     pub parameters: i64,
     /// Operations of a forward pass over one input, if they are counted.
     pub flops: Option<f64>,
-    /// `train.max_steps` before a budget changed it.
-    asked_steps: u64,
 }
 
 /// What an arm is on a fold.
 struct Fold {
     label: Option<String>,
     config: Config,
-    /// Its lengths as its config says; for a budget of seconds, the lengths before timing.
+    /// Its lengths as its config says.
     course: Course,
+    data: Data,
 }
 
-/// What a data set is to a model.
-#[derive(Clone)]
+/// What a data set is to a model, and to a report.
+#[derive(Clone, PartialEq)]
 struct Data {
     examples: usize,
-    classes: i64,
+    eval_examples: usize,
+    classes: Vec<String>,
     input_shape: Vec<i64>,
 }
 
@@ -64,12 +66,22 @@ impl<'a> Plan<'a> {
     /// [`ophidian_core::Error::Config`] naming the arm and the key; two arms that are equal; a baseline that names no
     /// arm; data that cannot be opened.
     pub fn new(sweep: Sweep, adapters: &[&'a dyn Adapter]) -> Result<Self> {
+        let file = sweep.file.clone();
+        Plan::checked(sweep, adapters).map_err(|error| match (file, error) {
+            (Some(file), Error::Core(ophidian_core::Error::Config(reason))) => {
+                Error::config(format!("{}: {reason}", file.display()))
+            }
+            (_, other) => other,
+        })
+    }
+
+    fn checked(sweep: Sweep, adapters: &[&'a dyn Adapter]) -> Result<Self> {
         let mut data = BTreeMap::new();
         let mut arms = Vec::new();
         for wanted in sweep.arms()? {
-            let (name, seed) = (wanted.name.clone(), seed(&sweep, 0)?);
+            let (name, fractions, seed) = (wanted.name.clone(), wanted.fractions.clone(), seed(&sweep, 0)?);
             let arm = arm(wanted, seed, &sweep, adapters, &mut data);
-            arms.push(arm.map_err(|error| within(&name, error))?);
+            arms.push(arm.map_err(|error| within(&name, &fractions, error))?);
         }
         for number in 1..sweep.seeds.len() {
             seed(&sweep, number)?;
@@ -78,6 +90,7 @@ impl<'a> Plan<'a> {
         let mut plan = Plan { sweep, arms, baseline };
         plan.spend_flops()?;
         plan.tell_apart()?;
+        plan.hold_together()?;
         Ok(plan)
     }
 
@@ -97,7 +110,13 @@ impl<'a> Plan<'a> {
             Budget::Flops(flops) => flops,
             Budget::FlopsOfBaseline => {
                 let arm = &self.arms[self.baseline];
-                counted(arm)? * arm.steps() as f64
+                if arm.first_course().is_endless() {
+                    return Err(Error::config(
+                        "`budget.flops` is \"baseline\", but the baseline trains for `train.max_seconds`, which is no \
+                         number of operations",
+                    ));
+                }
+                counted(arm)? * arm.first_course().steps as f64
             }
             _ => return Ok(()),
         };
@@ -117,7 +136,7 @@ impl<'a> Plan<'a> {
 
     /// Refuses two arms that are the same, or are called the same.
     fn tell_apart(&self) -> Result<()> {
-        let (mut hashes, mut names) = (BTreeMap::new(), BTreeMap::new());
+        let (mut hashes, mut canonical, mut names) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for arm in &self.arms {
             if let Some(other) = hashes.insert(arm.config().fingerprint(), &arm.name) {
                 return Err(Error::config(format!(
@@ -125,8 +144,40 @@ impl<'a> Plan<'a> {
                     arm.name
                 )));
             }
+            if let Some(other) = canonical.insert(&arm.canonical, &arm.name) {
+                return Err(Error::config(format!(
+                    "the arms `{other}` and `{}` are equal: their scans are written differently, but visit the tokens in the \
+                     same orders, and all else is the same",
+                    arm.name
+                )));
+            }
             if names.insert(&arm.name, ()).is_some() {
                 return Err(Error::config(format!("two arms are called `{}`; give them labels", arm.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses arms that no report could rank, since they are measured on different data.
+    fn hold_together(&self) -> Result<()> {
+        let Some((first, others)) = self.arms.split_first() else { return Ok(()) };
+        for arm in others {
+            for (a, b) in first.folds.iter().zip(&arm.folds) {
+                let differ = |what: String| {
+                    Error::config(format!(
+                        "the arms `{}` and `{}` cannot be ranked against each other, since they differ in {what}; give each \
+                         its own sweep",
+                        first.name, arm.name
+                    ))
+                };
+                same_source(&a.config, &b.config).map_err(differ)?;
+                if a.data.classes != b.data.classes {
+                    return Err(differ("the classes of their data".to_owned()));
+                }
+                let counts = (a.data.eval_examples, b.data.eval_examples);
+                if counts.0 != counts.1 {
+                    return Err(differ(format!("their eval examples, {} and {}", counts.0, counts.1)));
+                }
             }
         }
         Ok(())
@@ -146,36 +197,10 @@ impl<'a> Plan<'a> {
         format!("runs/{name}{fold}-seed{}-{hash}", draw.seed)
     }
 
-    /// Twelve hexadecimal digits of all that decides the run of arm `arm` with `draw`. With a budget of seconds that is
-    /// the budget, and not the steps that it turned into when the arm was timed.
-    pub(super) fn hash(&self, arm: usize, draw: &Draw) -> String {
-        let arm = &self.arms[arm];
-        let mut config = arm.config_of(draw);
-        let mut text = String::new();
-        if let Budget::Seconds(seconds) = self.sweep.budget {
-            config.train.max_steps = arm.asked_steps;
-            text = format!(" in {seconds} s");
-        }
-        let hash = Sha256::digest(config.fingerprint() + &text);
+    /// Twelve hexadecimal digits of all that decides the run of arm `arm` with `draw`.
+    fn hash(&self, arm: usize, draw: &Draw) -> String {
+        let hash = Sha256::digest(self.arms[arm].config_of(draw).fingerprint());
         hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// What each arm's speed goes by: the [`hash`](Plan::hash) with seed 0 on the first fold, so that it holds for every
-    /// seed and fold.
-    pub(super) fn timed(&self) -> Vec<String> {
-        let draw = |arm: &Arm| Draw { seed: 0, fold: arm.folds[0].label.clone() };
-        self.arms.iter().enumerate().map(|(number, arm)| self.hash(number, &draw(arm))).collect()
-    }
-
-    /// Has each arm take as many steps as its budget of seconds turned out to be; `steps` are by [`timed`](Plan::timed).
-    pub(super) fn set_steps(&mut self, steps: &BTreeMap<String, u64>) -> Result<()> {
-        let hashes = self.timed();
-        for (arm, hash) in self.arms.iter_mut().zip(hashes) {
-            if let Some(steps) = steps.get(&hash) {
-                arm.set_steps(*steps)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -190,9 +215,11 @@ impl Arm<'_> {
         &self.folds[0].course
     }
 
-    /// Steps of its runs; on the first fold, where data of other folds are more or fewer.
-    pub fn steps(&self) -> u64 {
-        self.first_course().steps
+    /// Steps of its runs, if they and not seconds decide their length; on the first fold, where data of other folds are
+    /// more or fewer.
+    pub fn steps(&self) -> Option<u64> {
+        let course = self.first_course();
+        (!course.is_endless()).then_some(course.steps)
     }
 
     fn fold(&self, draw: &Draw) -> &Fold {
@@ -215,7 +242,7 @@ impl Arm<'_> {
     /// There are no such runs.
     fn set_steps(&mut self, steps: u64) -> Result<()> {
         for Fold { config, course, .. } in &mut self.folds {
-            config.train.max_steps = steps;
+            (config.train.max_steps, config.train.max_seconds) = (steps, 0.0);
             *course = Course::new(&config.train, course.samples as usize)?;
         }
         Ok(())
@@ -245,19 +272,21 @@ fn arm<'a>(
         sweep.budget.apply(&mut config.train);
         let data = open(&config, adapter, opened)?;
         let course = Course::new(&config.train, data.examples)?;
-        first.get_or_insert((adapter, data));
-        folds.push(Fold { label, config, course });
+        first.get_or_insert(adapter);
+        folds.push(Fold { label, config, course, data });
     }
-    let (Some((adapter, data)), Some(Fold { config, .. })) = (first, folds.first()) else {
+    let (Some(adapter), Some(Fold { config, data, .. })) = (first, folds.first()) else {
         return Err(Error::config("there are no folds"));
     };
+    let classes = data.classes.len() as i64;
     let vs = VarStore::new(Device::Cpu);
     // Shows that it can be made at all.
-    without_values(|| adapter.model(&config.model, &data.input_shape, data.classes, vs.root()))?;
+    without_values(|| adapter.model(&config.model, &data.input_shape, classes, vs.root()))?;
     let parameters = vs.trainable_variables().iter().map(|variable| variable.numel() as i64).sum();
-    let flops = adapter.describe(&config.model, &data.input_shape, data.classes)?.flops;
-    let asked_steps = config.train.max_steps;
-    Ok(Arm { name: wanted.name, settings: wanted.settings, folds, adapter, parameters, flops, asked_steps })
+    let flops = adapter.describe(&config.model, &data.input_shape, classes)?.flops;
+    let model = adapter.canonical(&config.model, &data.input_shape, classes)?;
+    let canonical = Config { model, ..config.clone() }.fingerprint();
+    Ok(Arm { name: wanted.name, settings: wanted.settings, folds, adapter, canonical, parameters, flops })
 }
 
 /// What the data of `config` are; those of many arms are the same, and opened once.
@@ -269,16 +298,24 @@ fn open(config: &Config, adapter: &dyn Adapter, opened: &mut BTreeMap<String, Da
     let splits = adapter.open(&config.data)?;
     let data = Data {
         examples: splits.train.len(),
-        classes: splits.train.classes().len() as i64,
+        eval_examples: splits.eval.len(),
+        classes: splits.train.classes().to_vec(),
         input_shape: splits.train.input_shape(),
     };
     opened.insert(key, data.clone());
     Ok(data)
 }
 
-fn within(arm: &str, error: Error) -> Error {
+/// `fractions` are the keys whose ranges give numbers that are not whole.
+fn within(arm: &str, fractions: &[String], error: Error) -> Error {
     match error {
-        Error::Core(ophidian_core::Error::Config(reason)) => Error::config(format!("arm `{arm}`: {reason}")),
+        Error::Core(ophidian_core::Error::Config(reason)) => {
+            let named = |key: &&String| reason.contains(&format!("`{key}`"));
+            let hint = fractions.iter().find(named).map_or_else(String::new, |key| {
+                format!("; the range of `{key}` gives fractions: give it a whole `step`, or a `count` that divides it evenly")
+            });
+            Error::config(format!("arm `{arm}`: {reason}{hint}"))
+        }
         // A model that cannot be made is the config's fault, since the data was opened.
         Error::Core(ophidian_core::Error::Scan(error)) => Error::config(format!("arm `{arm}`: {error}")),
         other => other,

@@ -1,21 +1,16 @@
 //! Runs a plan: what is done already is left alone, the rest is run, and a report is written.
 
 use std::{
-    collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use ophidian_core::adapter::Adapter;
-use serde_json::Value;
 
 use super::{
     Draw, Plan,
-    budget::Budget,
     folder::SweepFolder,
-    jobs::{Done, Event, Job, Pool, steps},
-    plan::slug,
+    jobs::{self, At, Done, Event, Job, Pool},
 };
 use crate::{
     Ending, Progress, Result, interrupt,
@@ -24,11 +19,8 @@ use crate::{
     report::{self, Files},
 };
 
-/// Steps that are timed for a budget of seconds; the first few are left out.
-const TIMED: usize = 24;
-const WARM: usize = 4;
-/// Steps that no run takes.
-const MANY: u64 = 1_000_000_000;
+/// Units of [`Clock`] in a second of runs whose length seconds decide.
+const TENTHS: f64 = 10.0;
 
 /// What is asked for.
 pub struct Request<'a> {
@@ -65,64 +57,41 @@ pub struct Ended {
 ///
 /// # Errors
 /// [`Error::Folder`](crate::Error::Folder) if the folder holds another sweep; a file error. A run that fails is no error.
-pub fn run(mut request: Request, mut progress: Progress) -> Result<Ended> {
+pub fn run(request: Request, mut progress: Progress) -> Result<Ended> {
     let mut folder = SweepFolder::open(request.output, &request.plan, &request.command, request.threads)?;
     let pool = Pool { program: request.program, jobs: request.jobs.max(1), threads: request.threads.max(1) };
-    let mut broken = BTreeMap::new();
-    if let Budget::Seconds(seconds) = request.plan.sweep.budget {
-        broken = time(&mut request.plan, seconds, &mut folder, &pool, &mut progress)?;
-    }
     let plan = &request.plan;
     folder.list(plan)?;
-    let ended = train(plan, &broken, &mut folder, &pool, &mut progress)?;
+    let ended = train(plan, &mut folder, &pool, &mut progress)?;
     let root = folder.root.clone();
     drop(folder);
     let report = report::write(&report::study(&[&root], request.adapters, None)?, &root)?;
     Ok(Ended { report, ..ended })
 }
 
-/// Whether the run in `folder` took all its steps, or stopped early as it was told to.
+/// Whether the run in `folder` took all its steps, or stopped early as it was told to. One whose summary is damaged is
+/// gone on with, which writes it anew.
 fn is_done(folder: &Path) -> bool {
-    report::read_summary(folder).is_some_and(|Summary { ending, .. }| ending != Ending::Interrupted)
+    report::read_summary(folder).ok().flatten().is_some_and(|Summary { ending, .. }| ending != Ending::Interrupted)
 }
 
-/// Runs what is not done yet, but for the arms that are `broken`.
-fn train(
-    plan: &Plan,
-    broken: &BTreeMap<usize, String>,
-    folder: &mut SweepFolder,
-    pool: &Pool,
-    progress: &mut Progress,
-) -> Result<Ended> {
+/// Runs what is not done yet.
+fn train(plan: &Plan, folder: &mut SweepFolder, pool: &Pool, progress: &mut Progress) -> Result<Ended> {
     let runs: Vec<(usize, Draw)> = plan.runs().collect();
     let root = folder.root.clone();
     let path = |(arm, draw): &(usize, Draw)| -> PathBuf { root.join(plan.folder(*arm, draw)) };
     let open: Vec<_> = runs.iter().enumerate().filter(|(_, run)| !is_done(&path(run))).collect();
     let (mut finished, count) = (runs.len() - open.len(), runs.len());
-    // A budget that was not turned into steps yet stands for no run.
-    let begin = !(interrupt::asked() && matches!(plan.sweep.budget, Budget::Seconds(_)));
     let jobs: Vec<Job> = open
         .into_iter()
-        .filter(|(_, (arm, _))| begin && !broken.contains_key(arm))
-        .map(|(id, run)| Job {
-            id,
-            folder: path(run),
-            config: plan.arms[run.0].config_of(&run.1).to_toml(),
-            enough: None,
-        })
+        .map(|(id, run)| Job { id, folder: path(run), config: plan.arms[run.0].config_of(&run.1).to_toml() })
         .collect();
     if finished > 0 {
         progress.note(format!("{finished} of {count} runs are done already"));
     }
     let mut clock = Clock::new(plan, &runs, &jobs);
-    progress.begin("steps of all runs".to_owned(), clock.total, 0);
+    progress.begin(format!("{} of all runs", clock.unit()), clock.total, 0);
     let mut failed = Vec::new();
-    for (arm, error) in broken {
-        for draw in plan.sweep.draws() {
-            folder.fail(*arm, &draw, error.clone())?;
-            failed.push((plan.arms[*arm].name.clone(), draw, error.clone()));
-        }
-    }
     let label = |id: usize| {
         let (arm, draw) = &runs[id];
         format!("arm {} of {}, {}, {draw}", arm + 1, plan.arms.len(), plan.arms[*arm].name)
@@ -135,9 +104,9 @@ fn train(
             Event::Waiting(job) => {
                 progress.note(format!("{}: waiting for another process to leave its folder", label(job.id)));
             }
-            Event::Steps(job, steps) => {
-                let steps = clock.see(job.id, steps);
-                progress.advance(steps, || format!("{}{}", label(job.id), clock.left()));
+            Event::Progress(job, at) => {
+                let more = clock.see(job.id, at);
+                progress.advance(more, || format!("{}{}", label(job.id), clock.left()));
             }
             Event::Ended(job, done) => {
                 let (arm, draw) = &runs[job.id];
@@ -167,97 +136,51 @@ fn train(
     Ok(Ended { report: Files::default(), finished, failed, left })
 }
 
-/// Turns the budget into steps for every arm that has none yet: its first steps are timed, on as many threads and beside
-/// as many others as its runs will have. Gives the arms that failed, and why.
-fn time(
-    plan: &mut Plan,
-    seconds: f64,
-    folder: &mut SweepFolder,
-    pool: &Pool,
-    progress: &mut Progress,
-) -> Result<BTreeMap<usize, String>> {
-    let place = folder.root.join("timing");
-    let hashes = plan.timed();
-    let mut jobs = Vec::new();
-    for (id, (arm, hash)) in plan.arms.iter().zip(&hashes).enumerate() {
-        if folder.file.timed.contains_key(hash) {
-            continue;
-        }
-        let mut config = arm.config().clone();
-        (config.train.max_steps, config.train.log_every_steps) = (MANY, 1);
-        (config.train.eval_every_epochs, config.train.early_stop_epochs) = (MANY, 0);
-        let folder = place.join(format!("{}-{hash}", slug(&arm.name)));
-        // What an interrupted timing left.
-        let _ = fs::remove_dir_all(&folder);
-        let enough = |folder: &Path| speeds(folder).len() >= TIMED;
-        jobs.push(Job { id, folder, config: config.to_toml(), enough: Some(enough) });
-    }
-    let (mut broken, mut found) = (BTreeMap::new(), Vec::new());
-    pool.run(jobs, |event| {
-        match event {
-            Event::Begun(job) => progress.note(format!("timing {}", plan.arms[job.id].name)),
-            Event::Ended(job, Done::Failed(error)) => {
-                broken.insert(job.id, error);
-            }
-            Event::Ended(job, _) => found.push((job.id, median(speeds(&job.folder)))),
-            _ => {}
-        }
-        Ok(())
-    })?;
-    if interrupt::asked() {
-        return Ok(broken);
-    }
-    for (id, speed) in found {
-        let course = plan.arms[id].first_course();
-        let each = course.samples as f64 / course.steps_per_epoch as f64;
-        let steps = speed.map_or(1.0, |speed| (seconds * speed / each).round().clamp(1.0, MANY as f64));
-        folder.file.timed.insert(hashes[id].clone(), steps as u64);
-    }
-    folder.save()?;
-    let _ = fs::remove_dir_all(&place);
-    plan.set_steps(&folder.file.timed)?;
-    Ok(broken)
-}
-
-/// Examples per second in each step of the run in `folder`, the first few left out.
-fn speeds(folder: &Path) -> Vec<f64> {
-    let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
-    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let steps = lines.filter(|line| line["kind"] == "step");
-    steps.filter_map(|line| line["samples_per_second"].as_f64()).skip(WARM).collect()
-}
-
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
-}
-
-/// Steps done and to do, and what they have cost so far.
+/// Steps done and to do (tenths of seconds where the runs' length is in seconds), and what they have cost so far.
 struct Clock {
+    in_seconds: bool,
     total: u64,
     done: u64,
     begun: Instant,
-    /// Of each run: steps when this process began, steps seen since, steps of the whole run.
-    runs: Vec<[u64; 3]>,
+    /// Of each run: what has been seen of it, and the whole.
+    runs: Vec<[u64; 2]>,
 }
 
 impl Clock {
     fn new(plan: &Plan, runs: &[(usize, Draw)], jobs: &[Job]) -> Self {
-        let mut clock = Clock { total: 0, done: 0, begun: Instant::now(), runs: vec![[0; 3]; runs.len()] };
+        let in_seconds = plan.arms.iter().all(|arm| arm.steps().is_none());
+        let (begun, places) = (Instant::now(), vec![[0; 2]; runs.len()]);
+        let mut clock = Clock { in_seconds, total: 0, done: 0, begun, runs: places };
         for job in jobs {
             let (arm, draw) = &runs[job.id];
-            let (whole, before) = (plan.arms[*arm].course(draw).steps, steps(&job.folder));
-            let before = before.min(whole);
-            clock.runs[job.id] = [before, before, whole];
+            let arm = &plan.arms[*arm];
+            // Beside arms of some steps, one of some seconds counts for nothing.
+            let steps = arm.steps().map_or(0, |_| arm.course(draw).steps);
+            let at = At { steps, seconds: arm.config().train.max_seconds };
+            let whole = clock.units(at);
+            let before = clock.units(jobs::progress(&job.folder)).min(whole);
+            clock.runs[job.id] = [before, whole];
             clock.total += whole - before;
         }
         clock
     }
 
-    /// Run `id` has taken `steps` steps; gives how many that are more than before.
-    fn see(&mut self, id: usize, steps: u64) -> u64 {
-        let [_, seen, whole] = &mut self.runs[id];
-        let more = steps.min(*whole).saturating_sub(*seen);
+    fn units(&self, at: At) -> u64 {
+        if self.in_seconds { (TENTHS * at.seconds).round() as u64 } else { at.steps }
+    }
+
+    fn unit(&self) -> &'static str {
+        if self.in_seconds { "tenths of seconds" } else { "steps" }
+    }
+
+    /// Run `id` has come as far as `at`; gives how much further that is than before.
+    fn see(&mut self, id: usize, at: At) -> u64 {
+        self.come(id, self.units(at))
+    }
+
+    fn come(&mut self, id: usize, units: u64) -> u64 {
+        let [seen, whole] = &mut self.runs[id];
+        let more = units.min(*whole).saturating_sub(*seen);
         *seen += more;
         self.done += more;
         more
@@ -265,7 +188,7 @@ impl Clock {
 
     /// Run `id` takes no more steps.
     fn end(&mut self, id: usize) -> u64 {
-        self.see(id, u64::MAX)
+        self.come(id, u64::MAX)
     }
 
     /// ", about 3 min left", once that can be said.

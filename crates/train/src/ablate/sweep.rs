@@ -1,6 +1,9 @@
 //! The file that asks for a sweep.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use ophidian_core::config::{self, from_table};
 use toml::{Table, Value};
@@ -17,6 +20,8 @@ use crate::{Error, Result};
 pub struct Sweep {
     /// What it is called.
     pub name: String,
+    /// The file that asks for it, for errors.
+    pub file: Option<PathBuf>,
     /// The training config that every arm begins with.
     pub base: Table,
     /// Every arm is run with each.
@@ -56,6 +61,8 @@ pub(super) struct Wanted {
     pub name: String,
     /// Keys and values that make it what it is.
     pub settings: Vec<(String, String)>,
+    /// Of these keys, those with a range that gives numbers which are not whole.
+    pub fractions: Vec<String>,
     /// Its config on each fold; one where there are no folds.
     pub folds: Vec<Table>,
 }
@@ -69,12 +76,13 @@ impl Sweep {
         let stem =
             path.file_stem().map_or_else(|| "sweep".into(), |stem| stem.to_string_lossy().into_owned());
         let folder = path.parent().unwrap_or(Path::new("."));
-        Sweep::of(config::read(path)?, &stem, folder, overrides).map_err(|error| match error {
+        let sweep = Sweep::of(config::read(path)?, &stem, folder, overrides).map_err(|error| match error {
             Error::Core(ophidian_core::Error::Config(reason)) => {
                 Error::config(format!("{}: {reason}", path.display()))
             }
             other => other,
-        })
+        })?;
+        Ok(Sweep { file: Some(path.to_path_buf()), ..sweep })
     }
 
     fn of(table: Table, stem: &str, folder: &Path, overrides: &[String]) -> Result<Self> {
@@ -107,6 +115,7 @@ impl Sweep {
         let budget = Budget::read(asked.budget)?;
         let sweep = Sweep {
             name: asked.name.unwrap_or_else(|| stem.to_owned()),
+            file: None,
             base,
             seeds: asked.seeds,
             baseline: asked.baseline,
@@ -216,7 +225,13 @@ impl Sweep {
                     settings.push((key.clone(), value));
                 }
             }
-            arms.push(Wanted { name: names.join(", "), settings, folds: self.on_folds(table)? });
+            let fractions = self.axes.iter().flat_map(|axis| axis.fractions.clone()).collect();
+            arms.push(Wanted {
+                name: names.join(", "),
+                settings,
+                fractions,
+                folds: self.on_folds(table)?,
+            });
         }
         Ok(arms)
     }

@@ -23,8 +23,8 @@ pub(super) fn html(
     let body = html! {
         h1 { (title) }
         (lead(subject, found))
-        (field(found, pictures)?)
-        (attention(found, pictures)?)
+        (field(subject, found, pictures)?)
+        (attention(subject, found, pictures)?)
         section {
             h2 { "Command" }
             pre { (command) }
@@ -63,7 +63,14 @@ fn lead(subject: &Subject, found: &Explanation) -> Markup {
     }
 }
 
-fn field(found: &Explanation, pictures: &Pictures) -> Result<Markup> {
+/// What the axes of the pictures are.
+fn reading(subject: &Subject) -> Markup {
+    html! {
+        @if let Some(reading) = subject.adapter.reading(subject.shape) { p.aside.reading { "In every picture: " (reading) "." } }
+    }
+}
+
+fn field(subject: &Subject, found: &Explanation, pictures: &Pictures) -> Result<Markup> {
     let place = match &found.sizes[..] {
         [_] => "places",
         _ => "cells of the input",
@@ -81,6 +88,7 @@ fn field(found: &Explanation, pictures: &Pictures) -> Result<Markup> {
                 @if let Some(input) = &pictures.input { (figure(Some(input), "input", "the input")?) }
                 @for (name, pixels) in &pictures.fields { (figure(Some(pixels), name, &format!("receptive field, {name}"))?) }
             }
+            (reading(subject))
             @if pictures.fields.is_empty() { p { "This kind of input has no picture; the values are in maps.safetensors." } }
             @else { (scale(&format!("1e-{DECADES:.0} of the most, or less"), "the most", "logarithmic")) }
             @if found.field.shares.is_empty() { p { b { "The token does not depend on the input at all." } } }
@@ -131,7 +139,7 @@ fn shares(found: &Explanation, cells: &str) -> Markup {
     }
 }
 
-fn attention(found: &Explanation, pictures: &Pictures) -> Result<Markup> {
+fn attention(subject: &Subject, found: &Explanation, pictures: &Pictures) -> Result<Markup> {
     Ok(html! {
         section {
             h2 { "Where each direction attends" }
@@ -143,6 +151,7 @@ fn attention(found: &Explanation, pictures: &Pictures) -> Result<Markup> {
                  goes to class tokens are not in it. In layers of another resolution the token is the one at the same place."
             }
             (scale("0", "most of the layer", "square root; a sum by itself"))
+            (reading(subject))
             @for (number, (layer, drawn)) in found.layers.iter().zip(&pictures.layers).enumerate() {
                 h3 { "Layer " (number + 1) " " span.aside { (shown(&layer.sizes)) } }
                 @for note in &layer.notes {

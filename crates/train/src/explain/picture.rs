@@ -3,7 +3,7 @@
 use super::{Example, Explanation, Field, Map, Subject};
 use crate::{
     Error, Result,
-    pictures::canvas::{FONT, INK, Pixels, drawn, paint, png, short},
+    pictures::canvas::{Area, Drawn, FONT, INK, Pixels, drawn, paint, png, short},
 };
 use plotters::{
     prelude::Text,
@@ -148,6 +148,8 @@ pub(super) struct Pictures {
     pub fields: Vec<(String, Pixels)>,
     /// Of every layer, in the order of its maps; none where a map cannot be drawn.
     pub layers: Vec<Vec<Option<Pixels>>>,
+    /// How they are to be read, if that is not plain to see.
+    pub reading: Option<String>,
 }
 
 impl Pictures {
@@ -171,7 +173,17 @@ impl Pictures {
             input: subject.input(&found.example),
             fields: fields.into_iter().filter_map(drawn).collect(),
             layers: found.layers.iter().map(layer).collect(),
+            reading: subject.adapter.reading(subject.shape),
         }
+    }
+
+    /// A heading, and below it how the pictures are to be read.
+    fn headed(&self, area: &Area, heading: &str) -> Drawn {
+        area.draw(&Text::new(heading, (GAP, 20), text(19, HPos::Left)))?;
+        if let Some(reading) = &self.reading {
+            area.draw(&Text::new(short(reading, 84), (GAP, 41), text(12, HPos::Left)))?;
+        }
+        Ok(())
     }
 
     /// The input beside its fields, as a PNG; none if there is nothing to draw.
@@ -183,9 +195,8 @@ impl Pictures {
         let all: Vec<(&str, &Pixels)> =
             input.chain(self.fields.iter().map(|(name, pixels)| (name.as_str(), pixels))).collect();
         let width = GAP + all.len() as i32 * (LARGE + GAP);
-        let picture = drawn(width.max(420) as u32, (TOP + LARGE + CAPTION + 2 * GAP) as u32, |area| {
-            let heading = "Effective receptive field, logarithmic";
-            area.draw(&Text::new(heading, (GAP, 26), text(19, HPos::Left)))?;
+        let picture = drawn(width.max(700) as u32, (TOP + LARGE + CAPTION + 2 * GAP) as u32, |area| {
+            self.headed(area, "Effective receptive field, logarithmic")?;
             for (place, (name, pixels)) in (0..).zip(&all) {
                 let x = GAP + place * (LARGE + GAP);
                 paint(area, (x, TOP), LARGE, pixels)?;
@@ -208,9 +219,8 @@ impl Pictures {
         }
         let (width, row) = (NAME + most * (SIDE + GAP) + GAP, SIDE + CAPTION + GAP);
         let height = TOP + self.layers.len() as i32 * row + GAP;
-        let picture = drawn(width.max(560) as u32, height as u32, |area| {
-            let heading = "Implicit attention, layer by layer";
-            area.draw(&Text::new(heading, (GAP, 26), text(19, HPos::Left)))?;
+        let picture = drawn(width.max(700) as u32, height as u32, |area| {
+            self.headed(area, "Implicit attention, layer by layer")?;
             for (number, (layer, pictures)) in (0..).zip(found.layers.iter().zip(&self.layers)) {
                 let y = TOP + number * row;
                 let named = |line: i32| (GAP, y + 16 + 20 * line);

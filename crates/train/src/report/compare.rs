@@ -2,8 +2,11 @@
 
 use serde::Serialize;
 
-use super::{Interval, Run, Study, bootstrap, mean, standard_deviation, study::Arm};
+use super::{Interval, Run, Spread, Study, bootstrap, bootstrap_folds, mean, standard_deviation, study::Arm};
 use crate::records::Evaluation;
+
+/// Fewer folds than these are not drawn by the bootstrap: they would say little about other folds.
+const FOLDS: usize = 5;
 
 /// What an arm comes to.
 #[derive(Debug, Clone, Serialize)]
@@ -27,10 +30,14 @@ pub struct Ranked {
     pub parameters: Option<i64>,
     /// Operations of a forward pass over one input.
     pub flops: Option<f64>,
-    /// Steps of a run.
+    /// Steps of a run, the mean over its runs.
     pub steps: Option<u64>,
+    /// Seconds of its runs in training steps.
+    pub training_seconds: Option<Spread>,
     /// Training examples per second, the mean over its runs.
     pub samples_per_second: Option<f64>,
+    /// The same over all epochs of all its runs.
+    pub speed: Option<Spread>,
     /// Most memory of a run.
     pub peak_memory_mib: Option<f64>,
     /// Share of each class that is recognised, the mean over runs.
@@ -58,6 +65,10 @@ pub enum Basis {
     SeedsAndExamples,
     /// Answers to the same examples, of one seed: what another seed would have changed is not in it.
     Examples,
+    /// Within each fold, answers to the same examples, of runs of the same seed; and folds, of which there are enough.
+    FoldsAndExamples,
+    /// The same, but the folds stay as they are: what other folds would have changed is not in it.
+    ExamplesWithinFolds,
     /// Runs of the same seed and fold.
     Seeds,
     /// Nothing: one seed, and no answers.
@@ -86,8 +97,12 @@ pub fn compare(study: &Study) -> Vec<Ranked> {
             difference,
             parameters: summary.map(|summary| summary.parameters),
             flops: summary.and_then(|summary| summary.flops),
-            steps: summary.map(|summary| summary.steps),
+            steps: mean(&values(&|run| Some(run.summary.as_ref()?.steps as f64)))
+                .map(|steps| steps.round() as u64)
+                .or(summary.map(|summary| summary.steps)),
+            training_seconds: Spread::of(&values(&|run| run.summary.as_ref()?.training_seconds)),
             samples_per_second: mean(&values(&|run| run.samples_per_second)),
+            speed: Spread::of(&finished.iter().flat_map(|run| run.speeds.iter().copied()).collect::<Vec<_>>()),
             peak_memory_mib: values(&|run| run.peak_memory_mib).into_iter().reduce(f64::max),
             recall: recall(&finished),
         }
@@ -111,38 +126,45 @@ fn difference(arm: &Arm, baseline: &Arm) -> Option<Difference> {
         .collect();
     let gaps: Vec<f64> =
         pairs.iter().filter_map(|(run, other)| Some(run.accuracy()? - other.accuracy()?)).collect();
-    let answers: Option<Vec<Vec<f32>>> = answers(&pairs);
-    let (basis, rows) = match (answers, pairs.len()) {
-        (Some(rows), 1) => (Basis::Examples, rows),
-        (Some(rows), _) => (Basis::SeedsAndExamples, rows),
-        (None, pairs) => {
-            let basis = if pairs > 1 { Basis::Seeds } else { Basis::Nothing };
-            (basis, gaps.iter().map(|gap| vec![*gap as f32]).collect())
+    let (basis, interval) = match answers(&pairs) {
+        Some(folds) => {
+            let (drawn, rows) = (folds.len() >= FOLDS, folds.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            let basis = match (folds.len(), pairs.len()) {
+                (1, 1) => Basis::Examples,
+                (1, _) => Basis::SeedsAndExamples,
+                _ if drawn => Basis::FoldsAndExamples,
+                _ => Basis::ExamplesWithinFolds,
+            };
+            (basis, bootstrap_folds(&rows, drawn))
+        }
+        None => {
+            let basis = if pairs.len() > 1 { Basis::Seeds } else { Basis::Nothing };
+            (basis, bootstrap(&gaps.iter().map(|gap| vec![*gap as f32]).collect::<Vec<_>>()))
         }
     };
-    Some(Difference { mean: mean(&gaps)?, interval: bootstrap(&rows), basis, pairs: gaps.len() })
+    Some(Difference { mean: mean(&gaps)?, interval, basis, pairs: gaps.len() })
 }
 
-/// For each pair, and each example: 1 if only the first is right, -1 if only the second is, else 0. None unless all runs
-/// answered the same examples; those of two folds are others, whatever they are called.
-fn answers(pairs: &[(&Run, &Run)]) -> Option<Vec<Vec<f32>>> {
-    let (first, _) = pairs.first()?;
-    if pairs.iter().any(|(run, _)| run.draw.fold != first.draw.fold) {
-        return None;
-    }
-    let first = first.evaluation.as_ref()?;
-    let same = |found: &Evaluation| found.examples == first.examples && found.labels == first.labels;
+/// For each fold, pair of it, and example: 1 if only the first is right, -1 if only the second is, else 0. None unless all
+/// runs of a fold answered the same examples; those of two folds are others, whatever they are called.
+fn answers(pairs: &[(&Run, &Run)]) -> Option<Vec<Vec<Vec<f32>>>> {
     let right = |found: &Evaluation, at: usize| f32::from(u8::from(found.predicted[at] == found.labels[at]));
-    pairs
-        .iter()
-        .map(|(run, other)| {
-            let (run, other) = (run.evaluation.as_ref()?, other.evaluation.as_ref()?);
-            if !same(run) || !same(other) {
-                return None;
-            }
-            Some((0..run.labels.len()).map(|at| right(run, at) - right(other, at)).collect())
-        })
-        .collect()
+    let mut folds: Vec<(&Run, Vec<Vec<f32>>)> = Vec::new();
+    for (run, other) in pairs {
+        let (ours, theirs) = (run.evaluation.as_ref()?, other.evaluation.as_ref()?);
+        let place = folds.iter().position(|(first, _)| first.draw.fold == run.draw.fold);
+        let first = place.map_or(*run, |place| folds[place].0).evaluation.as_ref()?;
+        let same = |found: &Evaluation| found.examples == first.examples && found.labels == first.labels;
+        if !same(ours) || !same(theirs) {
+            return None;
+        }
+        let row = (0..ours.labels.len()).map(|at| right(ours, at) - right(theirs, at)).collect();
+        match place {
+            Some(place) => folds[place].1.push(row),
+            None => folds.push((run, vec![row])),
+        }
+    }
+    (!folds.is_empty()).then(|| folds.into_iter().map(|(_, rows)| rows).collect())
 }
 
 /// By class, the mean over runs; nothing unless all have the same classes.

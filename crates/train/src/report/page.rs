@@ -2,23 +2,26 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::{Basis, Ranked, Study, sections, study::Status};
+use super::{Basis, Ranked, Study, configs, sections, study::Status};
+use crate::progress::count;
 
 const STYLE: &str = include_str!("style.css");
 
 /// The whole report.
-pub(super) fn html(study: &Study, ranking: &[Ranked]) -> String {
+pub(super) fn html(study: &Study, ranking: &[Ranked], warnings: &[String]) -> String {
     frame(
         &study.title,
         &html! {
             h1 { (study.title) }
             (lead(study))
+            @for warning in warnings { p.box.warning { strong { "Beware: " } (warning) } }
             (conclusions(study, ranking))
             (sections::ranking(study, ranking))
             (sections::curves(study, ranking))
             (sections::costs(study, ranking))
             (sections::scans(study))
             (sections::classes(study, ranking))
+            (configs::section(study, ranking))
             (sections::runs(study))
             (sections::commands(study))
         },
@@ -60,16 +63,13 @@ pub(super) fn signed(value: f64, digits: usize) -> String {
     format!("{value:+.digits$}").replace('-', "−")
 }
 
-/// "1 arm", "3 arms".
-pub(super) fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
 fn lead(study: &Study) -> Markup {
     let runs = || study.arms.iter().flat_map(|arm| &arm.runs);
     let of = |status: Status| runs().filter(|run| run.status == status).count();
     let (finished, failed, open) = (of(Status::Finished), of(Status::Failed), of(Status::Unfinished));
-    let examples = runs().find_map(|run| run.evaluation.as_ref()).map(|evaluation| evaluation.labels.len());
+    // Those of a fold are the same for all arms; folds may differ.
+    let examples = || runs().filter_map(|run| Some(run.evaluation.as_ref()?.labels.len()));
+    let (least, most) = (examples().min(), examples().max());
     html! {
         p.lead {
             (count(study.arms.len(), "arm")) ", " (count(runs().count(), "run")) ": " (finished) " finished"
@@ -77,7 +77,13 @@ fn lead(study: &Study) -> Markup {
             @if open > 0 { ", " (open) " not finished yet" }
             "."
             @if let Some(sweep) = &study.sweep { " Every arm trains " (sweep.budget) "." }
-            @if let Some(examples) = examples { " Measured on " (count(examples, "example")) "." }
+            @if let (Some(least), Some(most)) = (least, most) {
+                " Measured on "
+                @if least < most { (least) " to " }
+                (count(most, "example"))
+                @if runs().any(|run| run.draw.fold.is_some()) { ", as many as the fold holds out" }
+                "."
+            }
         }
     }
 }
@@ -142,6 +148,20 @@ pub(super) fn basis(ranking: &[Ranked]) -> Markup {
             p {
                 "Paired by test example, for a single seed: the interval allows for the choice of test examples, but "
                 b { "not" } " for what another seed would have changed. Add seeds before you believe a small difference."
+            }
+        }
+        @if has(Basis::FoldsAndExamples) {
+            p {
+                "Paired within each fold by seed and by test example: within a fold all runs answered the same ones. The bootstrap \
+                 draws folds anew, and within each fold seeds (if there are several) and test examples: the interval covers the \
+                 choice of folds, of seeds and of test examples."
+            }
+        }
+        @if has(Basis::ExamplesWithinFolds) {
+            p {
+                "Paired within each fold by seed and by test example: within a fold all runs answered the same ones. The bootstrap \
+                 draws seeds (if there are several) and test examples within each fold: the interval covers their choice, but "
+                b { "not" } " what other folds would have changed, for which there are too few."
             }
         }
         @if has(Basis::Seeds) {

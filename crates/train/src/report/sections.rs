@@ -6,12 +6,12 @@ use ophidian_core::adapter::Walk;
 use ophidian_scan::draw::{View, svg};
 
 use super::{
-    Ranked, Study, charts,
-    page::{basis, count, percent, points, signed},
+    Ranked, Spread, Study, charts,
+    page::{basis, percent, points, signed},
     study::{Point, Run, Status},
     tables::class_names,
 };
-use crate::progress::duration;
+use crate::progress::{count, duration};
 
 /// Most classes that the table of classes shows.
 const CLASSES: usize = 30;
@@ -40,6 +40,12 @@ fn three(value: f64) -> String {
     let digits = if value.abs() < 10.0 { 2 } else { usize::from(value.abs() < 100.0) };
     let text = format!("{value:.digits$}");
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+/// "3.1 s (2.9 to 3.4)", without what is in brackets where all are the same.
+fn range(spread: Spread, unit: &str) -> String {
+    let (low, mean, high) = (three(spread.low), three(spread.mean), three(spread.high));
+    if low == high { format!("{mean}{unit}") } else { format!("{mean}{unit} ({low} to {high})") }
 }
 
 pub(super) fn ranking(study: &Study, ranking: &[Ranked]) -> Markup {
@@ -175,7 +181,7 @@ pub(super) fn costs(study: &Study, ranking: &[Ranked]) -> Markup {
             div.wide {
                 table {
                     thead { tr {
-                        th.number { "#" } th { "arm" } th.number { "parameters" } th.number { "FLOPs" } th.number { "steps" }
+                        th.number { "#" } th { "arm" } th.number { "parameters" } th.number { "FLOPs" } th.number { "steps" } th.number { "training" }
                         th.number { "examples/s" } th.number { "memory" }
                     } }
                     tbody {
@@ -186,7 +192,13 @@ pub(super) fn costs(study: &Study, ranking: &[Ranked]) -> Markup {
                                 td.number { (or_none(one.parameters.map(|count| short(count as f64)))) }
                                 td.number { (or_none(one.flops.map(short))) }
                                 td.number { (or_none(one.steps.map(|steps| steps.to_string()))) }
-                                td.number { (or_none(one.samples_per_second.map(three))) }
+                                td.number { (or_none(one.training_seconds.map(|spread| range(spread, " s")))) }
+                                td.number {
+                                    (or_none(one.samples_per_second.map(short)))
+                                    @if let Some(speed) = one.speed.filter(|speed| speed.low < speed.high) {
+                                        span.aside.block { (short(speed.low)) " to " (short(speed.high)) }
+                                    }
+                                }
                                 td.number { (or_none(one.peak_memory_mib.map(|mib| format!("{mib:.0} MiB")))) }
                             }
                         }
@@ -195,7 +207,9 @@ pub(super) fn costs(study: &Study, ranking: &[Ranked]) -> Markup {
             }
             p.aside {
                 "FLOPs: operations of a forward pass over one input, a multiply-add being two. A training step takes about three \
-                 times that for each example."
+                 times that for each example. Training: seconds of a run in training steps, without measuring and saving; the \
+                 mean over runs, and the least and most of them. Examples/s: the mean over runs of the median epoch, and below it \
+                 the slowest and the fastest epoch of any run: arms whose spans overlap are not told apart in speed."
             }
         }
     }
@@ -333,7 +347,7 @@ pub(super) fn runs(study: &Study) -> Markup {
                                     td.number { (or_none(run.curve.last().map(|point| format!("{:.4}", point.loss)))) }
                                     td.number { (or_none(run.summary.as_ref().map(|summary| duration(summary.seconds)))) }
                                 }
-                                @if let Some(error) = &run.error { tr { td {} td.error colspan="5" { (error) } } }
+                                @if let Some(error) = &run.error { tr { td.error colspan="6" { div { (error) } } } }
                             }
                         }
                     }

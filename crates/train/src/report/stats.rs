@@ -1,6 +1,6 @@
 //! Means, deviations and the paired bootstrap.
 
-use ophidian_core::rng::stream;
+use ophidian_core::rng::{Rng, stream};
 use rand::RngExt;
 
 /// Resamplings, unless there are so many numbers that fewer must do.
@@ -24,6 +24,25 @@ impl Interval {
     /// Whether `value` lies within.
     pub fn contains(&self, value: f64) -> bool {
         (self.low..=self.high).contains(&value)
+    }
+}
+
+/// A number that was found several times.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Spread {
+    /// Lowest.
+    pub low: f64,
+    /// Mean.
+    pub mean: f64,
+    /// Highest.
+    pub high: f64,
+}
+
+impl Spread {
+    /// Of `values`; none of nothing.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let fold = |pick: fn(f64, f64) -> f64| values.iter().copied().reduce(pick);
+        Some(Spread { low: fold(f64::min)?, mean: mean(values)?, high: fold(f64::max)? })
     }
 }
 
@@ -52,32 +71,57 @@ pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
 ///
 /// None if nothing can be drawn: one seed with one number, or rows of different lengths.
 pub fn bootstrap(differences: &[Vec<f32>]) -> Option<Interval> {
-    let seeds = differences.len();
-    let examples = differences.first()?.len();
-    if examples == 0 || differences.iter().any(|row| row.len() != examples) || seeds.max(examples) < 2 {
+    bootstrap_folds(&[differences], false)
+}
+
+/// The same of cross-validation, where each fold has seeds and examples of its own: these are drawn within each fold, as
+/// [`bootstrap`] draws them, and first the folds themselves if `draw_folds`. A fold weighs as many seeds as it has.
+///
+/// None if nothing can be drawn in some fold and folds are not drawn, or rows of a fold are of different lengths.
+pub fn bootstrap_folds(folds: &[&[Vec<f32>]], draw_folds: bool) -> Option<Interval> {
+    let examples = |fold: &[Vec<f32>]| fold.first().map_or(0, Vec::len);
+    let uneven = |fold: &&[Vec<f32>]| fold.iter().any(|row| row.is_empty() || row.len() != examples(fold));
+    let fixed = |fold: &&[Vec<f32>]| fold.len().max(examples(fold)) < 2;
+    let draw_folds = draw_folds && folds.len() > 1;
+    let empty = folds.iter().any(|fold| fold.is_empty());
+    if folds.is_empty() || empty || folds.iter().any(uneven) || !draw_folds && folds.iter().any(fixed) {
         return None;
     }
     let mut random = stream(&[KEY]);
-    let count = (LOOKS / (seeds * examples)).clamp(LEAST, RESAMPLINGS);
-    let mut sums = vec![0.0f32; examples];
+    let numbers: usize = folds.iter().map(|fold| fold.len() * examples(fold)).sum();
+    let count = (LOOKS / numbers).clamp(LEAST, RESAMPLINGS);
+    let mut sums = Vec::new();
     let mut means: Vec<f64> = (0..count)
         .map(|_| {
-            // Summed over the seeds that were drawn, once for all examples.
-            sums.fill(0.0);
-            for _ in 0..seeds {
-                let row = &differences[random.random_range(0..seeds)];
-                sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+            let (mut total, mut weight) = (0.0, 0.0);
+            for at in 0..folds.len() {
+                let fold = folds[if draw_folds { random.random_range(0..folds.len()) } else { at }];
+                total += resampled(fold, &mut sums, &mut random);
+                weight += fold.len() as f64;
             }
-            let total: f64 = if examples > 1 {
-                (0..examples).map(|_| f64::from(sums[random.random_range(0..examples)])).sum()
-            } else {
-                sums.iter().map(|sum| f64::from(*sum)).sum()
-            };
-            total / (seeds * examples) as f64
+            total / weight
         })
         .collect();
     means.sort_by(f64::total_cmp);
     Some(Interval { low: quantile(&means, 0.025)?, high: quantile(&means, 0.975)? })
+}
+
+/// The sum over seeds of their means, seeds and examples of `rows` drawn anew; `sums` is room to work in.
+fn resampled(rows: &[Vec<f32>], sums: &mut Vec<f32>, random: &mut Rng) -> f64 {
+    let (seeds, examples) = (rows.len(), rows[0].len());
+    // Summed over the seeds that were drawn, once for all examples.
+    sums.clear();
+    sums.resize(examples, 0.0);
+    for _ in 0..seeds {
+        let row = &rows[random.random_range(0..seeds)];
+        sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+    }
+    let total: f64 = if examples > 1 {
+        (0..examples).map(|_| f64::from(sums[random.random_range(0..examples)])).sum()
+    } else {
+        sums.iter().map(|sum| f64::from(*sum)).sum()
+    };
+    total / examples as f64
 }
 
 #[cfg(test)]
@@ -154,6 +198,34 @@ mod tests {
         let found = bootstrap(&[row]).unwrap();
         assert!((found.low - (center - 1.96 * error)).abs() < 0.1 * error, "{found:?}");
         assert!((found.high - (center + 1.96 * error)).abs() < 0.1 * error, "{found:?}");
+    }
+
+    #[test]
+    fn folds_are_resampled_each_within_itself() {
+        // Two folds of one seed and two or three examples: every resampling there is.
+        let folds: [&[Vec<f32>]; 2] = [&[vec![1.0, 0.0]], &[vec![0.9, 0.3, -0.5]]];
+        let mut all = Vec::new();
+        for first in exhaustive(folds[0]) {
+            all.extend(exhaustive(folds[1]).iter().map(|second| 0.5 * (first + second)));
+        }
+        all.sort_by(f64::total_cmp);
+        let found = bootstrap_folds(&folds, false).unwrap();
+        let share =
+            |end: f64| all.partition_point(|value| *value <= end + 1e-6) as f64 / all.len() as f64;
+        assert!(share(found.low) >= 0.019 && share(found.high) >= 0.969, "{found:?}");
+        assert!(found.low >= all[0] - 1e-6 && found.high <= all[all.len() - 1] + 1e-6, "{found:?}");
+        // Folds that all say something else widen it, if they are drawn.
+        let rows: Vec<Vec<Vec<f32>>> =
+            (0..6).map(|fold| vec![vec![fold as f32 * 0.1; 50]]).collect();
+        let rows: Vec<&[Vec<f32>]> = rows.iter().map(Vec::as_slice).collect();
+        let (fixed, drawn) = (bootstrap_folds(&rows, false).unwrap(), bootstrap_folds(&rows, true).unwrap());
+        assert!(fixed.high - fixed.low < 1e-5 && drawn.high - drawn.low > 0.15, "{fixed:?} {drawn:?}");
+        // One number for each fold: only folds are drawn.
+        let one = vec![vec![0.5f32]];
+        assert_eq!(bootstrap_folds(&[&one, &one], false), None);
+        assert!(bootstrap_folds(&[&one, &one], true).is_some());
+        assert_eq!(bootstrap_folds(&[&one, &[]], true), None);
+        assert_eq!(bootstrap_folds(&[], true), None);
     }
 
     #[test]

@@ -10,10 +10,11 @@ use ophidian_core::{
     adapter::{Adapter, Description},
     config::{self, nearest},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use toml::Table;
 
+use super::{NAME, VALUE, brief, comparable};
 use crate::{
     Config, Ending, Error, Result,
     ablate::{Draw, SweepFile, sweep_file},
@@ -63,6 +64,8 @@ pub struct Run {
     pub summary: Option<Summary>,
     /// Training examples per second: the median over its epochs.
     pub samples_per_second: Option<f64>,
+    /// The same in each epoch, from slow to fast.
+    pub speeds: Vec<f64>,
     /// Most memory of its process.
     pub peak_memory_mib: Option<f64>,
 }
@@ -116,7 +119,8 @@ pub fn study(folders: &[&Path], adapters: &[&dyn Adapter], baseline: Option<&str
     };
     if let Some(name) = baseline {
         let names = || study.arms.iter().map(|arm| arm.name.as_str());
-        study.baseline = names().position(|arm| arm == name).ok_or_else(|| {
+        let shown = brief(name, NAME);
+        study.baseline = names().position(|arm| arm == name || arm == shown).ok_or_else(|| {
             let hint = match nearest(name, names()) {
                 Some(near) => format!("; did you mean `{near}`?"),
                 None => format!("; the arms are: {}", names().collect::<Vec<_>>().join(" · ")),
@@ -129,15 +133,18 @@ pub fn study(folders: &[&Path], adapters: &[&dyn Adapter], baseline: Option<&str
 
 fn of_sweep(root: &Path, file: SweepFile, adapters: &[&dyn Adapter]) -> Result<Study> {
     let mut arms = Vec::new();
+    let mut names = Names::default();
     for entry in &file.arms {
         let mut runs = Vec::new();
         for run in &entry.runs {
             runs.push(read(&root.join(&run.folder), run.draw.clone(), run.error.clone())?);
         }
         let description = describe(&runs, adapters);
-        arms.push(Arm { name: entry.name.clone(), settings: entry.settings.clone(), runs, description });
+        let name = names.of(brief(&entry.name, NAME));
+        arms.push(Arm { name, settings: entry.settings.clone(), runs, description });
     }
-    let baseline = arms.iter().position(|arm| arm.name == file.baseline).unwrap_or(0);
+    let baseline = file.arms.iter().position(|arm| arm.name == file.baseline).unwrap_or(0);
+    comparable::check(arms.iter().flat_map(|arm| &arm.runs).map(|run| (run, None)))?;
     Ok(Study { title: file.name.clone(), arms, baseline, sweep: Some(file) })
 }
 
@@ -158,6 +165,7 @@ fn of_runs(folders: &[&Path], adapters: &[&dyn Adapter]) -> Result<Study> {
         }
     }
     let mut seen = BTreeSet::new();
+    let mut configs = Vec::new();
     for (folder, error) in all {
         if !seen.insert(fs::canonicalize(&folder).unwrap_or_else(|_| folder.clone())) {
             return Err(Error::Folder(format!("{} is named twice", folder.display())));
@@ -166,6 +174,7 @@ fn of_runs(folders: &[&Path], adapters: &[&dyn Adapter]) -> Result<Study> {
         let draw = Draw { seed: config.seed, fold: None };
         let hash = Config { seed: 0, ..config.clone() }.fingerprint();
         let run = read(&folder, draw, error)?;
+        configs.push((folder, config.clone()));
         match groups.iter_mut().find(|(other, ..)| *other == hash) {
             Some((_, _, runs)) => runs.push(run),
             None => {
@@ -176,33 +185,49 @@ fn of_runs(folders: &[&Path], adapters: &[&dyn Adapter]) -> Result<Study> {
             }
         }
     }
+    let config = |run: &Run| configs.iter().find(|(folder, _)| *folder == run.folder).map(|(_, config)| config);
+    comparable::check(groups.iter().flat_map(|(_, _, runs)| runs).map(|run| (run, config(run))))?;
     let keys: BTreeSet<String> = groups.iter().flat_map(|(_, leaves, _)| leaves.keys().cloned()).collect();
     let differ = |key: &&String| {
         *key != "seed" && groups.windows(2).any(|pair| pair[0].1.get(*key) != pair[1].1.get(*key))
     };
     let keys: Vec<&String> = keys.iter().filter(differ).collect();
     let mut arms = Vec::new();
-    let mut names = Vec::new();
+    let (mut names, mut named) = (Names::default(), Vec::new());
     for (_, leaves, runs) in &groups {
         let value = |key: &String| leaves.get(key).cloned().unwrap_or_else(|| "not set".to_owned());
         let settings: Vec<(String, String)> = keys.iter().map(|key| ((*key).clone(), value(key))).collect();
         let name = match settings.as_slice() {
             [] => runs.first().map(|run| run.folder.display().to_string()).unwrap_or_default(),
-            [(_, value)] => value.clone(),
+            [(_, value)] => brief(value, NAME),
             several => {
                 let short = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-                let parts = several.iter().map(|(key, value)| format!("{}={value}", short(key)));
-                parts.collect::<Vec<_>>().join(", ")
+                let parts = several.iter().map(|(key, value)| format!("{}={}", short(key), brief(value, VALUE)));
+                brief(&parts.collect::<Vec<_>>().join(", "), NAME)
             }
         };
-        names.push((name, settings));
+        named.push((names.of(name), settings));
     }
-    for ((_, _, mut runs), (name, settings)) in groups.into_iter().zip(names) {
+    for ((_, _, mut runs), (name, settings)) in groups.into_iter().zip(named) {
         runs.sort_by_key(|run| run.draw.seed);
         let description = describe(&runs, adapters);
         arms.push(Arm { name, settings, runs, description });
     }
     Ok(Study { title: "Runs".to_owned(), arms, baseline: 0, sweep: None })
+}
+
+/// Names that were given, each once: cut short, two may be the same.
+#[derive(Default)]
+struct Names(BTreeSet<String>);
+
+impl Names {
+    fn of(&mut self, name: String) -> String {
+        let numbered = (2..).map(|number| format!("{name} ({number})"));
+        let free = std::iter::once(name.clone()).chain(numbered).find(|name| !self.0.contains(name));
+        let name = free.unwrap_or(name.clone());
+        self.0.insert(name.clone());
+        name
+    }
 }
 
 /// Values by full key, as text.
@@ -272,7 +297,7 @@ fn read(folder: &Path, draw: Draw, error: Option<String>) -> Result<Run> {
     };
     let mut speeds = of_epochs("samples_per_second");
     speeds.sort_by(f64::total_cmp);
-    let summary = read_summary(folder);
+    let summary = read_summary(folder)?;
     let finished = summary.as_ref().is_some_and(|summary| summary.ending != Ending::Interrupted);
     let status = match (&error, finished) {
         (_, true) => Status::Finished,
@@ -283,16 +308,21 @@ fn read(folder: &Path, draw: Draw, error: Option<String>) -> Result<Run> {
         .iter()
         .filter_map(|line| line["peak_memory_mib"].as_f64())
         .fold(None, |most: Option<f64>, x| Some(most.map_or(x, |most| most.max(x))));
-    let evaluation = fs::read_to_string(folder.join("evaluation.json")).ok();
+    let path = folder.join("evaluation.json");
+    let evaluation: Option<Evaluation> = json_of(&path)?;
+    if evaluation.as_ref().is_some_and(|found| !is_whole(found)) {
+        return Err(Error::file(&path, "is damaged: its lists are of different lengths, or name classes that are not there"));
+    }
     Ok(Run {
         folder: folder.to_path_buf(),
         draw,
         status,
         error: error.filter(|_| status == Status::Failed),
         curve,
-        evaluation: evaluation.and_then(|text| serde_json::from_str(&text).ok()).filter(is_whole),
+        evaluation,
         summary,
         samples_per_second: super::quantile(&speeds, 0.5),
+        speeds,
         peak_memory_mib: memory,
     })
 }
@@ -318,8 +348,23 @@ fn is_whole(found: &Evaluation) -> bool {
 }
 
 /// The `summary.json` of the run in `folder`, once it has ended.
-pub fn read_summary(folder: &Path) -> Option<Summary> {
-    serde_json::from_str(&fs::read_to_string(folder.join("summary.json")).ok()?).ok()
+///
+/// # Errors
+/// It cannot be read, or is something else.
+pub fn read_summary(folder: &Path) -> Result<Option<Summary>> {
+    json_of(&folder.join("summary.json"))
+}
+
+/// What a run wrote to `path`; none if it has not come so far.
+fn json_of<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match fs::read_to_string(path) {
+        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| {
+            let reason = format!("is damaged: {error}; `ophidian train --resume` on its run writes it anew");
+            Error::file(path, reason)
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file(path, error)),
+    }
 }
 
 /// Accuracy of the run in `folder` after its last epoch.

@@ -20,12 +20,13 @@ pub(super) fn csv(study: &Study, ranking: &[Ranked]) -> Vec<(&'static str, Strin
 }
 
 /// Everything in one object.
-pub(super) fn json(study: &Study, ranking: &[Ranked]) -> String {
+pub(super) fn json(study: &Study, ranking: &[Ranked], warnings: &[String]) -> String {
     let arms: Vec<Value> = study.arms.iter().map(arm).collect();
     let value = json!({
         "title": study.title,
         "baseline": study.arms.get(study.baseline).map(|arm| &arm.name),
         "sweep": study.sweep,
+        "warnings": warnings,
         "ranking": ranking,
         "classes": class_names(study),
         "arms": arms,
@@ -186,14 +187,27 @@ fn classes(study: &Study, ranking: &[Ranked]) -> Vec<Row> {
 }
 
 fn costs(study: &Study) -> Vec<Row> {
-    let mut rows = vec![row(&["arm", "seed", "fold", "seconds", "samples_per_second", "peak_memory_mib"])];
+    let mut rows = vec![row(&[
+        "arm",
+        "seed",
+        "fold",
+        "seconds",
+        "training_seconds",
+        "samples_per_second",
+        "samples_per_second_lowest",
+        "samples_per_second_highest",
+        "peak_memory_mib",
+    ])];
     for (arm, run) in each(study) {
         rows.push(vec![
             arm.name.clone(),
             run.draw.seed.to_string(),
             some(run.draw.fold.as_ref()),
             some(run.summary.as_ref().map(|summary| summary.seconds)),
+            some(run.summary.as_ref().and_then(|summary| summary.training_seconds)),
             some(run.samples_per_second),
+            some(run.speeds.first()),
+            some(run.speeds.last()),
             some(run.peak_memory_mib),
         ]);
     }

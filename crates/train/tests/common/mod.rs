@@ -219,7 +219,7 @@ pub fn metrics(root: &Path) -> Vec<serde_json::Value> {
     text.lines()
         .map(|line| {
             let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
-            for key in ["seconds", "peak_memory_mib", "samples_per_second", "data_wait"] {
+            for key in ["seconds", "training_seconds", "peak_memory_mib", "samples_per_second", "data_wait"] {
                 line.as_object_mut().unwrap().remove(key);
             }
             line

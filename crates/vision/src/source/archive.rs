@@ -13,7 +13,7 @@ use flate2::{
     Crc,
     read::{DeflateDecoder, MultiGzDecoder},
 };
-use ophidian_core::{Error, Result};
+use ophidian_core::{Error, Result, files::entries};
 
 use super::{Encoded, Found, Labelled, Role, Source, layout::layout, no_image};
 use crate::pixels::{self, MAX_ENCODED, Pixels};
@@ -80,7 +80,7 @@ pub fn find(path: &Path) -> Result<Vec<PathBuf>> {
         return Ok(vec![path.to_path_buf()]);
     }
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(|error| Error::file(path, error))? {
+    for entry in entries(path)? {
         let file = entry.map_err(|error| Error::file(path, error))?.path();
         if is_archive_name(&file) && file.is_file() {
             files.push(file);

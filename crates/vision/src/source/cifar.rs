@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use ophidian_core::{Error, Result};
+use ophidian_core::{Error, Result, files::entries};
 
 use super::{Found, Labelled, Memory, Source, archive};
 use crate::pixels::MAX_ENCODED;
@@ -161,7 +161,7 @@ fn records(file: &Path, bytes: &[u8], kind: Kind, classes: usize) -> Result<(Vec
 
 fn from_folder(folder: &Path, kind: Kind) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|error| Error::file(folder, error))? {
+    for entry in entries(folder)? {
         let entry = entry.map_err(|error| Error::file(folder, error))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if !kind.is_train(&name) && !kind.is_test(&name) {

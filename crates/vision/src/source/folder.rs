@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use ophidian_core::{Error, Result};
+use ophidian_core::{Error, Result, files::entries};
 
 use super::{Encoded, Found, Labelled, Source, layout::layout, no_image};
 use crate::pixels::{self, MAX_ENCODED, Pixels};
@@ -86,7 +86,7 @@ fn descend(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<(String, P
         let reason = format!("lies more than {MAX_DEPTH} folders deep; is there a link that points back?");
         return Err(Error::file(folder, reason));
     }
-    for entry in fs::read_dir(folder).map_err(|error| Error::file(folder, error))? {
+    for entry in entries(folder)? {
         let entry = entry.map_err(|error| Error::file(folder, error))?;
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -11,7 +11,7 @@ use std::{
 };
 
 use flate2::read::GzDecoder;
-use ophidian_core::{Error, Result};
+use ophidian_core::{Error, Result, files::entries};
 
 use super::{Found, Labelled, Memory, Role};
 
@@ -45,7 +45,7 @@ pub struct Pairs {
 /// The folder cannot be read, holds two data sets, or images without labels.
 pub fn find(folder: &Path) -> Result<Pairs> {
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|error| Error::file(folder, error))? {
+    for entry in entries(folder)? {
         let name = entry.map_err(|error| Error::file(folder, error))?.file_name();
         names.extend(name.into_string());
     }
