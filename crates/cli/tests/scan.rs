@@ -43,7 +43,7 @@ fn list_names_every_pattern() {
         "column",
         "serpentine",
         "random(seed=0)",
-        "file(path, strict=false)",
+        "file(path, strict=true)",
         "bidirectional",
         "cross",
         "reverse",
@@ -388,11 +388,24 @@ fn faults_of_an_index_file_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let mine = path(&folder, "mine.json");
     std::fs::write(&mine, "[0, 2, 2, 0]").unwrap();
-    let told = "order.0 is no permutation: 2 tokens are repeated (first 0, at steps 0 and 3), 2 tokens are missing (first 1)";
-    assert!(said(&["show", &mine, "--shape", "4"]).contains(told));
-    assert!(!said(&["show", "row | window(3)", "--shape", "4"]).contains("no permutation"));
-    let refused = complaint(1, &["show", &format!("file('{mine}', strict=true)"), "--shape", "4"]);
-    assert!(refused.contains(told), "{refused}");
+    let told = "order.0 does not visit every token once: 2 tokens are repeated (first 0, at steps 0 and 3), 2 tokens are missing (first 1)";
+    let allowed = format!("file(\"{mine}\", strict=false)");
+    assert!(said(&["show", &allowed, "--shape", "4"]).contains(told));
+    assert!(!said(&["show", "row | window(3)", "--shape", "4"]).contains("does not visit"));
+    let input = path(&folder, "x.safetensors");
+    tensors(&input, &[("x", Dtype::F32, &[1, 1, 4], floats(&[1.0; 4]))]);
+    for arguments in [
+        vec!["show", &mine, "--shape", "4"],
+        vec!["stats", &mine, "--shape", "4"],
+        vec!["export", &mine, "--shape", "4", "--output", "never.json"],
+        vec!["roundtrip", &mine, "--input", &input],
+    ] {
+        let refused = complaint(1, &arguments);
+        assert!(
+            refused.contains("mine.json") && refused.contains(told) && refused.contains(&allowed),
+            "{refused}"
+        );
+    }
 }
 
 #[test]

@@ -197,24 +197,30 @@ fn what_is_published_is_told_from_compositions() {
     assert!("point_mamba/hilbert".parse::<Pattern>().is_err());
 }
 
-/// A file of indices that is meant as a permutation says what keeps it from being one, and `strict` refuses it.
+/// A file of indices that repeats or leaves out tokens is refused and says so, unless it is not strict.
 #[test]
 fn faults_of_an_index_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mine.json");
-    std::fs::write(&path, "[[3, 0, 3, 1, 0, 3], [0, 1, 2, 3, 4, 5], [-1, 0, 1, 2, 3, 4]]").unwrap();
+    std::fs::write(&path, "[[3, 0, 3, 1, 0, 3], [0, 1, 2, 3, 4, 5, -1], [-1, 0, 1, 2, 3, 4]]").unwrap();
     let text = path.display().to_string();
-    let pattern = parse(&text);
+    let pattern = parse(&format!("file(\"{text}\", strict=false)"));
     assert!(pattern.is_file());
     let plan = pattern.plan(&grid("2x3")).unwrap();
     let faults: Vec<Option<String>> = plan.orders().iter().map(|order| order.faults()).collect();
     let first = "2 tokens are repeated (first 0, at steps 1 and 4), 3 tokens are missing (first 2)";
     assert_eq!(faults[0].as_deref(), Some(first));
     assert_eq!(faults[1], None);
-    assert_eq!(faults[2].as_deref(), Some("1 token is missing (first 5), 1 step is blank (first 0)"));
-    let strict = parse(&format!("file(\"{text}\", strict=true)")).plan(&grid("2x3")).unwrap_err();
+    assert_eq!(faults[2].as_deref(), Some("1 token is missing (first 5)"));
+    let strict = parse(&text).plan(&grid("2x3")).unwrap_err();
     assert!(!strict.is_usage());
-    assert_eq!(strict.to_string(), format!("{text}: order.0 is no permutation: {first}"));
+    let told = format!(
+        "{text}: order.0 does not visit every token once: {first}; if it is meant so, write `{pattern}`"
+    );
+    assert_eq!(strict.to_string(), told);
+    // Blank steps visit no token, and silent ones only read theirs.
+    std::fs::write(&path, r#"{"order.0": [0, 0, 1, -1, 2], "silent.0": [0]}"#).unwrap();
+    assert_eq!(parse(&text).plan(&grid("1x3")).unwrap().orders()[0].index(), [0, 0, 1, -1, 2]);
     std::fs::write(&path, "[0, 9, 2, -7, 4, 6]").unwrap();
     let outside = pattern.plan(&grid("2x3")).unwrap_err().to_string();
     assert!(outside.contains("order.0[1] is 9") && outside.ends_with("; 3 entries lie outside"), "{outside}");

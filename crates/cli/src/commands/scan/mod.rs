@@ -175,14 +175,14 @@ fn save(path: &Path, bytes: &[u8], pattern: &Pattern, plan: &Plan, printer: &Pri
     Ok(())
 }
 
-/// Whoever wrote an index file may have meant a permutation: says what keeps each order from being one.
+/// What an index file that need not visit every token once (`strict=false`) does instead.
 fn faults(pattern: &Pattern, plan: &Plan, printer: &Printer) -> Result<()> {
     if !pattern.is_file() {
         return Ok(());
     }
     for (k, order) in plan.orders().iter().enumerate() {
         if let Some(faults) = order.faults() {
-            printer.line(format_args!("order.{k} is no permutation: {faults}"))?;
+            printer.line(format_args!("order.{k} does not visit every token once: {faults}"))?;
         }
     }
     Ok(())
