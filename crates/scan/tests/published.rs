@@ -42,10 +42,14 @@ fn by_hand(scan: &'static Published, text: &str) -> String {
     for argument in arguments.split(", ").filter(|argument| !argument.is_empty()) {
         let (name, default) = argument.split_once('=').unwrap();
         let default = match (name, default) {
-            ("major", "frequency") => "row",
-            _ => default,
+            ("major", "frequency") => "row".to_string(),
+            ("directions", words) => {
+                let words = words.trim_matches('"').split(' ');
+                words.map(|word| format!("localmamba/{word}")).collect::<Vec<_>>().join(", ")
+            }
+            _ => default.to_string(),
         };
-        text = text.replace(&format!("{{{name}}}"), default);
+        text = text.replace(&format!("{{{name}}}"), &default);
     }
     assert!(!text.contains('{'), "{}: {text}", scan.name());
     text
@@ -185,6 +189,54 @@ fn class_tokens_are_blank_steps() {
     // A segment's boundary stays between the tokens that it parts.
     let plan = parse("row | chunk(2) | class_token(middle)").plan(&grid("4")).unwrap();
     assert_eq!(plan.orders()[0].resets(), [false, false, false, true, false]);
+}
+
+/// A searched layer of LocalMamba is named by its directions, in the authors' words.
+#[test]
+fn a_searched_layer_is_its_directions() {
+    let layer = parse("localmamba/vssm_merge(directions=\"h_flip v w7_flip w2\")");
+    let same = parse("[row | reverse, column, row | window(7) | reverse, row | window(2)]");
+    assert_eq!(layer.plan(&grid("4x6")).unwrap(), same.plan(&grid("4x6")).unwrap());
+    assert_eq!(layer.to_string(), "localmamba/vssm_merge(\"h_flip v w7_flip w2\")");
+    for (words, told) in [
+        ("h x7", "has `x7`, expected words such as h"),
+        ("vssm_merge", "has `vssm_merge`"),
+        (" ", "names none"),
+    ] {
+        let wrong = format!("localmamba/vssm_merge(directions=\"{words}\")").parse::<Pattern>().unwrap_err();
+        assert!(wrong.to_string().contains(told), "{wrong}");
+    }
+}
+
+/// Where the released code deviates in the model and not in the order, `compat` says what to set.
+#[test]
+fn deviations_of_models_name_their_keys() {
+    for scan in published().iter().filter(|scan| scan.released().is_none()) {
+        let wrong =
+            format!("{}(compat=released)", scan.example()).parse::<Pattern>().unwrap_err().to_string();
+        let told = if scan.deviation().is_empty() { "there is no `compat`" } else { scan.deviation() };
+        assert!(wrong.contains(told), "{wrong}");
+    }
+    let deviates = |name: &str| parse(name).published().unwrap().deviation();
+    assert!(deviates("vmamba/cascade2d").contains("`model.written_as = "));
+    assert!(deviates("plainmamba/continuous4").contains("`model.compat.unordered_coefficients"));
+    assert!(deviates("zigma/video_sst_t").contains("`model.written_as = "));
+}
+
+#[test]
+fn numbers_in_names_may_be_too_large() {
+    let wide = parse("localmamba/w999999999").plan(&grid("7x9")).unwrap_err().to_string();
+    assert!(wide.contains("999999999x999999999 is too large"), "{wide}");
+}
+
+/// On audio's grids, which are frequencies x times.
+#[test]
+fn audio_scans_walk_time_by_time_or_not() {
+    let spectrogram = grid("3x2");
+    let index = |name: &str| parse(name).plan(&spectrogram).unwrap().orders()[0].index().to_vec();
+    assert_eq!(index("ssam/time"), [0, 2, 4, 1, 3, 5]);
+    assert_eq!(index("aum/specgrid(major=time, class_token=none)"), index("ssam/time"));
+    assert_eq!(index("aum/specgrid(class_token=none)"), [0, 1, 2, 3, 4, 5]);
 }
 
 #[test]
