@@ -95,10 +95,20 @@ impl Key {
 pub fn fitted(keys: &[Key], variables: &HashMap<String, Tensor>) -> Result<Vec<Key>> {
     let fit = |key: &Key| {
         let ours = key.view(variables.get(&key.ours).ok_or_else(|| unmapped(key))?)?.size();
-        let shape = if regrouped(&key.shape, &ours) { key.shape.clone() } else { ours };
+        let shape =
+            if regrouped(&key.shape, &ours) { key.shape.clone() } else { joined(ours, key.shape.len()) };
         Ok(Key { shape, ..key.clone() })
     };
     keys.iter().map(fit).collect()
+}
+
+/// A shape of no more than `axes` axes, if that is not 0: the first ones joined, as authors join the directions.
+fn joined(mut shape: Vec<i64>, axes: usize) -> Vec<i64> {
+    while axes > 0 && shape.len() > axes {
+        let first = shape.remove(0);
+        shape[0] *= first;
+    }
+    shape
 }
 
 /// True if one of the shapes is the other with neighbouring axes joined (or axes of length 1 more).

@@ -165,10 +165,10 @@ pub fn deformable_path(author: &Author, theirs: &str, ours: &str) -> Result<Vec<
         ("conv_offset.ln.bias", "norm.bias"),
         ("conv_offset.conv2.weight", "offset.weight"),
     ];
-    names
+    Ok(names
         .iter()
         .map(|(author_s, name)| author.key(&format!("{theirs}{author_s}"), &format!("{ours}{name}")))
-        .collect()
+        .collect())
 }
 
 pub(super) fn quadmamba(author: &Author) -> Result<Recipe> {
