@@ -52,6 +52,10 @@ impl Adapter for Audio {
         model.tile([rows as i64, columns as i64]).map_err(|error| error.with_hint(sizes)).map(drop)
     }
 
+    fn notes(&self, model: &toml::Table) -> Vec<String> {
+        models::CATALOGUE.read(model.clone()).map_or(Vec::new(), |model| model.differs_from_published())
+    }
+
     fn data_keys(&self) -> Vec<KeyDoc> {
         Data::keys()
     }

@@ -43,7 +43,7 @@ fn list_names_every_pattern() {
         "column",
         "serpentine",
         "random(seed=0)",
-        "file(path, strict=false)",
+        "file(path, strict=true)",
         "bidirectional",
         "cross",
         "reverse",
@@ -257,7 +257,8 @@ fn wrong_usage_is_explained() {
             vec!["show", "vmamba/cros2d", "--shape", "7x9"],
             "did you mean `vmamba/cross2d`? published: vmamba/cross2d, ",
         ),
-        (vec!["show", "grootv/block", "--shape", "7x9"], "it needs features (B, C, H, W)"),
+        (vec!["show", "grootv/block", "--shape", "49"], "`grootv/treescan` is over a grid"),
+        (vec!["show", "grootv/block | reverse", "--shape", "7x9"], "`mixer = \"grootv\"` of a model has it"),
         (vec!["show", "row", "--shape", "9", "--points", "p.npy"], "--points"),
         (vec!["stats", "--shape", "9"], "<PATTERNS>"),
         (vec!["roundtrip", "row"], "--input"),
@@ -388,11 +389,53 @@ fn faults_of_an_index_file_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let mine = path(&folder, "mine.json");
     std::fs::write(&mine, "[0, 2, 2, 0]").unwrap();
-    let told = "order.0 is no permutation: 2 tokens are repeated (first 0, at steps 0 and 3), 2 tokens are missing (first 1)";
-    assert!(said(&["show", &mine, "--shape", "4"]).contains(told));
-    assert!(!said(&["show", "row | window(3)", "--shape", "4"]).contains("no permutation"));
-    let refused = complaint(1, &["show", &format!("file('{mine}', strict=true)"), "--shape", "4"]);
-    assert!(refused.contains(told), "{refused}");
+    let told = "order.0 does not visit every token once: 2 tokens are repeated (first 0, at steps 0 and 3), 2 tokens are missing (first 1)";
+    let allowed = format!("file(\"{mine}\", strict=false)");
+    assert!(said(&["show", &allowed, "--shape", "4"]).contains(told));
+    assert!(!said(&["show", "row | window(3)", "--shape", "4"]).contains("does not visit"));
+    let input = path(&folder, "x.safetensors");
+    tensors(&input, &[("x", Dtype::F32, &[1, 1, 4], floats(&[1.0; 4]))]);
+    for arguments in [
+        vec!["show", &mine, "--shape", "4"],
+        vec!["stats", &mine, "--shape", "4"],
+        vec!["export", &mine, "--shape", "4", "--output", "never.json"],
+        vec!["roundtrip", &mine, "--input", &input],
+    ] {
+        let refused = complaint(1, &arguments);
+        assert!(
+            refused.contains("mine.json") && refused.contains(told) && refused.contains(&allowed),
+            "{refused}"
+        );
+    }
+}
+
+/// What features choose is drawn for made-up ones, which the title says, and follows a file's own in a round trip.
+#[test]
+fn scans_that_features_choose() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, shape) in [
+        ("grootv/treescan", "6x8"),
+        ("grootl/block", "20"),
+        ("defmamba/deform_path", "6x8"),
+        ("mambairv2/semantic_sort", "6x8"),
+    ] {
+        let shown = said(&["show", name, "--shape", shape]);
+        assert!(shown.contains(name) && shown.contains("made-up smooth features"), "{shown}");
+        assert_eq!(shown, said(&["show", name, "--shape", shape]), "the same every time");
+        let file = path(&folder, "order.json");
+        said(&["export", name, "--shape", shape, "--output", &file]);
+        said(&["stats", &file, name, "--shape", shape]);
+    }
+    let (input, output) = (path(&folder, "x.safetensors"), path(&folder, "y.safetensors"));
+    let x: Vec<f32> = (0..2 * 3 * 6).map(|i| (i * 7 % 11) as f32).collect();
+    tensors(&input, &[("x", Dtype::F32, &[2, 3, 2, 3], floats(&x))]);
+    said(&["roundtrip", "grootv/treescan", "--input", &input, "--output", &output]);
+    assert_eq!(read(&output, "merged"), (x.clone(), vec![2, 3, 2, 3]));
+    assert_eq!(read(&output, "scanned.0").0[0], x[0], "the root comes first");
+    let wrong = complaint(1, &["roundtrip", "mambairv2/semantic_sort", "--input", &input]);
+    assert!(wrong.contains("x.safetensors") && wrong.contains("`label`"), "{wrong}");
+    let wrong = complaint(1, &["roundtrip", "defmamba/deform_path", "--input", &input]);
+    assert!(wrong.contains("x.safetensors") && wrong.contains("`rpe_table`"), "{wrong}");
 }
 
 #[test]

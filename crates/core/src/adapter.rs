@@ -103,6 +103,12 @@ pub trait Adapter: Sync {
         Ok(())
     }
 
+    /// What a user should know of a resolved `[model]` before it is trained, line by line.
+    fn notes(&self, model: &toml::Table) -> Vec<String> {
+        let _ = model;
+        Vec::new()
+    }
+
     /// The keys of `[data]` and what they mean.
     fn data_keys(&self) -> Vec<KeyDoc> {
         Vec::new()

@@ -88,15 +88,52 @@ impl Key {
     }
 }
 
-/// Copies an author's tensors into `variables`; any floating dtype is taken.
+/// The keys with the shape of our own tensor wherever an author's, which was taken from a file, cannot be it.
 ///
 /// # Errors
-/// Every missing, unknown, misshaped or non-floating tensor, all in one message; nothing is copied then.
-pub fn load(keys: &[Key], file: &Tensors, variables: &HashMap<String, Tensor>) -> Result<()> {
+/// A key of a tensor, or of a row, that `variables` lacks.
+pub fn fitted(keys: &[Key], variables: &HashMap<String, Tensor>) -> Result<Vec<Key>> {
+    let fit = |key: &Key| {
+        let ours = key.view(variables.get(&key.ours).ok_or_else(|| unmapped(key))?)?.size();
+        let shape =
+            if regrouped(&key.shape, &ours) { key.shape.clone() } else { joined(ours, key.shape.len()) };
+        Ok(Key { shape, ..key.clone() })
+    };
+    keys.iter().map(fit).collect()
+}
+
+/// A shape of no more than `axes` axes, if that is not 0: the first ones joined, as authors join the directions.
+fn joined(mut shape: Vec<i64>, axes: usize) -> Vec<i64> {
+    while axes > 0 && shape.len() > axes {
+        let first = shape.remove(0);
+        shape[0] *= first;
+    }
+    shape
+}
+
+/// True if one of the shapes is the other with neighbouring axes joined (or axes of length 1 more).
+fn regrouped(a: &[i64], b: &[i64]) -> bool {
+    let ends = |shape: &[i64]| -> BTreeSet<i64> {
+        shape
+            .iter()
+            .scan(1i64, |product, n| {
+                *product = product.saturating_mul(*n);
+                Some(*product)
+            })
+            .filter(|end| *end != 1)
+            .collect()
+    };
+    let (a, b) = (ends(a), ends(b));
+    a.last() == b.last() && (a.is_subset(&b) || b.is_subset(&a))
+}
+
+/// Every missing, misshaped, non-floating or unknown tensor of an author's, in words.
+pub fn misfits(keys: &[Key], file: &Tensors) -> Vec<String> {
     let known: BTreeSet<&str> = keys.iter().map(|key| key.theirs.as_str()).collect();
     let mut wrong = Vec::new();
     for key in keys {
         match file.get(&key.theirs) {
+            None if key.shape.is_empty() => wrong.push(format!("`{}` is missing", key.theirs)),
             None => wrong.push(format!("`{}` {:?} is missing", key.theirs, key.shape)),
             Some(found) if found.size() != key.shape => {
                 wrong.push(format!(
@@ -119,14 +156,30 @@ pub fn load(keys: &[Key], file: &Tensors, variables: &HashMap<String, Tensor>) -
     for (name, tensor) in file.iter().filter(|(name, _)| !known.contains(name.as_str())) {
         wrong.push(format!("`{name}` {:?} is not known to this model", tensor.size()));
     }
-    if !wrong.is_empty() {
-        return Err(Error::invalid(format!(
-            "the tensors do not fit the config ({} of {} keys):\n  {}",
-            wrong.len(),
-            keys.len(),
-            wrong.join("\n  ")
-        )));
+    wrong
+}
+
+/// Nothing if nothing is `wrong`.
+///
+/// # Errors
+/// All that is, in one message.
+pub fn refuse(wrong: &[String], keys: usize) -> Result<()> {
+    if wrong.is_empty() {
+        return Ok(());
     }
+    Err(Error::invalid(format!(
+        "the tensors do not fit the config ({} of {keys} keys):\n  {}",
+        wrong.len(),
+        wrong.join("\n  ")
+    )))
+}
+
+/// Copies an author's tensors into `variables`; any floating dtype is taken.
+///
+/// # Errors
+/// Every missing, unknown, misshaped or non-floating tensor, all in one message; nothing is copied then.
+pub fn load(keys: &[Key], file: &Tensors, variables: &HashMap<String, Tensor>) -> Result<()> {
+    refuse(&misfits(keys, file), keys.len())?;
     tch::no_grad(|| {
         keys.iter().try_for_each(|key| {
             let (Some(found), Some(ours)) = (file.get(&key.theirs), variables.get(&key.ours)) else {

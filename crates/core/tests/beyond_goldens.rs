@@ -41,7 +41,7 @@ fn load(golden: &Tensors, vs: &VarStore, keys: impl Fn(&Author) -> ophidian_core
     };
     let parameters: Tensors = golden.iter().filter_map(named).collect();
     let options = toml::Table::new();
-    let keys = keys(&Author { options: &options, parameters: &parameters, sizes: &[] }).unwrap();
+    let keys = keys(&Author::new(&options, &parameters, &[])).unwrap();
     keymap::load(&keys, &parameters, &vs.variables()).unwrap();
 }
 

@@ -128,7 +128,7 @@ fn localmamba_merge() {
         let merger = Merger::new(&vs.root(), Merge::ChannelGate, lengths.len() as i64, channels, channels);
         let mut parameters = golden.parameters();
         parameters.retain(|name, _| name.starts_with("attn."));
-        let author = Author { options: &golden.options, parameters: &parameters, sizes: &[] };
+        let author = Author::new(&golden.options, &parameters, &[]);
         keymap::load(&blocks::channel_gate(&author).unwrap(), &parameters, &vs.variables()).unwrap();
         let out = merger.forward(&ys, |y| Ok(y.shallow_clone())).unwrap();
         expect_close(&golden.file, &out.squeeze_dim(2), &golden.tensors["y"]);
@@ -187,4 +187,61 @@ fn timemamba_segments() {
         let starts: Vec<bool> = (0..n * frames).map(|t| t > 0 && t % frames == 0).collect();
         assert_eq!(order.resets(), starts, "{}", golden.file);
     }
+}
+
+/// Every parameter that does not fit is listed, whether it says how large the block is or not.
+#[test]
+fn what_does_not_fit_a_block_is_listed() {
+    let Some(golden) = goldens().into_iter().find(|golden| golden.name == "vmamba/ss2d_v05") else { return };
+    let told = |change: &dyn Fn(&mut Tensors), parts: &[&str]| {
+        let mut file: Tensors =
+            golden.tensors.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect();
+        change(&mut file);
+        let error = blocks::run(&golden.name, &file, &golden.options).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        assert!(!error.contains("Exception") && !error.contains("frame #"), "{error}");
+    };
+    let ones = |shape: &[i64]| Tensor::ones(shape, (Kind::Float, Device::Cpu));
+    told(&|file| drop(file.insert("param.Ds".into(), ones(&[5]))), &["`Ds` has shape [5], expected [32]"]);
+    told(
+        &|file| {
+            file.insert("param.Ds".into(), ones(&[5]));
+            file.insert("param.dt_projs_bias".into(), ones(&[2, 3]));
+            file.insert("param.more".into(), ones(&[1]));
+            file.remove("param.conv2d.bias");
+        },
+        &[
+            "(4 of 11 keys)",
+            "`Ds` has shape [5]",
+            "`dt_projs_bias` has shape [2, 3]",
+            "`more` [1] is not known",
+            "`conv2d.bias` [",
+        ],
+    );
+    // Those that say how large it is.
+    told(
+        &|file| {
+            file.remove("param.A_logs");
+            file.remove("param.out_proj.weight");
+            file.remove("param.Ds");
+            file.insert("param.more".into(), ones(&[1]));
+        },
+        &[
+            "`A_logs` is missing",
+            "`out_proj.weight` is missing",
+            "`Ds` is missing",
+            "`more` [1] is not known",
+        ],
+    );
+    told(
+        &|file| drop(file.insert("param.A_logs".into(), ones(&[7]))),
+        &["`A_logs` has shape [7], expected at least 2 axes"],
+    );
+    told(
+        &|file| {
+            let x = file["x"].narrow(3, 0, 5);
+            file.insert("x".into(), x);
+        },
+        &["`x` has 5 channels, expected "],
+    );
 }

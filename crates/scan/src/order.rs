@@ -250,33 +250,28 @@ impl Order {
     }
 
     /// What keeps the order from visiting every token once, in words: how many tokens are repeated or missing and the
-    /// first of each, and how many steps are blank. None for a permutation.
+    /// first of each. None if there is nothing: blank steps visit no token, and silent ones are no visit of their own.
     ///
-    /// All of it is legal for an order, but not what the author of a permutation meant.
+    /// All of it is legal for an order, but rarely what the author of an index file meant.
     pub fn faults(&self) -> Option<String> {
-        let visits = self.visits();
+        let written = |step: usize| !self.silent[step];
+        let mut visits = vec![0; self.tokens];
+        for (_, &token) in self.index.iter().enumerate().filter(|&(step, &token)| token >= 0 && written(step))
+        {
+            visits[token as usize] += 1;
+        }
         let tokens = |n: usize| if n == 1 { "1 token is".to_string() } else { format!("{n} tokens are") };
         let mut faults = Vec::new();
         let repeated = visits.iter().filter(|&&n| n > 1).count();
         if let Some(token) = visits.iter().position(|&n| n > 1) {
-            let steps: Vec<usize> =
-                (0..self.len()).filter(|&t| self.index[t] == token as i32).take(2).collect();
+            let visit = |&step: &usize| self.index[step] == token as i32 && written(step);
+            let steps: Vec<usize> = (0..self.len()).filter(visit).take(2).collect();
             let steps = steps.iter().map(usize::to_string).collect::<Vec<_>>().join(" and ");
             faults.push(format!("{} repeated (first {token}, at steps {steps})", tokens(repeated)));
         }
         let missing = visits.iter().filter(|&&n| n == 0).count();
         if let Some(token) = visits.iter().position(|&n| n == 0) {
             faults.push(format!("{} missing (first {token})", tokens(missing)));
-        }
-        if let Some(step) = self.index.iter().position(|&i| i < 0) {
-            let blanks = self.blanks();
-            let steps = if blanks == 1 { "1 step is".to_string() } else { format!("{blanks} steps are") };
-            faults.push(format!("{steps} blank (first {step})"));
-        }
-        if let Some(step) = self.silent.iter().position(|&silent| silent) {
-            let silent = self.silent.iter().filter(|&&silent| silent).count();
-            let steps = if silent == 1 { "1 step is".to_string() } else { format!("{silent} steps are") };
-            faults.push(format!("{steps} silent (first {step})"));
         }
         (!faults.is_empty()).then(|| faults.join(", "))
     }

@@ -53,14 +53,16 @@ impl Plan {
         self.orders.len()
     }
 
-    /// The same plan if every direction visits every token once.
+    /// The same plan if every direction visits every token once, beside blank and silent steps.
     ///
     /// # Errors
     /// A direction that does not is named, with what it does instead.
-    pub fn permutations(self) -> Result<Plan> {
+    pub fn each_once(self) -> Result<Plan> {
         let faults = |(k, order): (usize, &Order)| Some((k, order.faults()?));
         match self.orders.iter().enumerate().find_map(faults) {
-            Some((k, faults)) => Err(Error::Plan(format!("order.{k} is no permutation: {faults}"))),
+            Some((k, faults)) => {
+                Err(Error::Plan(format!("order.{k} does not visit every token once: {faults}")))
+            }
             None => Ok(self),
         }
     }

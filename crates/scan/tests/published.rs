@@ -42,10 +42,14 @@ fn by_hand(scan: &'static Published, text: &str) -> String {
     for argument in arguments.split(", ").filter(|argument| !argument.is_empty()) {
         let (name, default) = argument.split_once('=').unwrap();
         let default = match (name, default) {
-            ("major", "frequency") => "row",
-            _ => default,
+            ("major", "frequency") => "row".to_string(),
+            ("directions", words) => {
+                let words = words.trim_matches('"').split(' ');
+                words.map(|word| format!("localmamba/{word}")).collect::<Vec<_>>().join(", ")
+            }
+            _ => default.to_string(),
         };
-        text = text.replace(&format!("{{{name}}}"), default);
+        text = text.replace(&format!("{{{name}}}"), &default);
     }
     assert!(!text.contains('{'), "{}: {text}", scan.name());
     text
@@ -187,6 +191,54 @@ fn class_tokens_are_blank_steps() {
     assert_eq!(plan.orders()[0].resets(), [false, false, false, true, false]);
 }
 
+/// A searched layer of LocalMamba is named by its directions, in the authors' words.
+#[test]
+fn a_searched_layer_is_its_directions() {
+    let layer = parse("localmamba/vssm_merge(directions=\"h_flip v w7_flip w2\")");
+    let same = parse("[row | reverse, column, row | window(7) | reverse, row | window(2)]");
+    assert_eq!(layer.plan(&grid("4x6")).unwrap(), same.plan(&grid("4x6")).unwrap());
+    assert_eq!(layer.to_string(), "localmamba/vssm_merge(\"h_flip v w7_flip w2\")");
+    for (words, told) in [
+        ("h x7", "has `x7`, expected words such as h"),
+        ("vssm_merge", "has `vssm_merge`"),
+        (" ", "names none"),
+    ] {
+        let wrong = format!("localmamba/vssm_merge(directions=\"{words}\")").parse::<Pattern>().unwrap_err();
+        assert!(wrong.to_string().contains(told), "{wrong}");
+    }
+}
+
+/// Where the released code deviates in the model and not in the order, `compat` says what to set.
+#[test]
+fn deviations_of_models_name_their_keys() {
+    for scan in published().iter().filter(|scan| scan.released().is_none()) {
+        let wrong =
+            format!("{}(compat=released)", scan.example()).parse::<Pattern>().unwrap_err().to_string();
+        let told = if scan.deviation().is_empty() { "there is no `compat`" } else { scan.deviation() };
+        assert!(wrong.contains(told), "{wrong}");
+    }
+    let deviates = |name: &str| parse(name).published().unwrap().deviation();
+    assert!(deviates("vmamba/cascade2d").contains("`model.written_as = "));
+    assert!(deviates("plainmamba/continuous4").contains("`model.compat.unordered_coefficients"));
+    assert!(deviates("zigma/video_sst_t").contains("`model.written_as = "));
+}
+
+#[test]
+fn numbers_in_names_may_be_too_large() {
+    let wide = parse("localmamba/w999999999").plan(&grid("7x9")).unwrap_err().to_string();
+    assert!(wide.contains("999999999x999999999 is too large"), "{wide}");
+}
+
+/// On audio's grids, which are frequencies x times.
+#[test]
+fn audio_scans_walk_time_by_time_or_not() {
+    let spectrogram = grid("3x2");
+    let index = |name: &str| parse(name).plan(&spectrogram).unwrap().orders()[0].index().to_vec();
+    assert_eq!(index("ssam/time"), [0, 2, 4, 1, 3, 5]);
+    assert_eq!(index("aum/specgrid(major=time, class_token=none)"), index("ssam/time"));
+    assert_eq!(index("aum/specgrid(class_token=none)"), [0, 1, 2, 3, 4, 5]);
+}
+
 #[test]
 fn what_is_published_is_told_from_compositions() {
     assert!(parse("vmamba/cross2d").published().is_some());
@@ -197,24 +249,30 @@ fn what_is_published_is_told_from_compositions() {
     assert!("point_mamba/hilbert".parse::<Pattern>().is_err());
 }
 
-/// A file of indices that is meant as a permutation says what keeps it from being one, and `strict` refuses it.
+/// A file of indices that repeats or leaves out tokens is refused and says so, unless it is not strict.
 #[test]
 fn faults_of_an_index_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mine.json");
-    std::fs::write(&path, "[[3, 0, 3, 1, 0, 3], [0, 1, 2, 3, 4, 5], [-1, 0, 1, 2, 3, 4]]").unwrap();
+    std::fs::write(&path, "[[3, 0, 3, 1, 0, 3], [0, 1, 2, 3, 4, 5, -1], [-1, 0, 1, 2, 3, 4]]").unwrap();
     let text = path.display().to_string();
-    let pattern = parse(&text);
+    let pattern = parse(&format!("file(\"{text}\", strict=false)"));
     assert!(pattern.is_file());
     let plan = pattern.plan(&grid("2x3")).unwrap();
     let faults: Vec<Option<String>> = plan.orders().iter().map(|order| order.faults()).collect();
     let first = "2 tokens are repeated (first 0, at steps 1 and 4), 3 tokens are missing (first 2)";
     assert_eq!(faults[0].as_deref(), Some(first));
     assert_eq!(faults[1], None);
-    assert_eq!(faults[2].as_deref(), Some("1 token is missing (first 5), 1 step is blank (first 0)"));
-    let strict = parse(&format!("file(\"{text}\", strict=true)")).plan(&grid("2x3")).unwrap_err();
+    assert_eq!(faults[2].as_deref(), Some("1 token is missing (first 5)"));
+    let strict = parse(&text).plan(&grid("2x3")).unwrap_err();
     assert!(!strict.is_usage());
-    assert_eq!(strict.to_string(), format!("{text}: order.0 is no permutation: {first}"));
+    let told = format!(
+        "{text}: order.0 does not visit every token once: {first}; if it is meant so, write `{pattern}`"
+    );
+    assert_eq!(strict.to_string(), told);
+    // Blank steps visit no token, and silent ones only read theirs.
+    std::fs::write(&path, r#"{"order.0": [0, 0, 1, -1, 2], "silent.0": [0]}"#).unwrap();
+    assert_eq!(parse(&text).plan(&grid("1x3")).unwrap().orders()[0].index(), [0, 0, 1, -1, 2]);
     std::fs::write(&path, "[0, 9, 2, -7, 4, 6]").unwrap();
     let outside = pattern.plan(&grid("2x3")).unwrap_err().to_string();
     assert!(outside.contains("order.0[1] is 9") && outside.ends_with("; 3 entries lie outside"), "{outside}");

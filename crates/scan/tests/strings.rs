@@ -216,7 +216,7 @@ fn errors_point_at_the_culprit() {
         ("random(seed=-1)", "-1", "`seed` must be a whole number of at least 0, found -1", ""),
         ("random(99999999999999999999)", "99999999999999999999", "too large a number", ""),
         ("blanks(keep)", "keep", "`kind` must be one of zero, skip, drop, found keep", ""),
-        ("file(orders.json)", "orders", "`path` must be text in quotes", "usage: file(path, strict=false)"),
+        ("file(orders.json)", "orders", "`path` must be text in quotes", "usage: file(path, strict=true)"),
         ("file(orders)", "orders", "`path` must be text in quotes, found orders", ""),
         ("file(\"orders.json)", "\"orders.json)", "the text in quotes does not end", ""),
         ("file(\"a\\n.json\")", "\\n", "unknown escape", "for a backslash"),

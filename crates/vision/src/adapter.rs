@@ -54,6 +54,10 @@ impl Adapter for Vision {
         }
     }
 
+    fn notes(&self, model: &toml::Table) -> Vec<String> {
+        models::CATALOGUE.read(model.clone()).map_or(Vec::new(), |model| model.differs_from_published())
+    }
+
     fn data_keys(&self) -> Vec<KeyDoc> {
         Data::keys()
     }

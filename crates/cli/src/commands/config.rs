@@ -43,6 +43,9 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
             let (config, adapter) = Config::resolve(setup::table(&config, &set)?, &setup::ADAPTERS)?;
             let text = if explain { config.to_documented_toml(adapter) } else { config.to_toml() };
             printer.line(text.trim_end())?;
+            for note in adapter.notes(&config.model) {
+                printer.note(note);
+            }
         }
         Command::Keys { adapter } => {
             let keys = Config::keys(find(&setup::ADAPTERS, &adapter)?);

@@ -42,6 +42,15 @@ pub fn families() -> impl Iterator<Item = &'static dyn Family> {
 pub fn family(name: &str) -> Result<&'static dyn Family> {
     let found = families().find(|family| family.name() == name);
     found.ok_or_else(|| {
+        let published = [ophidian_vision::models::CATALOGUE, ophidian_audio::models::CATALOGUE];
+        let of_family = |model: &str| published.iter().any(|all| all.official(model).is_ok_and(|m| m.family == name));
+        if published.iter().flat_map(|all| all.names()).any(of_family) {
+            return Usage(format!(
+                "the family `{name}` is published as configs alone (`ophidian models list`): there is no key map of \
+                 its authors' weights to run them by"
+            ))
+            .into();
+        }
         let known: Vec<&str> = families().map(|family| family.name()).collect();
         let hint = nearest(name, known.iter().copied());
         let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));

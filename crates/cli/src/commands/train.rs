@@ -61,6 +61,9 @@ pub fn run(args: Args, printer: &Printer) -> Result<ExitCode> {
         (_, true) => Mode::Force,
         _ => Mode::New,
     };
+    for note in adapter.notes(&config.model) {
+        printer.note(note);
+    }
     interrupt::install()?;
     if args.until_input_closes {
         interrupt::when_input_closes()?;

@@ -35,6 +35,7 @@ pub use local::LocalBranch;
 pub use mamba1::{
     Channels, Coarse, Compat, ConvPlace, DtInit, DtRank, Mamba1, Mamba1Config, Parameters, StepSizes,
 };
+pub(crate) use mamba2::head_of;
 pub use mamba2::{Mamba2, Mamba2Config, Mamba2Options};
 pub use merge::{Merge, Merger};
 pub use quad::{QuadCompat, QuadMamba, QuadMambaConfig};

@@ -49,7 +49,7 @@ impl Shell {
         let more = config.norm_each || config.squeeze.is_some();
         if theirs != (Channels::All, None, 1, Compat::default(), false) || more {
             return Err(Error::Config(format!(
-                "{name} takes no `channels`, `coarse`, `stages`, `step_embedding`, `norm_each`, `squeeze` or `compat`"
+                "{name} takes no `channels`, `coarse`, `cascade`, `step_embedding`, `norm_each`, `squeeze` or `compat`"
             )));
         }
         let (d, d_model) = (config.d_inner(), config.d_model);

@@ -279,7 +279,15 @@ impl<'a> Parser<'a> {
             let i = match name {
                 Some((name, span)) => match params.iter().position(|param| param.name == name) {
                     Some(i) => i,
-                    None => return wrong(span, format!("`{}` has no argument `{name}`", entry.name())),
+                    None => {
+                        let message = format!("`{}` has no argument `{name}`", entry.name());
+                        let instead =
+                            (name == "compat").then(|| published::without_compat(entry.name())).flatten();
+                        return wrong(
+                            span,
+                            instead.map_or(message.clone(), |why| format!("{message}: {why}")),
+                        );
+                    }
                 },
                 None if by_name => {
                     return wrong(span, "an argument after a named one needs its name too".into());

@@ -67,8 +67,14 @@ const ENDINGS: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".zip"];
 
 /// True if `path` is named like an archive that is read.
 pub fn is_archive_name(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    ENDINGS.iter().any(|ending| name.ends_with(ending))
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    ending(&name).is_some()
+}
+
+/// The ending of an archive's name, if it is one that is read.
+pub fn ending(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_lowercase();
+    ENDINGS.into_iter().find(|ending| name.ends_with(ending))
 }
 
 /// The archives at `path`: itself, or those in the folder, sorted.

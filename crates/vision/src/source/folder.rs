@@ -75,13 +75,27 @@ pub fn open(root: &Path, names: &[String]) -> Result<Found> {
 /// # Errors
 /// A folder cannot be read, or folders lie too deep (which is how a link that points back shows).
 pub fn walk(root: &Path) -> Result<Vec<(String, PathBuf)>> {
+    files(root, &pixels::is_image_name)
+}
+
+/// The same of all files whose name `wanted` takes.
+///
+/// # Errors
+/// As [`walk`].
+pub fn files(root: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
-    descend(root, "", 0, &mut found)?;
+    descend(root, "", 0, wanted, &mut found)?;
     found.sort();
     Ok(found)
 }
 
-fn descend(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<(String, PathBuf)>) -> Result<()> {
+fn descend(
+    folder: &Path,
+    prefix: &str,
+    depth: usize,
+    wanted: &dyn Fn(&str) -> bool,
+    found: &mut Vec<(String, PathBuf)>,
+) -> Result<()> {
     if depth > MAX_DEPTH {
         let reason = format!("lies more than {MAX_DEPTH} folders deep; is there a link that points back?");
         return Err(Error::file(folder, reason));
@@ -97,8 +111,8 @@ fn descend(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<(String, P
         let is_folder = fs::metadata(&path).is_ok_and(|meta| meta.is_dir());
         let name = format!("{prefix}{name}");
         if is_folder {
-            descend(&path, &format!("{name}/"), depth + 1, found)?;
-        } else if pixels::is_image_name(&name) {
+            descend(&path, &format!("{name}/"), depth + 1, wanted, found)?;
+        } else if wanted(&name) {
             found.push((name, path));
         }
     }

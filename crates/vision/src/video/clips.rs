@@ -1,10 +1,11 @@
 //! Clips in files: folders of frames and animations, `[split/]class/clip/frame`, in a folder or in archives.
 //!
 //! A folder that holds image files is a clip, its files sorted as people read numbers. If they are animations (GIF, WebP
-//! or files that end in `.apng`), each of them is a clip instead.
+//! or files that end in `.apng`), each of them is a clip instead. So is an archive of frames in the place of a clip:
+//! `class/clip.tar`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -55,10 +56,10 @@ struct Place {
 }
 
 impl Clips {
-    /// All clips of a folder, or of an archive or a folder of archives.
+    /// All clips of a folder, or of an archive, a folder of archives, or folders with an archive for each clip.
     ///
     /// # Errors
-    /// Nothing is there, it cannot be read, or it holds no image file.
+    /// Nothing is there, it cannot be read, or it or the folder of a clip holds no image file.
     pub fn open(root: &Path) -> Result<Clips> {
         if !root.exists() {
             return Err(Error::file(root, "does not exist; expected a folder or archive of clips"));
@@ -70,6 +71,10 @@ impl Clips {
                 let reason = "is no folder and no archive (.tar, .tar.gz, .tgz or .zip) of clips by its name";
                 return Err(Error::file(other, reason));
             }
+            let each = if packed.is_empty() { archives(root)? } else { Vec::new() };
+            if !each.is_empty() {
+                return Clips::of_archives(each);
+            }
             let files = archive::Archive::open(packed)?;
             let place = |(archive, role, path): (usize, Option<Role>, &str)| Place {
                 archive,
@@ -79,6 +84,9 @@ impl Clips {
             let places: Vec<Place> = files.paths().map(place).collect();
             Clips::gather(Box::new(files), places)?
         } else {
+            if let Some(empty) = empty(root, 0)? {
+                return Err(Error::file(empty, "is a folder without a file in the place of a clip"));
+            }
             let (names, paths): (Vec<String>, Vec<PathBuf>) = files.into_iter().unzip();
             let places = names.into_iter().map(|path| Place { archive: 0, role: None, path }).collect();
             Clips::gather(Box::new(Files::new(paths)), places)?
@@ -91,6 +99,29 @@ impl Clips {
             return Err(Error::file(root, reason));
         }
         Ok(clips)
+    }
+
+    /// A clip of each archive, or several where it holds folders of frames.
+    fn of_archives(each: Vec<(String, PathBuf)>) -> Result<Clips> {
+        let (names, paths): (Vec<String>, Vec<PathBuf>) = each.into_iter().unzip();
+        let files = archive::Archive::open(paths)?;
+        let mut folders: Vec<BTreeSet<&str>> = vec![BTreeSet::new(); names.len()];
+        let folder = |path: &str| path.rsplit_once('/').map_or(0, |(folder, _)| folder.len() + 1);
+        for (archive, _, path) in files.paths() {
+            folders[archive].insert(&path[..folder(path)]);
+        }
+        if let Some((name, _)) = names.iter().zip(&folders).find(|(_, folders)| folders.is_empty()) {
+            return Err(Error::file(name, "is an archive without frames in the place of a clip"));
+        }
+        let place = |(archive, _, path): (usize, Option<Role>, &str)| {
+            let name = &names[archive];
+            let stem = name.len() - archive::ending(name).map_or(0, str::len);
+            // The one folder of a clip may be named as it likes.
+            let within = if folders[archive].len() == 1 { &path[folder(path)..] } else { path };
+            Place { archive, role: None, path: format!("{}/{within}", &name[..stem]) }
+        };
+        let places = files.paths().map(place).collect();
+        Clips::gather(Box::new(files), places)
     }
 
     /// Makes clips of files that lie at `places`.
@@ -136,6 +167,28 @@ impl Clips {
     pub(super) fn clips(&self) -> &[Clip] {
         &self.clips
     }
+}
+
+/// All archives below `root`, as [`folder::files`] has them.
+fn archives(root: &Path) -> Result<Vec<(String, PathBuf)>> {
+    folder::files(root, &|name| archive::ending(name).is_some())
+}
+
+/// A folder without any entry where clips lie: below a class.
+fn empty(folder: &Path, depth: usize) -> Result<Option<PathBuf>> {
+    let mut entries = 0;
+    for entry in std::fs::read_dir(folder).map_err(|error| Error::file(folder, error))? {
+        let path = entry.map_err(|error| Error::file(folder, error))?.path();
+        entries += 1;
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if path.is_dir()
+            && !hidden
+            && let Some(found) = empty(&path, depth + 1)?
+        {
+            return Ok(Some(found));
+        }
+    }
+    Ok((entries == 0 && depth > 1).then(|| folder.to_path_buf()))
 }
 
 /// Opens labelled clips: classes from lists if `video` names them, else from folders. `names` are the classes, if they

@@ -107,6 +107,30 @@ fn archives_hold_clips_too() {
     says(&train.source.name_of(train.items[0].0 as usize), &["x-train.tar.gz/", "left/c"]);
 }
 
+/// An archive in the place of a clip is that clip, whatever folder it has its frames in.
+#[test]
+fn an_archive_may_be_one_clip() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two, three) = (grey(1), grey(2), grey(3));
+    put(folder.path(), "a/clip0.tar", &tar(&[("10.png", &two), ("9.png", &one)]));
+    put(folder.path(), "b/clip0.zip", &zip(&[("frames/1.png", &two), ("frames/2.png", &three)], true));
+    let found = open(folder.path()).unwrap();
+    assert_eq!(found.classes, ["a", "b"]);
+    let all = found.train.unwrap();
+    assert_eq!(all.items, [(0, 0), (1, 1)]);
+    assert_eq!([0, 1].map(|at| greys(&*all.source, at).unwrap()), [vec![1, 2], vec![2, 3]]);
+    put(folder.path(), "a/clip1.tar", &tar(&[("notes.txt", b"no frame")]));
+    says(&error(open(folder.path())), &["a/clip1.tar", "without frames"]);
+}
+
+#[test]
+fn an_empty_folder_of_a_clip_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    clip(folder.path(), "a/clip0", 0, 2);
+    std::fs::create_dir_all(folder.path().join("a/clip1")).unwrap();
+    says(&error(open(folder.path())), &["a/clip1", "without a file in the place of a clip"]);
+}
+
 #[test]
 fn animations_are_clips() {
     let folder = tempfile::tempdir().unwrap();

@@ -49,6 +49,50 @@ fn scans_that_layers_take_in_turn_become_a_list() {
     let layers: Vec<&str> = layers.as_array().unwrap().iter().filter_map(toml::Value::as_str).collect();
     assert_eq!((layers.len(), layers[3]), (8, "zigma/zigzag8 | direction(3)"));
     assert_eq!(scan("vmamba/cross2d").as_str(), Some("vmamba/cross2d"));
+    // Within a list too.
+    let text = "scan = ['row', 'mamband/alternate2d', 'column']";
+    let spliced = models::CATALOGUE.resolve(table(text)).unwrap()["scan"].clone();
+    let spliced: Vec<&str> = spliced.as_array().unwrap().iter().filter_map(toml::Value::as_str).collect();
+    assert_eq!(spliced.len(), 6);
+    assert_eq!([spliced[0], spliced[1], spliced[5]], ["row", "mamband/alternate2d | direction(0)", "column"]);
+}
+
+/// A published scan gives the orders alone: what else its paper has is said, and setting it silences that.
+#[test]
+fn what_else_a_published_scan_goes_with_is_said() {
+    let notes = |text: &str| models::CATALOGUE.read(table(text)).unwrap().differs_from_published();
+    let said = notes("scan = 'vmamba/cross2d'\nmerge = 'mean'");
+    assert_eq!(said.len(), 1);
+    for part in ["`vmamba/cross2d`", "`merge = \"sum\"` (this model: \"mean\")", "--set model.merge=sum"] {
+        assert!(said[0].contains(part), "{said:?}");
+    }
+    for silent in [
+        "scan = 'vmamba/cross2d'\nmerge = 'sum'",
+        "scan = 'cross'",
+        "scan = 'zigma/zigzag8'",
+        "scan = 'localmamba/w7'",
+    ] {
+        assert!(notes(silent).is_empty(), "{silent}");
+    }
+    let local = notes("scan = 'localmamba/vssm_merge'");
+    assert!(local[0].contains("--set model.merge=channel-gate"), "{local:?}");
+    let plain = notes("scan = 'plainmamba/continuous4'\npool = 'mean'");
+    assert!(plain[0].contains("parameters=shared") && plain[0].contains("step_embedding=true"), "{plain:?}");
+}
+
+#[test]
+fn errors_of_a_cascade_name_keys_of_the_model() {
+    let wrong =
+        models::CATALOGUE.read(table("scan = 'vmamba/cascade2d'\ncascade = 2")).unwrap_err().to_string();
+    for key in ["`cascade`", "`conv = \"grid\"`", "`d_conv`"] {
+        assert!(wrong.contains(key) && !wrong.contains("`stages`"), "{wrong}");
+    }
+}
+
+#[test]
+fn hydra_takes_heads_that_fit() {
+    let text = "mixer = 'hydra'\nd_model = 16\ndepth = 1\npatch_size = 7";
+    build(text, &[1, 28, 28]).unwrap();
 }
 
 #[test]

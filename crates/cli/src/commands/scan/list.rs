@@ -100,6 +100,7 @@ fn explain(scan: &Published, printer: &Printer) -> Result<()> {
     }
     said("needs", scan.needs().unwrap_or_default())?;
     said("released", scan.released().unwrap_or_default())?;
+    said("released", scan.deviation())?;
     said("parameters", &scan.parameters().to_string())?;
     said("note", scan.note())?;
     said("code", scan.system().repository())?;
@@ -122,6 +123,7 @@ fn row(scan: &'static Published) -> Value {
         "composition": scan.composition().map(readable),
         "composition_over": scan.composition_over().map(|(shape, text)| json!({shape.to_string(): readable(text)})),
         "released": scan.released().map(readable),
+        "released_keys": scan.deviation(),
         "needs": scan.needs(),
         "note": scan.note(),
     })

@@ -1,14 +1,16 @@
 //! `ophidian scan roundtrip`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use ophidian_core::{
-    Error,
+    Error, keymap,
+    mixer::{self, Merger},
+    published::blocks::{Author, channel_gate},
     tensors::{self, Tensors},
 };
 use ophidian_scan::{Geometry, Merge, Plan};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor, nn::VarStore};
 
 use crate::printer::Printer;
 
@@ -19,6 +21,9 @@ use crate::printer::Printer;
 /// the sequences put back in token order and merged as `ophidian scan list` says, by sum where the pattern is no published
 /// scan. "gate" takes equal weights, and scans of one direction, of one per layer, or that pool one long sequence take the
 /// mean of the directions. "channels" takes group k of the channels from direction k.
+///
+/// A scan whose order the features choose (`grootv/treescan`) follows x's own: the output holds `index` (batch, steps), what
+/// else it needs is `param.*` or `label` of the input by the authors' names.
 ///
 /// Where the input also holds `ys` (batch, K, channels, …) or `scanned.k`, those are merged in the place of x's own: the
 /// sequences that a mixer made of them.
@@ -44,7 +49,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args, printer: &Printer) -> Result<()> {
-    let pattern = super::pattern(&args.pattern, printer)?;
+    let features = super::features::find(&args.pattern);
+    let pattern = features.is_none().then(|| super::pattern(&args.pattern, printer)).transpose()?;
     let input = tensors::read(&args.input)?;
     let wrong = |reason: String| Error::file(&args.input, reason);
     let (name, x) = pick(&input, args.tensor.as_deref()).map_err(wrong)?;
@@ -53,6 +59,15 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
         let found = format!("tensor `{name}` is {:?} {shape:?}", x.kind());
         return Err(wrong(format!("{found}, expected (batch, channels, geometry …) of floats")).into());
     }
+    let Some(pattern) = pattern else {
+        let output = features.map(|scan| super::features::roundtrip(scan, &input, x, &args.input));
+        return finish(
+            args.output.as_deref(),
+            &output.transpose()?.unwrap_or_default(),
+            "of one direction",
+            printer,
+        );
+    };
     let geometry = match super::read(args.points.as_deref(), args.graph.as_deref(), printer)? {
         Some(geometry) => geometry,
         None => {
@@ -77,19 +92,63 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     if let Some(given) = given(&input, &plan, batch, channels).map_err(wrong)? {
         scanned = given;
     }
-    let merged = merge.merged(&plan, &scanned, channels as usize)?;
-    output.insert("merged".into(), tensor(&merged, &shape, x.kind())?);
-    if let Some(path) = &args.output {
-        tensors::write(path, &output)?;
+    let gated =
+        gated(&input, &plan, &scanned, [batch, channels]).map_err(|error| error.of_file(&args.input))?;
+    let merged = match &gated {
+        Some(merged) => merged.f_view(&shape[..])?.f_to_kind(x.kind())?,
+        None => tensor(&merge.merged(&plan, &scanned, channels as usize)?, &shape, x.kind())?,
+    };
+    output.insert("merged".into(), merged);
+    let merge =
+        if gated.is_some() { "sum behind the channel gate `param.attn.*`".into() } else { merge.to_string() };
+    finish(args.output.as_deref(), &output, &merge, printer)
+}
+
+/// Writes the results and says what they are.
+fn finish(path: Option<&Path>, output: &Tensors, merge: &str, printer: &Printer) -> Result<()> {
+    if let Some(path) = path {
+        tensors::write(path, output)?;
     }
-    for (name, tensor) in &output {
+    for (name, tensor) in output {
         printer.line(format_args!("{name} {:?} {:?}", tensor.size(), tensor.kind()))?;
     }
-    match &args.output {
+    match path {
         Some(path) => printer.note(format_args!("wrote {} (merge: {merge})", path.display())),
         None => printer.note(format_args!("merge: {merge}; nothing was written without --output")),
     }
     Ok(())
+}
+
+/// The directions behind LocalMamba's gate, summed: (B, C, L), if the file holds the gate's parameters `param.attn.*`.
+fn gated(
+    input: &Tensors,
+    plan: &Plan,
+    scanned: &[Vec<f64>],
+    [batch, channels]: [i64; 2],
+) -> ophidian_core::Result<Option<Tensor>> {
+    let named =
+        |(name, t): (&String, &Tensor)| Some((name.strip_prefix("param.")?.to_owned(), t.shallow_clone()));
+    let parameters: Tensors =
+        input.iter().filter_map(named).filter(|(name, _)| name.starts_with("attn.")).collect();
+    if parameters.is_empty() {
+        return Ok(None);
+    }
+    let (tokens, directions) = (plan.tokens() as i64, plan.directions() as i64);
+    let mut each = Vec::new();
+    for (order, rows) in plan.orders().iter().zip(scanned) {
+        let one = Plan::new(vec![order.clone()])?;
+        let placed = Merge::Sum.merged(&one, std::slice::from_ref(rows), channels as usize)?;
+        each.push(Tensor::f_from_slice(&placed)?.f_view([batch, channels, tokens])?.f_transpose(1, 2)?);
+    }
+    let each = Tensor::f_stack(&each, 2)?.f_to_kind(Kind::Float)?; // (B, L, K, C)
+    let vs = VarStore::new(Device::Cpu);
+    let merger = Merger::new(&vs.root(), mixer::Merge::ChannelGate, directions, channels, channels);
+    let options = toml::Table::new();
+    let keys = channel_gate(&Author::new(&options, &parameters, &[]))?;
+    let variables = vs.variables();
+    keymap::load(&keymap::fitted(&keys, &variables)?, &parameters, &variables)?;
+    let merged = tch::no_grad(|| merger.forward(&each, |y| Ok(y.shallow_clone())))?.squeeze_dim(2);
+    Ok(Some(merged.f_transpose(1, 2)?.f_contiguous()?))
 }
 
 /// The tensor to run: the one named, `x`, or the only one.
@@ -129,7 +188,12 @@ fn given(
     channels: i64,
 ) -> std::result::Result<Option<Vec<Vec<f64>>>, String> {
     let directions = plan.directions();
+    let longest = plan.orders().iter().map(|order| order.len() as i64).max().unwrap_or(0);
     let sequence = |k: usize, tensor: &Tensor, name: &str| {
+        // Where directions are of unequal length, authors pad them at the end to the longest.
+        let padded = tensor.dim() == 3 && tensor.size()[2] == longest;
+        let tensor =
+            &if padded { tensor.narrow(2, 0, plan.orders()[k].len() as i64) } else { tensor.shallow_clone() };
         let expected = [batch, channels, plan.orders()[k].len() as i64];
         if tensor.numel() as i64 != expected.iter().product::<i64>() || tensor.size()[..2] != expected[..2] {
             let found = tensor.size();

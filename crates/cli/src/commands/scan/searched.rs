@@ -7,6 +7,7 @@ use ophidian_core::grid::search;
 
 use crate::{
     commands::setup::{self, Which},
+    exit::Usage,
     printer::Printer,
 };
 
@@ -34,6 +35,12 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
         let shares: Vec<String> =
             shares.iter().map(|(pattern, share)| format!("{pattern} {:.1}%", 100.0 * share)).collect();
         printer.note(format_args!("block {block}  {}", shares.join("  ")));
+    }
+    let fewest = found.iter().map(Vec::len).min().unwrap_or(0);
+    if usize::from(args.keep) > fewest {
+        return Err(
+            Usage(format!("`--keep {}`: a block searched among {fewest} directions", args.keep)).into()
+        );
     }
     let kept = search::kept(&found, usize::from(args.keep));
     let list = toml::Value::from(kept.texts().to_vec());

@@ -32,9 +32,8 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     let geometry = args.place.geometry(printer)?;
     let mut found: Vec<(String, Stats)> = Vec::new();
     for text in &args.patterns {
-        let pattern = super::pattern(text, printer)?;
-        let plan = pattern.plan(&geometry)?;
-        found.push((pattern.to_string(), stats(&plan, &geometry)?));
+        let (name, plan) = super::planned(text, &geometry, printer)?;
+        found.push((name, stats(&plan, &geometry)?));
     }
     if args.all {
         // Those that need features do not parse, those for other shapes make no plan.

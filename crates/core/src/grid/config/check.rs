@@ -2,7 +2,7 @@
 
 use ophidian_scan::Geometry;
 
-use super::{MixerKind, ModelConfig, PerStage, plan};
+use super::{MixerKind, ModelConfig, PerStage, pattern, plan};
 use crate::grid::{Input, rope::Rope, stem::StemKind};
 use crate::{Error, Result, layers::DownsampleKind, mixer::ConvPlace};
 
@@ -166,7 +166,8 @@ impl ModelConfig {
             ));
         }
         if let Some(text) = &self.written_as {
-            plan(text, 0, &Geometry::Grid2 { height: 2, width: 2 }, &[]).map(drop)?;
+            // Over images or clips: which is known with the inputs.
+            pattern(text, 0).map(drop)?;
         }
         match (&self.coarse, &self.coarse_scan) {
             (Some(_), None) => {

@@ -4,7 +4,7 @@ use crate::{
     Error, Result, config,
     mixer::{
         ConvPlace, DefMambaConfig, DeformCompat, DividedConfig, GrootLConfig, HydraConfig, InvertedConfig,
-        Mamba2Config, Merge, MixerConfig, QuadMambaConfig, SemanticCompat, SemanticConfig,
+        Mamba2Config, Merge, MixerConfig, QuadMambaConfig, SemanticCompat, SemanticConfig, head_of,
     },
 };
 use ophidian_scan::Plan;
@@ -402,13 +402,14 @@ impl ModelConfig {
                 self.expand
             )));
         }
+        let expand = self.expand as i64;
         Ok(HydraConfig {
             d_model,
             directions,
             d_state: self.d_state,
             d_conv: self.d_conv,
-            expand: self.expand as i64,
-            headdim,
+            expand,
+            headdim: if headdim == 0 { head_of(expand * d_model) } else { headdim },
             ngroups,
             dt_min: self.dt_min,
             dt_max: self.dt_max,

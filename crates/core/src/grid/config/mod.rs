@@ -3,6 +3,7 @@
 mod check;
 mod mixers;
 mod options;
+mod published;
 mod values;
 
 use serde::{Deserialize, Serialize};
@@ -150,7 +151,9 @@ pub struct ModelConfig {
     /// What each direction has for itself: "own" (everything), "shared" (nothing), "decay" (A alone, as Vim
     /// v1).
     pub parameters: Parameters,
-    /// How directions come together: "mean", "sum", "concat" or "gated".
+    /// How directions come together: "mean", "sum", "concat", "gated" (a softmax over the directions: RSMamba),
+    /// "channel-gate" (each times a gate per channel, then the sum: LocalMamba) or "search" (a learned softmax, for
+    /// `ophidian scan searched`: LocalMamba).
     pub merge: Merge,
     /// The scan's result is multiplied by silu(z), z being a second half of the input projection.
     pub gate: bool,

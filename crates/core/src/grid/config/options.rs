@@ -54,7 +54,7 @@ documented! {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HydraOptions {
-    /// Channels of a head.
+    /// Channels of a head; 0 for the largest divisor of the inner channels up to 64.
     pub headdim: i64,
     /// Groups of heads that share B and C.
     pub ngroups: i64,
@@ -63,8 +63,7 @@ pub struct HydraOptions {
 
 impl Default for HydraOptions {
     fn default() -> Self {
-        let HydraConfig { headdim, ngroups, .. } = HydraConfig::default();
-        HydraOptions { headdim, ngroups }
+        HydraOptions { headdim: 0, ngroups: HydraConfig::default().ngroups }
     }
 }
 

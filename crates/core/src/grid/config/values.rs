@@ -105,13 +105,14 @@ impl Scans {
         }
     }
 
-    /// The same scans; one that its paper has the layers take in turn (`zigma/zigzag8`) becomes the list of them.
+    /// The same scans; each that its paper has the layers take in turn (`zigma/zigzag8`) becomes the list of them.
     pub fn scheduled(self) -> Scans {
-        let Scans::One(text) = &self else { return self };
-        match pattern(text, 0).ok().and_then(|pattern| pattern.layers().ok()) {
-            Some(layers) if layers.len() > 1 => Scans::Each(layers.iter().map(Pattern::to_string).collect()),
-            _ => self,
-        }
+        let layers = |text: &String| match pattern(text, 0).ok().and_then(|pattern| pattern.layers().ok()) {
+            Some(layers) if layers.len() > 1 => layers.iter().map(Pattern::to_string).collect(),
+            _ => vec![text.clone()],
+        };
+        let texts: Vec<String> = self.texts().iter().flat_map(layers).collect();
+        if texts == self.texts() { self } else { Scans::Each(texts) }
     }
 
     /// Checks that each is a pattern.

@@ -313,7 +313,7 @@ impl Mamba1Config {
             ("d_conv", self.d_conv),
             ("dt_rank", self.rank()),
             ("directions", self.directions),
-            ("stages", self.stages),
+            ("cascade", self.stages),
         ];
         for (key, size) in sizes {
             if !(1..=1 << 20).contains(&size) {
@@ -375,12 +375,12 @@ impl Mamba1Config {
             );
         }
         if k % self.stages != 0 {
-            return fail(format!("`stages` is {}, expected a divisor of the {k} directions", self.stages));
+            return fail(format!("`cascade` is {}, expected a divisor of the {k} directions", self.stages));
         }
         if self.stages > 1 && (apart || self.merge == Merge::Concat || self.conv == ConvPlace::Along) {
             return fail(
-                "`stages` above 1 needs directions of the same channels, not concatenated, and no convolution along \
-                 the orders"
+                "`cascade` above 1 needs `channels = \"all\"`, a `merge` other than \"concat\" and no convolution along \
+                 the orders: `conv = \"grid\"` with an odd `d_conv`, or `conv = \"none\"`"
                     .into(),
             );
         }

@@ -124,7 +124,7 @@ impl Mamba2Config {
     pub fn headdim(&self) -> i64 {
         let d = self.d_inner();
         match self.options.headdim {
-            0 => (1..=64.min(d.max(1))).rev().find(|p| d % p == 0).unwrap_or(1),
+            0 => head_of(d),
             headdim => headdim,
         }
     }
@@ -204,4 +204,9 @@ impl Mamba2Config {
         }
         Ok(())
     }
+}
+
+/// Channels of a head where they are not said: the largest divisor of the `inner` channels up to 64.
+pub(crate) fn head_of(inner: i64) -> i64 {
+    (1..=64.min(inner.max(1))).rev().find(|p| inner % p == 0).unwrap_or(1)
 }

@@ -28,6 +28,7 @@ use crate::{
     torch::full_precision,
 };
 
+pub(crate) use config::head_of;
 pub use config::{Mamba2Config, Mamba2Options};
 
 /// The mixer. Of S sets (S = K, or 1 if the directions share) with C = D + 2 G N convolved channels: `in_proj.weight`

@@ -13,7 +13,7 @@ use crate::{
 
 /// What stands around the core of an SS2D, with or without a norm and a gate.
 fn around(author: &Author, directions: i64) -> Result<(Mamba1Config, Vec<Key>)> {
-    let mut keys = author.same(&["in_proj.weight", "conv2d.weight", "conv2d.bias", "out_proj.weight"])?;
+    let mut keys = author.same(&["in_proj.weight", "conv2d.weight", "conv2d.bias", "out_proj.weight"]);
     for (theirs, ours) in [
         ("x_proj_weight", "x_proj.weight"),
         ("dt_projs_weight", "dt_proj.weight"),
@@ -21,24 +21,26 @@ fn around(author: &Author, directions: i64) -> Result<(Mamba1Config, Vec<Key>)> 
         ("A_logs", "A_log"),
         ("Ds", "D"),
     ] {
-        keys.push(author.key(theirs, ours)?);
+        keys.push(author.key(theirs, ours));
     }
     let normed = author.parameters.contains_key("out_norm.weight");
     if normed {
-        keys.extend(author.same(&["out_norm.weight", "out_norm.bias"])?);
+        keys.extend(author.same(&["out_norm.weight", "out_norm.bias"]));
     }
-    let (d_model, d_inner) = (author.axis("out_proj.weight", 0)?, author.axis("out_proj.weight", 1)?);
+    let (d_model, d_inner) = (author.axis("out_proj.weight", 0), author.axis("out_proj.weight", 1));
     let config = Mamba1Config {
         d_model,
         directions,
-        d_state: author.axis("A_logs", 1)?,
-        d_conv: author.axis("conv2d.weight", 2)?,
+        d_state: author.axis("A_logs", 1),
+        d_conv: author.axis("conv2d.weight", 2),
         conv: ConvPlace::Grid,
         expand: d_inner as f64 / d_model as f64,
         // One direction is no axis of Spatial-Mamba's.
-        dt_rank: DtRank::Rank(author.shape("dt_projs_weight")?.last().copied().unwrap_or(0)),
+        dt_rank: DtRank::Rank(
+            author.axis("dt_projs_weight", author.shape("dt_projs_weight").len().max(1) - 1),
+        ),
         out_norm: normed.then_some(NormKind::Layer),
-        gate: author.axis("in_proj.weight", 0)? == 2 * d_inner,
+        gate: author.axis("in_proj.weight", 0) == 2 * d_inner,
         ..summed()
     };
     Ok((config, keys))
@@ -46,7 +48,7 @@ fn around(author: &Author, directions: i64) -> Result<(Mamba1Config, Vec<Key>)> 
 
 pub(super) fn grootv(author: &Author) -> Result<Recipe> {
     let (config, mut keys) = around(author, 1)?;
-    keys.extend(author.same(&["h_norm.weight", "h_norm.bias"])?);
+    keys.extend(author.same(&["h_norm.weight", "h_norm.bias"]));
     let orders = on_grid("row", author.grid()?)?;
     Ok(Recipe { config: MixerConfig::GrootV(config), affinity: None, orders, keys })
 }
@@ -62,14 +64,14 @@ pub(super) fn grootl(author: &Author) -> Result<Recipe> {
         "A_log",
         "D",
         "out_proj.weight",
-    ])?;
-    let (d_model, d_inner) = (author.axis("out_proj.weight", 0)?, author.axis("out_proj.weight", 1)?);
+    ]);
+    let (d_model, d_inner) = (author.axis("out_proj.weight", 0), author.axis("out_proj.weight", 1));
     let mamba = Mamba1Config {
         d_model,
-        d_state: author.axis("A_log", 1)?,
-        d_conv: author.axis("conv1d.weight", 2)?,
+        d_state: author.axis("A_log", 1),
+        d_conv: author.axis("conv1d.weight", 2),
         expand: d_inner as f64 / d_model as f64,
-        dt_rank: DtRank::Rank(author.axis("dt_proj.weight", 1)?),
+        dt_rank: DtRank::Rank(author.axis("dt_proj.weight", 1)),
         ..Mamba1Config::default()
     };
     let config = GrootLConfig { mamba, context: author.int("context_len")?, ..GrootLConfig::default() };
@@ -89,9 +91,9 @@ pub(super) fn spatialmamba(author: &Author) -> Result<Recipe> {
 /// # Errors
 /// A parameter of it that is missing.
 pub fn state_fusion(author: &Author, prefix: &str) -> Result<Vec<Key>> {
-    let mut keys = vec![author.key(&format!("{prefix}alpha"), &format!("{prefix}alpha"))?];
+    let mut keys = vec![author.key(&format!("{prefix}alpha"), &format!("{prefix}alpha"))];
     for (i, kernel) in ["kernel_3", "kernel_3_1", "kernel_3_2"].into_iter().enumerate() {
-        keys.push(author.row(&format!("{prefix}{kernel}"), &format!("{prefix}weight"), i)?);
+        keys.push(author.row(&format!("{prefix}{kernel}"), &format!("{prefix}weight"), i));
     }
     Ok(keys)
 }
@@ -106,14 +108,14 @@ pub(super) fn hydra(author: &Author) -> Result<Recipe> {
         "fc_D.weight",
         "norm.weight",
         "out_proj.weight",
-    ])?;
+    ]);
     let has = |name: &str| author.parameters.contains_key(name);
     let (bias, conv_bias) = (has("in_proj.bias"), has("conv1d.bias"));
     for name in ["in_proj.bias", "conv1d.bias", "out_proj.bias"].into_iter().filter(|name| has(name)) {
-        keys.push(author.key(name, name)?);
+        keys.push(author.key(name, name));
     }
-    let (d_model, d_inner) = (author.axis("out_proj.weight", 0)?, author.axis("out_proj.weight", 1)?);
-    let (heads, ngroups) = (author.axis("A_log", 0)?, author.int_or("ngroups", 1)?);
+    let (d_model, d_inner) = (author.axis("out_proj.weight", 0), author.axis("out_proj.weight", 1));
+    let (heads, ngroups) = (author.axis("A_log", 0), author.int_or("ngroups", 1)?);
     if d_model < 1 || heads < 1 || ngroups < 1 {
         return Err(Error::invalid(format!(
             "{d_model} channels, {heads} heads, {ngroups} groups: expected at least 1"
@@ -121,8 +123,8 @@ pub(super) fn hydra(author: &Author) -> Result<Recipe> {
     }
     let config = HydraConfig {
         d_model,
-        d_state: (author.axis("conv1d.weight", 0)? - d_inner) / (4 * ngroups),
-        d_conv: author.axis("conv1d.weight", 2)?,
+        d_state: (author.axis("conv1d.weight", 0) - d_inner) / (4 * ngroups),
+        d_conv: author.axis("conv1d.weight", 2),
         expand: d_inner / d_model,
         headdim: d_inner / heads,
         ngroups,
@@ -139,7 +141,7 @@ pub(super) fn defmamba(author: &Author) -> Result<Recipe> {
     keys.extend(deformable_path(author, "DS.", "deform.")?);
     let config = DefMambaConfig {
         mamba: Mamba1Config { merge: Merge::Mean, ..config },
-        taps: author.axis("DS.conv_offset.conv1.weight", 2)?,
+        taps: author.axis("DS.conv_offset.conv1.weight", 2),
         compat: DeformCompat { half_cell: true },
     };
     let orders = on_grid("bidirectional", author.grid()?)?;
@@ -163,10 +165,10 @@ pub fn deformable_path(author: &Author, theirs: &str, ours: &str) -> Result<Vec<
         ("conv_offset.ln.bias", "norm.bias"),
         ("conv_offset.conv2.weight", "offset.weight"),
     ];
-    names
+    Ok(names
         .iter()
         .map(|(author_s, name)| author.key(&format!("{theirs}{author_s}"), &format!("{ours}{name}")))
-        .collect()
+        .collect())
 }
 
 pub(super) fn quadmamba(author: &Author) -> Result<Recipe> {
@@ -180,7 +182,7 @@ pub(super) fn quadmamba(author: &Author) -> Result<Recipe> {
     ] {
         for part in ["weight", "bias"] {
             keys.push(
-                author.key(&format!("score_predictor.{theirs}.{part}"), &format!("score.{ours}.{part}"))?,
+                author.key(&format!("score_predictor.{theirs}.{part}"), &format!("score.{ours}.{part}")),
             );
         }
     }

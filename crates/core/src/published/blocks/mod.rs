@@ -5,12 +5,14 @@ mod run;
 mod vim;
 mod vmamba;
 
+use std::{cell::RefCell, collections::BTreeSet};
+
 use ophidian_scan::{Geometry, Pattern, Plan};
-use tch::nn;
+use tch::{Tensor, nn};
 
 use crate::{
     Error, Result,
-    keymap::Key,
+    keymap::{self, Key},
     mixer::{ChannelAffinity, Mamba1Config, Merge, Mixer, MixerConfig},
     ops::Orders,
     tensors::Tensors,
@@ -37,6 +39,8 @@ pub struct Author<'a> {
     pub parameters: &'a Tensors,
     /// Sizes of the token axes of the input: `[length]` or `[rows, columns]`.
     pub sizes: &'a [i64],
+    /// Parameters that say too little of how large the block is, in words.
+    unclear: RefCell<BTreeSet<String>>,
 }
 
 /// The block in our words.
@@ -55,9 +59,21 @@ impl Block {
     /// The block for an author's arguments, parameters and input.
     ///
     /// # Errors
-    /// An argument or a parameter that is missing or wrong, or an input that the scan does not fit; named.
+    /// An argument that is missing or wrong, or an input that the scan does not fit, is named. Where a parameter that says
+    /// how large the block is is missing or has too few axes, all parameters that are missing or unknown are listed.
     pub fn recipe(&self, author: &Author) -> Result<Recipe> {
-        (self.build)(author)
+        let recipe = (self.build)(author);
+        let mut wrong = author.unclear.take();
+        if wrong.is_empty() {
+            return recipe;
+        }
+        let keys = recipe.map_or(Vec::new(), |recipe| recipe.keys);
+        if !keys.is_empty() {
+            wrong.extend(keymap::misfits(&keys, author.parameters));
+        }
+        let count = keys.len().max(wrong.len());
+        keymap::refuse(&wrong.into_iter().collect::<Vec<_>>(), count)?;
+        Err(Error::invalid("internal error: nothing is wrong with a block's parameters"))
     }
 }
 
@@ -155,7 +171,12 @@ pub const BLOCKS: &[Block] = &[
     },
 ];
 
-impl Author<'_> {
+impl<'a> Author<'a> {
+    /// An author's keyword arguments, parameters and token axes.
+    pub fn new(options: &'a toml::Table, parameters: &'a Tensors, sizes: &'a [i64]) -> Author<'a> {
+        Author { options, parameters, sizes, unclear: RefCell::default() }
+    }
+
     /// A whole number among the arguments.
     fn int(&self, key: &str) -> Result<i64> {
         match self.options.get(key) {
@@ -175,17 +196,25 @@ impl Author<'_> {
         found.and_then(toml::Value::as_str).ok_or_else(|| wrong(key, found, "text"))
     }
 
-    /// The length of an axis of a parameter.
-    fn axis(&self, name: &str, axis: usize) -> Result<i64> {
-        let shape = self.shape(name)?;
-        shape.get(axis).copied().ok_or_else(|| {
-            Error::invalid(format!("`{name}` has shape {shape:?}, expected at least {} axes", axis + 1))
-        })
+    /// The length of an axis of a parameter; 1, and a note of it, where the parameter does not say.
+    fn axis(&self, name: &str, axis: usize) -> i64 {
+        let unclear = match self.parameters.get(name).map(Tensor::size) {
+            None => format!("`{name}` is missing"),
+            Some(shape) => match shape.get(axis) {
+                Some(&length) if length > 0 => return length,
+                _ => format!(
+                    "`{name}` has shape {shape:?}, expected at least {} axes, none of them 0",
+                    axis + 1
+                ),
+            },
+        };
+        self.unclear.borrow_mut().insert(unclear);
+        1
     }
 
-    fn shape(&self, name: &str) -> Result<Vec<i64>> {
-        let tensor = self.parameters.get(name);
-        Ok(tensor.ok_or_else(|| Error::invalid(format!("the parameter `{name}` is missing")))?.size())
+    /// The shape of a parameter; none where it is missing, which loading finds out.
+    fn shape(&self, name: &str) -> Vec<i64> {
+        self.parameters.get(name).map_or(Vec::new(), Tensor::size)
     }
 
     /// [rows, columns]: the arguments H and W, or the axes of the input.
@@ -201,17 +230,17 @@ impl Author<'_> {
     }
 
     /// A key of the author that is ours by another name.
-    fn key(&self, theirs: &str, ours: &str) -> Result<Key> {
-        Ok(Key::new(theirs, ours, &self.shape(theirs)?))
+    fn key(&self, theirs: &str, ours: &str) -> Key {
+        Key::new(theirs, ours, &self.shape(theirs))
     }
 
     /// A key of the author that is a row of ours.
-    fn row(&self, theirs: &str, ours: &str, row: usize) -> Result<Key> {
-        Ok(Key::row(theirs, ours, row as i64, &self.shape(theirs)?))
+    fn row(&self, theirs: &str, ours: &str, row: usize) -> Key {
+        Key::row(theirs, ours, row as i64, &self.shape(theirs))
     }
 
     /// Keys by the same name.
-    fn same(&self, names: &[&str]) -> Result<Vec<Key>> {
+    fn same(&self, names: &[&str]) -> Vec<Key> {
         names.iter().map(|name| self.key(name, name)).collect()
     }
 }

@@ -59,9 +59,19 @@ pub fn run(name: &str, file: &Tensors, options: &toml::Table) -> Result<Tensors>
     };
     let parameters: Tensors =
         file.iter().filter_map(|(name, t)| Some((parameter(name)?, t.shallow_clone()))).collect();
-    let recipe = block.recipe(&Author { options, parameters: &parameters, sizes })?;
+    let recipe = block.recipe(&Author::new(options, &parameters, sizes))?;
     let vs = VarStore::new(Device::Cpu);
-    let load = || keymap::load(&recipe.keys, &parameters, &vs.variables());
+    let load = || {
+        let variables = vs.variables();
+        let keys = keymap::fitted(&recipe.keys, &variables)?;
+        let mut wrong = keymap::misfits(&keys, &parameters);
+        let (found, expected) = (shape.last().copied().unwrap_or(0), recipe.config.d_model());
+        if found != expected {
+            wrong.push(format!("`x` has {found} channels, expected {expected}"));
+        }
+        keymap::refuse(&wrong, keys.len())?;
+        keymap::load(&keys, &parameters, &variables)
+    };
     let tokens = last(&x).flatten(1, -2).contiguous();
     let y = match &recipe.config {
         MixerConfig::Mamba1(config) if core => {

@@ -19,13 +19,13 @@ fn vim(
     orders: Orders,
 ) -> Result<Recipe> {
     let first = suffixes.first().copied().unwrap_or("");
-    let (d_model, d_inner) = (author.axis("out_proj.weight", 0)?, author.axis(&format!("D{first}"), 0)?);
-    let mut keys = author.same(&["in_proj.weight", "out_proj.weight"])?;
+    let (d_model, d_inner) = (author.axis("out_proj.weight", 0), author.axis(&format!("D{first}"), 0));
+    let mut keys = author.same(&["in_proj.weight", "out_proj.weight"]);
     for (k, decay) in decays.iter().enumerate() {
-        keys.push(author.row(decay, "A_log", k)?);
+        keys.push(author.row(decay, "A_log", k));
     }
     for (k, suffix) in suffixes.iter().enumerate() {
-        keys.push(author.row(&format!("D{suffix}"), "D", k)?);
+        keys.push(author.row(&format!("D{suffix}"), "D", k));
         for (layer, part) in [
             ("conv1d", "weight"),
             ("conv1d", "bias"),
@@ -33,16 +33,16 @@ fn vim(
             ("dt_proj", "weight"),
             ("dt_proj", "bias"),
         ] {
-            keys.push(author.row(&format!("{layer}{suffix}.{part}"), &format!("{layer}.{part}"), k)?);
+            keys.push(author.row(&format!("{layer}{suffix}.{part}"), &format!("{layer}.{part}"), k));
         }
     }
     let config = Mamba1Config {
         d_model,
         directions: orders.directions(),
-        d_state: author.axis(decays.first().copied().unwrap_or("A_log"), 1)?,
-        d_conv: author.axis(&format!("conv1d{first}.weight"), 2)?,
+        d_state: author.axis(decays.first().copied().unwrap_or("A_log"), 1),
+        d_conv: author.axis(&format!("conv1d{first}.weight"), 2),
         expand: d_inner as f64 / d_model as f64,
-        dt_rank: DtRank::Rank(author.axis(&format!("dt_proj{first}.weight"), 1)?),
+        dt_rank: DtRank::Rank(author.axis(&format!("dt_proj{first}.weight"), 1)),
         ..config
     };
     Ok(Recipe { config: config.into(), affinity: None, orders, keys })
@@ -183,7 +183,7 @@ pub fn channel_gate(author: &Author) -> Result<Vec<Key>> {
     let mut keys = Vec::new();
     for (theirs, ours) in [("norm", "norm"), ("global_reduce", "reduce"), ("channel_select", "select")] {
         for part in ["weight", "bias"] {
-            keys.push(author.key(&format!("attn.{theirs}.{part}"), &format!("{ours}.{part}"))?);
+            keys.push(author.key(&format!("attn.{theirs}.{part}"), &format!("{ours}.{part}")));
         }
     }
     Ok(keys)

@@ -95,10 +95,19 @@ pub(super) fn entries() -> Vec<Entry> {
             let (path, strict) = (PathBuf::from(args.text("path")?), args.flag("strict")?);
             Ok(Arc::new(move |geometry: &Geometry| {
                 let plan = Plan::read(&path, Some(geometry.tokens()?))?;
-                if strict { plan.permutations().map_err(|error| Error::file(&path, error)) } else { Ok(plan) }
+                if !strict {
+                    return Ok(plan);
+                }
+                plan.each_once().map_err(|error| {
+                    let text = path.display().to_string();
+                    Error::file(
+                        &path,
+                        format!("{error}; if it is meant so, write `file({text:?}, strict=false)`"),
+                    )
+                })
             }))
         })
-        .params([Param::text("path"), Param::flag("strict", false)])
+        .params([Param::text("path"), Param::flag("strict", true)])
         .on("that of the file")
         .directed("of the file"),
     ]

@@ -26,8 +26,8 @@ pub(super) static TABLE: &[Published] = &[
         .also(&["ssamba/specgrid"])
         .merged(Merge::Sum, Own)
         .noted("frequencies x times, frequency by frequency; -1 for the class token, always first"),
-    scan("ssam/time", SPECTROGRAM, "1", "row")
+    scan("ssam/time", SPECTROGRAM, "1", "column")
         .also(&["ssam/specgrid"])
         .merged(Merge::Alone, Shared)
-        .noted("times x frequencies, time by time, one causal direction"),
+        .noted("frequencies x times, time by time (the frequencies of one time, then the next), one causal direction"),
 ];

@@ -1,7 +1,7 @@
 //! Sequences and images.
 
 use super::Parameters::{Own, Shared, SharedButA};
-use super::{ANY, Published, SEED, Shape, class_token, features, scan};
+use super::{ANY, Choice, Published, SEED, Shape, class_token, features, scan};
 use crate::Merge;
 
 const GRID: &[Shape] = &[Shape::Grid];
@@ -40,13 +40,18 @@ pub(super) static TABLE: &[Published] = &[
     scan("vmamba/cascade2d", GRID, "4", "[row | segment(row) | bidirectional, column | segment(column) | bidirectional]")
         .also(&["vmamba/ss2d_v052dc"])
         .merged(Merge::Sum, Own)
+        .deviating_by(
+            "`model.written_as = \"[row, row | mirror(rows), column, column | mirror(columns)]\"` beside \
+             `model.cascade = 2`, `model.conv = \"grid\"` and an odd `model.d_conv`",
+        )
         .noted(
-            "two stages with a LayerNorm between: rows each by itself, then columns; the released code sums the \
+            "two stages with a LayerNorm between (`model.cascade = 2`): rows each by itself, then columns; the released code sums the \
              reversed half without turning it back",
         ),
     scan("plainmamba/continuous4", GRID, "4", "[serpentine | bidirectional, serpentine | transpose | bidirectional]")
         .also(&["plainmamba/continuous", "plainmamba/block"])
         .merged(Merge::Sum, Shared)
+        .deviating_by("`model.compat.unordered_coefficients = true` and `model.compat.double_dt_bias = true`")
         .noted("a direction id per step is embedded in B; the released code leaves dt, B and C in row order"),
     scan("localmamba/h", GRID, "1", "row").also(&["localmamba/horizontal"]),
     scan("localmamba/h_flip", GRID, "1", "row | reverse").also(&["localmamba/horizontal_flip"]),
@@ -70,10 +75,11 @@ pub(super) static TABLE: &[Published] = &[
         "localmamba/vssm_merge",
         GRID,
         "4",
-        "[row, column | reverse, row | window(2), row | window(7) | reverse]",
+        "[{directions}]",
     )
+    .choices(&[Choice::Directions { default: "h v_flip w2 w7_flip" }])
     .merged(Merge::Sum, Own)
-    .noted("one searched layer: h, v_flip, w2, w7_flip; each times a channel gate before the sum"),
+    .noted("one searched layer; each times a channel gate before the sum"),
     scan("localmamba/multimamba", GRID, "4", "[row, column | reverse, row | window(2) | bidirectional]")
         .merged(Merge::Sum, Own)
         .noted("one searched layer: h, v_flip, w2, w2_flip; each times a channel gate before the sum"),
@@ -135,6 +141,7 @@ pub(super) static TABLE: &[Published] = &[
     )
     .choices(&[SEED])
     .merged(Merge::Mean, Shared)
+    .deviating_by("`seed=sample` in `model.scan`, which draws it anew for every sample")
     .noted("the released code shuffles afresh in every forward pass, evaluation included"),
     scan(
         "rsmamba/forward_reverse_shuffle_gate",
@@ -145,6 +152,7 @@ pub(super) static TABLE: &[Published] = &[
     .also(&["rsmamba/forward_reverse_shuffle"])
     .choices(&[SEED])
     .merged(Merge::Gate, Shared)
+    .deviating_by("`seed=sample` in `model.scan`, which draws it anew for every sample")
     .noted("softmax gate over the means of the paths; the released code shuffles afresh in every forward pass"),
     scan("hydra/quasiseparable", ROWS, "2", "row | bidirectional")
         .also(&["hydra/block"])
@@ -168,13 +176,13 @@ pub(super) static TABLE: &[Published] = &[
     features(
         "grootv/treescan",
         GRID,
-        "features (B, C, H, W): their minimum spanning tree is walked, from the leaves to the root and back",
+        "features (B, C, H, W): their minimum spanning tree is walked, from the leaves to the root and back (`mixer = \"grootv\"` of a model has it)",
     )
     .also(&["grootv/block"]),
     features(
         "grootl/block",
         &[Shape::Sequence],
-        "features (B, L, D): the minimum spanning tree over them is walked from the leaves to the root, beside the chain",
+        "features (B, L, D): the minimum spanning tree over them is walked from the leaves to the root, beside the chain (`mixer = \"grootl\"` of a model has it)",
     )
     .also(&["grootl/treescan"]),
     scan("spatialmamba/statefusion", GRID, "1", "row")
@@ -183,9 +191,10 @@ pub(super) static TABLE: &[Published] = &[
     features(
         "defmamba/deform_path",
         GRID,
-        "features (B, C, H, W): tokens are resampled at learned offsets and sorted by a learned key, beside `row | bidirectional`",
+        "features (B, C, H, W): tokens are resampled at learned offsets and sorted by a learned key, beside `row | bidirectional` (`mixer = \"defmamba\"` of a model has it)",
     )
-    .also(&["defmamba/block"]),
+    .also(&["defmamba/block"])
+    .deviating_by("`model.defmamba.half_cell = true`"),
     scan("quadmamba/quad", GRID, "1", "row | tiles(2, pad=4)")
         .merged(Merge::Alone, Own)
         .noted("2 x 2 quadrants one after another"),
@@ -195,13 +204,15 @@ pub(super) static TABLE: &[Published] = &[
     scan("quadmamba/quad_perm", GRID, "2", "[row | tiles(2, pad=4), row | tiles(4, pad=4)]")
         .also(&["quadmamba/block"])
         .merged(Merge::Interleave, Own)
+        .deviating_by("`model.quadmamba.colliding_windows = true` and `model.quadmamba.random_inference = true`")
         .noted("the quadrant that a hard Gumbel choice names takes the second order, all others the first"),
     features(
         "mambairv2/semantic_sort",
         &[Shape::Sequence, Shape::Grid],
-        "features (B, L, C): pixels are sorted by their predicted class, and prompts are added to C",
+        "features (B, L, C): pixels are sorted by their predicted class, and prompts are added to C (`mixer = \"semantic\"` of a model has it)",
     )
-    .also(&["mambairv2/assm"]),
+    .also(&["mambairv2/assm"])
+    .deviating_by("`model.semantic.unsorted_prompts = true` and `model.semantic.random_inference = true`"),
     scan("mambair/cross2d", GRID, "4", "cross").also(&["mambair/cross"]).merged(Merge::Sum, Own),
     scan("s-d-mamba/variates", &[Shape::Sequence], "2", "row | bidirectional")
         .also(&["s-d-mamba/bidirectional", "sdmamba/variates"])

@@ -120,6 +120,8 @@ pub struct Published {
     /// Another composition over one kind of geometry.
     over: Option<(Shape, &'static str)>,
     released: Option<&'static str>,
+    /// Keys of a model's config that follow the released code, where the deviation is not of the order.
+    deviation: &'static str,
     choices: &'static [Choice],
     merge: Merge,
     parameters: Parameters,
@@ -144,6 +146,9 @@ enum Choice {
     Number { name: &'static str, least: i64, default: i64 },
     /// A number above zero; `default` if it is left out.
     Real { name: &'static str, default: f64 },
+    /// LocalMamba's words for directions (`h v_flip w2 w7_flip`), `default` if they are left out; each stands for what its
+    /// name stands for.
+    Directions { default: &'static str },
 }
 
 /// `class_token=…`, the first of `words` if it is left out.
@@ -170,6 +175,7 @@ const fn scan(
         definition: Definition::Composition(composition),
         over: None,
         released: None,
+        deviation: "",
         choices: &[],
         merge: Merge::Alone,
         parameters: Parameters::Shared,
@@ -208,6 +214,11 @@ impl Published {
     /// What the authors' released code does otherwise.
     const fn deviating(self, composition: &'static str) -> Published {
         Published { released: Some(composition), ..self }
+    }
+
+    /// What the released code does otherwise that is no matter of the order: the keys of a model's config that follow it.
+    const fn deviating_by(self, keys: &'static str) -> Published {
+        Published { deviation: keys, ..self }
     }
 
     const fn noted(self, note: &'static str) -> Published {
@@ -278,6 +289,12 @@ impl Published {
         self.released
     }
 
+    /// The keys of a model's config that follow the authors' released code where it deviates in more than the order; empty
+    /// if it does not.
+    pub fn deviation(&self) -> &'static str {
+        self.deviation
+    }
+
     /// How the directions become one.
     pub fn merge(&self) -> Merge {
         self.merge
@@ -337,6 +354,7 @@ impl Published {
                 Choice::Real { name, default } => {
                     Param::positive(name).or(Real::new(default).map_or(Value::Int(1), Value::Real))
                 }
+                Choice::Directions { default } => Param::text("directions").or(Value::Text(default.into())),
             })
             .collect();
         if self.released.is_some() {
@@ -362,10 +380,30 @@ impl Published {
                 Choice::Real { name, .. } => {
                     (name, Real::new(args.real(name)?).map_or(String::new(), |number| number.to_string()))
                 }
+                Choice::Directions { .. } => {
+                    ("directions", self.searched(args.text("directions")?)?.join(", "))
+                }
             };
             text = text.replace(&format!("{{{name}}}"), &value);
         }
         Ok(text)
+    }
+
+    /// The scans that LocalMamba's words for directions stand for.
+    fn searched(&self, words: &str) -> Result<Vec<String>> {
+        let scan = |word: &str| {
+            let name = format!("localmamba/{word}");
+            let known = lookup(&name).is_some_and(|(scan, _)| scan.directions == "1");
+            known.then_some(name).ok_or_else(|| {
+                let expected = "expected words such as h, h_flip, v, v_flip, w2 or w7_flip";
+                Error::Plan(format!("`directions` of `{}` has `{word}`, {expected}", self.name))
+            })
+        };
+        let scans: Vec<String> = words.split_whitespace().map(scan).collect::<Result<_>>()?;
+        if scans.is_empty() {
+            return Err(Error::Plan(format!("`directions` of `{}` names none", self.name)));
+        }
+        Ok(scans)
     }
 
     fn missing_features(&self) -> String {
@@ -428,10 +466,10 @@ fn lookup(name: &str) -> Option<(&'static Published, Option<u32>)> {
         let length = name[start..].bytes().take_while(u8::is_ascii_digit).count();
         at = start + length;
         let number =
-            name[start..at].parse::<u16>().ok().filter(|n| *n > 0 && !name[start..].starts_with('0'));
+            name[start..at].parse::<u32>().ok().filter(|n| *n > 0 && !name[start..].starts_with('0'));
         let family = NAMES.get(&format!("{}#{}", &name[..start], &name[at..]));
         if let (Some(&scan), Some(number)) = (family, number) {
-            return Some((scan, Some(number.into())));
+            return Some((scan, Some(number)));
         }
     }
     None
@@ -440,6 +478,15 @@ fn lookup(name: &str) -> Option<(&'static Published, Option<u32>)> {
 /// The entry of the scan named so.
 pub(super) fn find(name: &str) -> Option<Entry> {
     lookup(name).map(|(scan, number)| scan.entry(number))
+}
+
+/// Why the published scan named so does not take `compat`, and what does instead.
+pub(super) fn without_compat(name: &str) -> Option<String> {
+    let (scan, _) = lookup(name)?;
+    Some(match scan.deviation {
+        "" => "the released code walks it as its paper does, so there is no `compat`".to_string(),
+        keys => format!("the released code deviates in the model, not in the order: set {keys}"),
+    })
 }
 
 /// What stands after the slash of a name.

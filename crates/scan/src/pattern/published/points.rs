@@ -47,6 +47,7 @@ pub(super) static TABLE: &[Published] = &[
         ),
     scan("mamba3d/bissm_v4", &[Shape::Sequence, Shape::Points], "2", "row | repeat(2)")
         .merged(Merge::Sum, Own)
+        .deviating_by("`model.compat.mirrored_channels = true`")
         .noted("both walk the patches as they come; the second reads the features in reverse"),
     scan("pcm/xyz", POINTS, "1", "serialize(xyz, grid={grid}, depth={depth})")
         .choices(SERIAL)

@@ -83,6 +83,7 @@ pub(super) static TABLE: &[Published] = &[
     .noted("the layers over space: each frame by itself"),
     scan("zigma/video_sst_t", VOLUME, "1", "temporal | segment(pixel)")
         .merged(Merge::Alone, Own)
+        .deviating_by("`model.written_as = \"temporal | mirror(frames) | segment(pixel)\"`")
         .noted("the layers over time: each pixel by itself; the released code returns their outputs reversed in time"),
     scan("changemamba/cross", VOLUME, "4", "cross | montage(interleaved)")
         .merged(Merge::Sum, Own)
@@ -102,5 +103,7 @@ pub(super) static TABLE: &[Published] = &[
         "[cross | montage(interleaved), cross | montage(beside)]",
     )
     .merged(Merge::Sum, Own)
-    .noted("interleaved and side by side; with the third arrangement, stacked, concatenated on channels"),
+    .noted("the 8 directions of two arrangements, interleaved and side by side, summed; the paper has a block of its own for each \
+         of three arrangements (the third is changemamba/stacked, over one grid of twice the channels), merges each by sum \
+         and concatenates the three on channels"),
 ];

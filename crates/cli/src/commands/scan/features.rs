@@ -1,0 +1,197 @@
+//! Scans whose order the features choose: trees (GrootV, GrootL), DefMamba's path, MambaIRv2's classes.
+
+use std::path::Path;
+
+use anyhow::Result;
+use ophidian_core::{
+    Error, keymap,
+    mixer::{DeformCompat, DeformablePath, sorted_by_class},
+    ops::{Sweep, Trees, tree_scan},
+    published::blocks::{Author, deformable_path},
+    tensors::Tensors,
+};
+use ophidian_scan::{Candidates, Geometry, Order, Plan, Published, RootedTree, Shape, published};
+use tch::{Device, Kind, Tensor, nn::VarStore};
+
+/// Channels of features that are made up, and classes that they choose among.
+const CHANNELS: i64 = 4;
+
+/// The scan named `text`, if it has no order without features.
+pub fn find(text: &str) -> Option<&'static Published> {
+    let key = |name: &str| name.trim().to_ascii_lowercase().replace('_', "-");
+    let named = |scan: &Published| {
+        std::iter::once(&scan.name()).chain(scan.aliases()).any(|name| key(name) == key(text))
+    };
+    published().iter().copied().find(|scan| scan.needs().is_some() && named(scan))
+}
+
+/// What the features chose.
+struct Chosen {
+    /// (B, L): the token that each step visits.
+    index: Tensor,
+    /// (B, L, D): the tokens in the order of the map, which DefMamba reads at other places than their own.
+    tokens: Tensor,
+    /// The trees, if the walk is over trees.
+    trees: Option<Trees>,
+}
+
+/// What the features x (B, L, D) choose over a map of [rows, columns]; the rest of what `scan` needs is in `file`, or made
+/// up where there is none.
+fn choose(scan: &Published, x: &Tensor, map: [i64; 2], file: Option<&Tensors>) -> Result<Chosen> {
+    let (_, l, d) = x.size3()?;
+    let [rows, columns] = map.map(|n| n.max(0) as usize);
+    let tokens = x.shallow_clone();
+    match scan.name() {
+        "grootv/treescan" => walked(tokens, &Candidates::grid(rows, columns)?),
+        "grootl/block" => walked(tokens, &Candidates::line(l as usize, l as usize)?),
+        "defmamba/deform_path" => {
+            let vs = VarStore::new(Device::Cpu);
+            let Some(file) = file else {
+                tch::manual_seed(0);
+                let path = DeformablePath::new(&vs.root(), d, 5, DeformCompat::default())?;
+                let found = path.forward(x, map)?;
+                return Ok(Chosen { index: found.index, tokens: found.tokens.detach(), trees: None });
+            };
+            let named = |(name, t): (&String, &Tensor)| {
+                Some((name.strip_prefix("param.")?.to_owned(), t.shallow_clone()))
+            };
+            let parameters: Tensors = file.iter().filter_map(named).collect();
+            let options = toml::Table::new();
+            let keys = deformable_path(&Author::new(&options, &parameters, &map), "", "")?;
+            let taps = parameters
+                .get("conv_offset.conv1.weight")
+                .map_or(5, |weight| weight.size().last().copied().unwrap_or(5));
+            // The authors' parameters go with what they released.
+            let path = DeformablePath::new(&vs.root(), d, taps, DeformCompat { half_cell: true })?;
+            let variables = vs.variables();
+            keymap::load(&keymap::fitted(&keys, &variables)?, &parameters, &variables)?;
+            let found = path.forward(x, map)?;
+            Ok(Chosen { index: found.index, tokens: found.tokens.detach(), trees: None })
+        }
+        _ => {
+            let label = match file {
+                None => x.f_argmax(2, false)?,
+                Some(file) => {
+                    let needed = "the tensor `label` (batch, length) is missing: the class that the model chose for each token";
+                    file.get("label").ok_or_else(|| Error::invalid(needed))?.shallow_clone()
+                }
+            };
+            if label.size() != x.size()[..2] {
+                let (found, expected) = (label.size(), &x.size()[..2]);
+                return Err(
+                    Error::invalid(format!("`label` has shape {found:?}, expected {expected:?}")).into()
+                );
+            }
+            Ok(Chosen { index: sorted_by_class(&label)?, tokens, trees: None })
+        }
+    }
+}
+
+/// Each sample's tree, breadth first from its root.
+fn walked(tokens: Tensor, candidates: &Candidates) -> Result<Chosen> {
+    let trees = Trees::spanning(&tokens, candidates)?;
+    let nodes = candidates.nodes();
+    let mut index = Vec::new();
+    let channels = tokens.size3()?.2;
+    let features = Vec::<f32>::try_from(tokens.f_contiguous()?.f_view([-1])?)?;
+    for (parents, features) in
+        trees.parents().chunks(nodes).zip(features.chunks(nodes * channels.max(1) as usize))
+    {
+        let root = parents.iter().position(|parent| *parent < 0).unwrap_or(0);
+        // Children in the order of the edges, as the authors have them.
+        let edges = candidates.spanning_tree(&candidates.costs(features, channels as usize)?)?;
+        index.extend(RootedTree::new(nodes, &edges, root)?.order.iter().map(|&token| i64::from(token)));
+    }
+    let index = Tensor::f_from_slice(&index)?.f_view([-1, nodes as i64])?;
+    Ok(Chosen { index, tokens, trees: Some(trees) })
+}
+
+/// [rows, columns] of a geometry that `scan` knows.
+fn map(scan: &Published, geometry: &Geometry) -> Result<[i64; 2]> {
+    if !scan.shapes().contains(&Shape::of(geometry)) {
+        let known = scan.geometry();
+        let found = geometry.describe();
+        return Err(Error::Config(format!(
+            "`{}` is over a {known}, but the tokens are {found}",
+            scan.name()
+        ))
+        .into());
+    }
+    Ok(match geometry {
+        Geometry::Grid2 { height, width } => [*height as i64, *width as i64],
+        _ => [1, geometry.tokens()? as i64],
+    })
+}
+
+/// The walk over made-up features, which are always the same, and what it is.
+pub fn made_up(scan: &Published, geometry: &Geometry) -> Result<(String, Plan)> {
+    let [rows, columns] = map(scan, geometry)?;
+    // Smooth, as those of images are: waves of another length and way in every channel.
+    let wave = |at: i64, channel: i64| {
+        let (row, column, channel) = ((at / columns) as f64, (at % columns) as f64, channel as f64);
+        ((0.9 + 0.37 * channel) * row + (0.5 + 0.61 * channel) * column + 1.7 * channel).sin() as f32
+    };
+    let values: Vec<f32> =
+        (0..rows * columns).flat_map(|at| (0..CHANNELS).map(move |channel| wave(at, channel))).collect();
+    let x = Tensor::f_from_slice(&values)?.f_view([1, rows * columns, CHANNELS])?;
+    let chosen = tch::no_grad(|| choose(scan, &x, [rows, columns], None))?;
+    let index = Vec::<i64>::try_from(chosen.index.f_view([-1])?)?;
+    let what = match scan.name() {
+        "grootv/treescan" | "grootl/block" => {
+            "the tree of made-up smooth features, breadth first from its root"
+        }
+        "defmamba/deform_path" => "the path that fresh weights choose for made-up smooth features",
+        _ => "tokens by the greatest of four made-up smooth features",
+    };
+    let order = Order::from_i64(&index, geometry.tokens()?)?;
+    Ok((format!("{} ({what})", scan.name()), Plan::new(vec![order])?))
+}
+
+/// x of `file` along the walk that its own features choose, and back: `index` (B, L), `scanned.0` (B, C, L) and `merged`, of
+/// x's shape. Trees have `parents` (B, L), and `y`, what they make of `feat` (B, D, L), if the file holds it and
+/// `edge_weight` (B, D, L).
+pub fn roundtrip(scan: &Published, file: &Tensors, x: &Tensor, path: &Path) -> Result<Tensors> {
+    let wrong = |error: Error| error.of_file(path);
+    let shape = x.size();
+    // MambaIRv2's tokens come before their channels, and `label` says so.
+    let last = file.get("label").is_some_and(|label| shape.len() == 3 && label.size() == shape[..2]);
+    let (tokens, geometry) = match shape[..] {
+        [_, l, _] if last => (x.shallow_clone(), Geometry::Sequence { len: l as usize }),
+        [_, _, l] => (x.f_transpose(1, 2)?, Geometry::Sequence { len: l as usize }),
+        [_, _, h, w] => {
+            (x.f_flatten(2, 3)?.f_transpose(1, 2)?, Geometry::Grid2 { height: h as usize, width: w as usize })
+        }
+        _ => {
+            return Err(wrong(Error::invalid(format!(
+                "x is {shape:?}, expected (batch, channels, length) or (batch, channels, rows, columns)"
+            )))
+            .into());
+        }
+    };
+    let map = map(scan, &geometry)?;
+    let chosen = tch::no_grad(|| choose(scan, &tokens.to_kind(Kind::Float), map, Some(file)));
+    let chosen = chosen.map_err(|error| match error.downcast::<Error>() {
+        Ok(error) => wrong(error).into(),
+        Err(other) => other,
+    })?;
+    let gather = chosen.index.f_unsqueeze(2)?.f_expand_as(&chosen.tokens)?;
+    let scanned = chosen.tokens.f_gather(1, &gather, false)?;
+    let merged = scanned.f_zeros_like()?.f_scatter(1, &gather, &scanned)?;
+    let merged = if last { merged } else { merged.f_transpose(1, 2)? };
+    let mut output = Tensors::new();
+    output.insert("merged".into(), merged.f_reshape(&shape)?.to_kind(x.kind()));
+    output.insert("scanned.0".into(), scanned.f_transpose(1, 2)?.f_contiguous()?.to_kind(x.kind()));
+    if let Some(trees) = &chosen.trees {
+        let parents: Vec<i64> = trees.parents().iter().map(|&parent| i64::from(parent)).collect();
+        output.insert("parents".into(), Tensor::f_from_slice(&parents)?.f_view_as(&chosen.index)?);
+        if let (Some(feat), Some(decay)) = (file.get("feat"), file.get("edge_weight")) {
+            let sweep = if scan.name() == "grootl/block" { Sweep::Up } else { Sweep::UpDown };
+            let rows = |t: &Tensor| t.f_transpose(1, 2).map_err(Error::from);
+            let y =
+                rows(feat).and_then(|feat| tree_scan(&feat, &rows(decay)?, trees, sweep)).map_err(wrong)?;
+            output.insert("y".into(), y.f_transpose(1, 2)?.f_contiguous()?);
+        }
+    }
+    output.insert("index".into(), chosen.index);
+    Ok(output)
+}
