@@ -80,7 +80,7 @@ impl View {
 
 /// What the pictures of inputs of `shape` show, if there are several frames.
 pub fn reading(shape: &[i64]) -> Option<String> {
-    let [frames @ 2.., _, _, _] = *shape else { return None };
+    let [frames @ 2..=i64::MAX, _, _, _] = *shape else { return None };
     Some(format!("{frames} time steps, from left to right and row by row, each seen from the same corner"))
 }
 

@@ -19,7 +19,8 @@ pub(super) fn check<'a>(runs: impl Iterator<Item = (&'a Run, Option<&'a Config>)
     for (run, config) in runs {
         match firsts.iter_mut().find(|(first, _)| first.draw.fold == run.draw.fold) {
             None => firsts.push((run, config)),
-            Some((first, of_first)) => {
+            Some(place) => {
+                let (first, of_first) = *place;
                 let wrong = |what: String| refused(&first.folder, &run.folder, &what);
                 if let (Some(a), Some(b)) = (of_first, config) {
                     same_source(a, b).map_err(wrong)?;
@@ -27,7 +28,7 @@ pub(super) fn check<'a>(runs: impl Iterator<Item = (&'a Run, Option<&'a Config>)
                 match (&first.evaluation, &run.evaluation) {
                     (Some(a), Some(b)) => same_examples(a, b).map_err(wrong)?,
                     // The next is held against one that was measured.
-                    (None, Some(_)) => (*first, *of_first) = (run, config),
+                    (None, Some(_)) => *place = (run, config),
                     _ => {}
                 }
             }
