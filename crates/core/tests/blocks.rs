@@ -129,7 +129,7 @@ fn localmamba_merge() {
         let mut parameters = golden.parameters();
         parameters.retain(|name, _| name.starts_with("attn."));
         let author = Author::new(&golden.options, &parameters, &[]);
-        keymap::load(&blocks::channel_gate(&author).unwrap(), &parameters, &vs.variables()).unwrap();
+        keymap::load(&blocks::channel_gate(&author), &parameters, &vs.variables()).unwrap();
         let out = merger.forward(&ys, |y| Ok(y.shallow_clone())).unwrap();
         expect_close(&golden.file, &out.squeeze_dim(2), &golden.tensors["y"]);
     }

@@ -57,7 +57,7 @@ fn choose(scan: &Published, x: &Tensor, map: [i64; 2], file: Option<&Tensors>) -
             };
             let parameters: Tensors = file.iter().filter_map(named).collect();
             let options = toml::Table::new();
-            let keys = deformable_path(&Author::new(&options, &parameters, &map), "", "")?;
+            let keys = deformable_path(&Author::new(&options, &parameters, &map), "", "");
             let taps = parameters
                 .get("conv_offset.conv1.weight")
                 .map_or(5, |weight| weight.size().last().copied().unwrap_or(5));

@@ -144,7 +144,7 @@ fn gated(
     let vs = VarStore::new(Device::Cpu);
     let merger = Merger::new(&vs.root(), mixer::Merge::ChannelGate, directions, channels, channels);
     let options = toml::Table::new();
-    let keys = channel_gate(&Author::new(&options, &parameters, &[]))?;
+    let keys = channel_gate(&Author::new(&options, &parameters, &[]));
     let variables = vs.variables();
     keymap::load(&keymap::fitted(&keys, &variables)?, &parameters, &variables)?;
     let merged = tch::no_grad(|| merger.forward(&each, |y| Ok(y.shallow_clone())))?.squeeze_dim(2);

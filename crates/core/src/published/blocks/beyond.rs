@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What stands around the core of an SS2D, with or without a norm and a gate.
-fn around(author: &Author, directions: i64) -> Result<(Mamba1Config, Vec<Key>)> {
+fn around(author: &Author, directions: i64) -> (Mamba1Config, Vec<Key>) {
     let mut keys = author.same(&["in_proj.weight", "conv2d.weight", "conv2d.bias", "out_proj.weight"]);
     for (theirs, ours) in [
         ("x_proj_weight", "x_proj.weight"),
@@ -43,11 +43,11 @@ fn around(author: &Author, directions: i64) -> Result<(Mamba1Config, Vec<Key>)> 
         gate: author.axis("in_proj.weight", 0) == 2 * d_inner,
         ..summed()
     };
-    Ok((config, keys))
+    (config, keys)
 }
 
 pub(super) fn grootv(author: &Author) -> Result<Recipe> {
-    let (config, mut keys) = around(author, 1)?;
+    let (config, mut keys) = around(author, 1);
     keys.extend(author.same(&["h_norm.weight", "h_norm.bias"]));
     let orders = on_grid("row", author.grid()?)?;
     Ok(Recipe { config: MixerConfig::GrootV(config), affinity: None, orders, keys })
@@ -80,22 +80,19 @@ pub(super) fn grootl(author: &Author) -> Result<Recipe> {
 }
 
 pub(super) fn spatialmamba(author: &Author) -> Result<Recipe> {
-    let (config, mut keys) = around(author, 1)?;
-    keys.extend(state_fusion(author, "state_fusion.")?);
+    let (config, mut keys) = around(author, 1);
+    keys.extend(state_fusion(author, "state_fusion."));
     let orders = on_grid("row", author.grid()?)?;
     Ok(Recipe { config: MixerConfig::SpatialMamba(config), affinity: None, orders, keys })
 }
 
 /// Spatial-Mamba's state fusion, its parameters below `prefix`.
-///
-/// # Errors
-/// A parameter of it that is missing.
-pub fn state_fusion(author: &Author, prefix: &str) -> Result<Vec<Key>> {
+pub fn state_fusion(author: &Author, prefix: &str) -> Vec<Key> {
     let mut keys = vec![author.key(&format!("{prefix}alpha"), &format!("{prefix}alpha"))];
     for (i, kernel) in ["kernel_3", "kernel_3_1", "kernel_3_2"].into_iter().enumerate() {
         keys.push(author.row(&format!("{prefix}{kernel}"), &format!("{prefix}weight"), i));
     }
-    Ok(keys)
+    keys
 }
 
 pub(super) fn hydra(author: &Author) -> Result<Recipe> {
@@ -137,8 +134,8 @@ pub(super) fn hydra(author: &Author) -> Result<Recipe> {
 }
 
 pub(super) fn defmamba(author: &Author) -> Result<Recipe> {
-    let (config, mut keys) = around(author, 3)?;
-    keys.extend(deformable_path(author, "DS.", "deform.")?);
+    let (config, mut keys) = around(author, 3);
+    keys.extend(deformable_path(author, "DS.", "deform."));
     let config = DefMambaConfig {
         mamba: Mamba1Config { merge: Merge::Mean, ..config },
         taps: author.axis("DS.conv_offset.conv1.weight", 2),
@@ -149,10 +146,7 @@ pub(super) fn defmamba(author: &Author) -> Result<Recipe> {
 }
 
 /// DefMamba's deformable path, its parameters below `theirs` and ours below `ours`.
-///
-/// # Errors
-/// A parameter of it that is missing.
-pub fn deformable_path(author: &Author, theirs: &str, ours: &str) -> Result<Vec<Key>> {
+pub fn deformable_path(author: &Author, theirs: &str, ours: &str) -> Vec<Key> {
     let names = [
         ("rpe_table", "rpe_table"),
         ("conv_offset.conv1.weight", "conv.weight"),
@@ -165,14 +159,14 @@ pub fn deformable_path(author: &Author, theirs: &str, ours: &str) -> Result<Vec<
         ("conv_offset.ln.bias", "norm.bias"),
         ("conv_offset.conv2.weight", "offset.weight"),
     ];
-    Ok(names
+    names
         .iter()
         .map(|(author_s, name)| author.key(&format!("{theirs}{author_s}"), &format!("{ours}{name}")))
-        .collect())
+        .collect()
 }
 
 pub(super) fn quadmamba(author: &Author) -> Result<Recipe> {
-    let (mamba, mut keys) = around(author, 2)?;
+    let (mamba, mut keys) = around(author, 2);
     for (theirs, ours) in [
         ("in_conv.0", "norm"),
         ("in_conv.1", "embed"),

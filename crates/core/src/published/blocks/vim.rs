@@ -150,7 +150,7 @@ pub(super) fn multimamba(author: &Author) -> Result<Recipe> {
     let decays: Vec<&str> = decays.iter().map(String::as_str).collect();
     let config = Mamba1Config { merge: Merge::ChannelGate, ..Mamba1Config::default() };
     let mut recipe = vim(author, &suffixes, &decays, config, Orders::new(&found))?;
-    recipe.keys.extend(channel_gate(author)?);
+    recipe.keys.extend(channel_gate(author));
     Ok(recipe)
 }
 
@@ -176,15 +176,12 @@ pub fn local_direction(word: &str) -> Result<String> {
 }
 
 /// LocalMamba's gate.
-///
-/// # Errors
-/// A parameter of it that is missing.
-pub fn channel_gate(author: &Author) -> Result<Vec<Key>> {
+pub fn channel_gate(author: &Author) -> Vec<Key> {
     let mut keys = Vec::new();
     for (theirs, ours) in [("norm", "norm"), ("global_reduce", "reduce"), ("channel_select", "select")] {
         for part in ["weight", "bias"] {
             keys.push(author.key(&format!("attn.{theirs}.{part}"), &format!("{ours}.{part}")));
         }
     }
-    Ok(keys)
+    keys
 }

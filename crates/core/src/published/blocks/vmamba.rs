@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The recurrence of SS2D, its parameters called `prefix` and the usual names.
-fn stacked(author: &Author) -> Result<(Mamba1Config, Vec<Key>)> {
+fn stacked(author: &Author) -> (Mamba1Config, Vec<Key>) {
     let mut keys = Vec::new();
     for (theirs, ours) in [
         ("x_proj_weight", "x_proj.weight"),
@@ -28,12 +28,12 @@ fn stacked(author: &Author) -> Result<(Mamba1Config, Vec<Key>)> {
         out_norm: Some(NormKind::Layer),
         ..summed()
     };
-    Ok((config, keys))
+    (config, keys)
 }
 
 /// SS2D with its projections.
-fn vmamba(author: &Author) -> Result<(Mamba1Config, Vec<Key>)> {
-    let (config, mut keys) = stacked(author)?;
+fn vmamba(author: &Author) -> (Mamba1Config, Vec<Key>) {
+    let (config, mut keys) = stacked(author);
     keys.extend(author.same(&[
         "in_proj.weight",
         "conv2d.weight",
@@ -50,12 +50,12 @@ fn vmamba(author: &Author) -> Result<(Mamba1Config, Vec<Key>)> {
         gate: author.axis("in_proj.weight", 0) == 2 * d_inner,
         ..config
     };
-    Ok((config, keys))
+    (config, keys)
 }
 
 pub(super) fn ss2d(author: &Author) -> Result<Recipe> {
     let grid = author.grid()?;
-    let (mut config, keys) = vmamba(author)?;
+    let (mut config, keys) = vmamba(author);
     let orders = match author.word("forward_type")?.trim_end_matches("_noz") {
         "v05" => on_grid("cross", grid)?,
         "v051d" => on_grid("row | repeat(4)", grid)?,
@@ -79,7 +79,7 @@ pub(super) fn ss2d(author: &Author) -> Result<Recipe> {
 
 /// The part of ES2D behind its convolution: [`Mamba1::core`](crate::mixer::Mamba1::core).
 pub(super) fn es2d(author: &Author) -> Result<Recipe> {
-    let (config, mut keys) = stacked(author)?;
+    let (config, mut keys) = stacked(author);
     keys.push(author.key("ln_weight", "out_norm.weight"));
     keys.push(author.key("ln_bias", "out_norm.bias"));
     let d_model = author.axis("ln_weight", 0);
@@ -90,7 +90,7 @@ pub(super) fn es2d(author: &Author) -> Result<Recipe> {
 }
 
 pub(super) fn msvmamba(author: &Author) -> Result<Recipe> {
-    let (config, mut keys) = vmamba(author)?;
+    let (config, mut keys) = vmamba(author);
     keys.push(author.key("conv2d_b1.weight", "coarse.weight"));
     keys.push(author.key("conv2d_b1.bias", "coarse.bias"));
     let grid = author.grid()?;
