@@ -375,7 +375,7 @@ proptest! {
         let n = shape.rows * channels;
         let inputs = [
             draw_rows(&mut draw, shape.element, n),
-            draw_rows(&mut draw, shape.element, if shape.repeat > 0 { n / shape.repeat } else { 0 }),
+            draw_rows(&mut draw, shape.element, n.checked_div(shape.repeat).unwrap_or(0)),
             draw.vec(channels, 2.0),
             draw.vec(if shape.bias { channels } else { 0 }, 1.0),
             draw_rows(&mut draw, shape.element, n),
