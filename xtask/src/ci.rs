@@ -27,13 +27,14 @@ pub fn run(root: &Path) -> Result<ExitCode> {
         Ok(())
     };
     // Lints and docs in the tests' profile: they share libtorch's bindings with them.
-    let checks: [(&str, &dyn Fn() -> Result<()>); 5] = [
+    let checks: [(&str, &dyn Fn() -> Result<()>); 6] = [
         ("format", &|| tool(&["fmt", "--all", "--check"], "")),
         ("dependency rule", &|| layers::check(root)),
         ("lints", &|| {
             tool(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"], "")
         }),
         ("docs", &|| tool(&["doc", "--release", "--workspace", "--no-deps"], "-D warnings")),
+        ("cuda", &|| cuda(root)),
         ("size", &|| size::report(root)),
     ];
     let mut failed = Vec::new();
@@ -49,4 +50,25 @@ pub fn run(root: &Path) -> Result<ExitCode> {
     }
     println!("all checks hold");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Compiles the CUDA sources with NVRTC, which it brings, prints what each kernel takes of a GPU and compares it with the
+/// committed limits.
+fn cuda(root: &Path) -> Result<()> {
+    if !cfg!(target_os = "linux") {
+        println!("SKIPPED: there is no NVRTC for this system");
+        return Ok(());
+    }
+    let nvrtc = setup::nvrtc::run()?;
+    // Of the whole workspace, so that nothing is built anew for other features.
+    let arguments = ["test", "--release", "--workspace", "--test", "cuda_compile", "--", "--nocapture"];
+    let status = cargo(root)
+        .args(arguments)
+        .env(setup::nvrtc::VARIABLE, nvrtc)
+        .status()
+        .context("cargo cannot be started")?;
+    if !status.success() {
+        bail!("the CUDA sources do not compile within their limits");
+    }
+    Ok(())
 }

@@ -24,14 +24,17 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
 
 Commands:
   setup [--cpu|--cuda]  Find or install libtorch, once; the other commands begin with this
+  setup --nvrtc         Find or install NVRTC, which `ci` compiles the CUDA sources with; prints where it lies
   demo [ARGUMENTS]      Train the demo classifier; ARGUMENTS go to `ophidian train`
   test [ARGUMENTS]      Run every test; ARGUMENTS go to `cargo test`
-  ci                    What must hold besides the tests: format, lints, docs, the dependency rule; and a size report
+  ci                    What must hold besides the tests: format, lints, docs, the dependency rule, that the CUDA
+                        sources compile and what they take of a GPU; and a size report
   help                  Print this
 
 Environment:
   LIBTORCH              A libtorch of your own (the folder that holds include/ and lib/)
   LIBTORCH_USE_PYTORCH  Take the libtorch of the python3 in PATH, whatever is found elsewhere
+  OPHIDIAN_NVRTC        An NVRTC of your own: its file, or the folder that holds it
   OPHIDIAN_CACHE        Where libtorch is installed, for all clones (default: ophidian/ in the user's cache folder)
 ";
 
@@ -53,6 +56,10 @@ fn dispatch() -> Result<ExitCode> {
     };
     let root = root()?;
     match command {
+        "setup" if rest == ["--nvrtc"] => {
+            println!("{}", setup::nvrtc::run()?.display());
+            Ok(ExitCode::SUCCESS)
+        }
         "setup" => setup::run(&root, setup::Wish::parse(rest)?).map(|()| ExitCode::SUCCESS),
         "demo" => run::demo(&root, rest),
         "test" => run::test(&root, rest),

@@ -1,4 +1,5 @@
-//! The recurrences of state-space models as functions over slices, for the CPU. No tensors, no libtorch.
+//! The recurrences of state-space models as functions over slices, for the CPU, and as CUDA sources that are
+//! compiled at run time. No tensors, no libtorch.
 //!
 //! A token's channels are contiguous and an order is an index table the kernels read, so visiting tokens in any order
 //! costs a different row address and nothing else: no permuted copy of an activation is made in either direction.
@@ -7,6 +8,7 @@
 //! N states per channel · G groups · W taps of a convolution · H heads of P channels.
 
 pub mod conv;
+pub mod cuda;
 mod error;
 pub mod orders;
 pub mod pool;

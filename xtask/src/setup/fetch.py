@@ -91,8 +91,8 @@ def find(pip):
             fail("the package index cannot be read (%s); check the network or pip's settings (`pip config list`), "
                  "then run the same command again" % listener.reason)
         if best is None:
-            fail("pip finds no wheel of %s for this platform (%s); on Linux it takes glibc 2.28 or newer. "
-                 "Set LIBTORCH to a libtorch %s of your own" % (requirement, JOB["platform"], JOB["version"]))
+            fail("pip finds no wheel of %s for this platform (%s); on Linux it takes glibc 2.28 or newer. %s"
+                 % (requirement, JOB["platform"], JOB["instead"]))
         links.append(best.link)
     return links
 
@@ -258,8 +258,8 @@ def main():
     os.makedirs(DOWNLOADS, exist_ok=True)
     needed = JOB["bytes"] - sum(size(path) for path in glob.glob(os.path.join(glob.escape(DOWNLOADS), "*")))
     if shutil.disk_usage(DOWNLOADS).free < needed:
-        fail("%s has %.1f GB free and libtorch takes %.1f GB; make room or set OPHIDIAN_CACHE to a folder elsewhere"
-             % (DOWNLOADS, shutil.disk_usage(DOWNLOADS).free / 1e9, needed / 1e9))
+        fail("%s has %.1f GB free and %s takes %.1f GB; make room or set OPHIDIAN_CACHE to a folder elsewhere"
+             % (DOWNLOADS, shutil.disk_usage(DOWNLOADS).free / 1e9, JOB["what"], needed / 1e9))
     try:
         pip = Pip()
         links = find(pip)

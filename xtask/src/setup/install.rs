@@ -94,8 +94,9 @@ fn job(platform: &str, cache: &Path, target: &Path) -> Value {
         }
     };
     json!({
+        "what": format!("libtorch {VERSION} (CPU)"),
+        "instead": format!("Set LIBTORCH to a libtorch {VERSION} of your own"),
         "platform": platform,
-        "version": VERSION,
         "requirements": requirements,
         "members": members,
         "texts": texts,
@@ -107,8 +108,9 @@ fn job(platform: &str, cache: &Path, target: &Path) -> Value {
 }
 
 /// The parts that `job` names.
-fn parts(python: &Python, lock: &File, job: Value) -> Result<()> {
-    eprintln!("installing libtorch {VERSION} (CPU) with {}", python.executable.display());
+pub fn parts(python: &Python, lock: &File, job: Value) -> Result<()> {
+    let what = job["what"].as_str().unwrap_or_default();
+    eprintln!("installing {what} with {}", python.executable.display());
     let output = Command::new(&python.executable)
         .args(["-c", FETCH, &job.to_string()])
         .stdin(handle(lock)?)
@@ -119,7 +121,7 @@ fn parts(python: &Python, lock: &File, job: Value) -> Result<()> {
         return Ok(());
     }
     match String::from_utf8_lossy(&output.stdout).trim() {
-        "" => bail!("libtorch was not installed; run the same command again: it goes on where it stopped"),
+        "" => bail!("{what} was not installed; run the same command again: it goes on where it stopped"),
         sentence => bail!("{sentence}"),
     }
 }

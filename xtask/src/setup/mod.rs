@@ -4,6 +4,7 @@
 mod cache;
 mod install;
 mod libtorch;
+pub mod nvrtc;
 mod python;
 mod tools;
 
@@ -34,7 +35,7 @@ impl Wish {
             [] => Ok(Self::Any),
             ["--cpu"] => Ok(Self::Cpu),
             ["--cuda"] => Ok(Self::Cuda),
-            _ => bail!("`setup` takes --cpu, --cuda or nothing, found `{}`", arguments.join(" ")),
+            _ => bail!("`setup` takes --cpu, --cuda, --nvrtc or nothing, found `{}`", arguments.join(" ")),
         }
     }
 

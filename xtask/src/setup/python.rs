@@ -118,7 +118,7 @@ impl Python {
         }
         if !self.pip {
             bail!(
-                "{shown} has no pip, which brings libtorch; install it (Debian, Ubuntu: `apt install python3-pip`, \
+                "{shown} has no pip, which brings what is missing; install it (Debian, Ubuntu: `apt install python3-pip`, \
                  Fedora: `dnf install python3-pip`, elsewhere: `{shown} -m ensurepip`) and run again"
             );
         }

@@ -27,6 +27,8 @@ wheels = [
     ("torch", "2.11.0", members),
     ("nvidia-cuda-runtime", "13.0.5", {"nvidia/cu13/lib/libcudart.so.13": b"cudart"}),
     ("nvidia-cuda-cupti", "13.0.9", {"nvidia/cu13/lib/libcupti.so.13": b"cupti"}),
+    ("nvidia-cuda-nvrtc", "13.0.88", {"nvidia/cu13/lib/" + name: name.encode() for name in (
+        "libnvrtc.so.13", "libnvrtc.alt.so.13", "libnvrtc-builtins.so.13.0")}),
 ]
 for name, version, files in wheels:
     file = "%s-%s-py3-none-any.whl" % (name.replace("-", "_"), version)

@@ -326,3 +326,29 @@ fn installs_all_of_torch_where_cuda_is_wished() {
     success(clone.setup(&index.url).output().unwrap());
     assert!(!clone.lib("libtorch_cuda.so").exists());
 }
+
+#[test]
+fn installs_nvrtc_for_the_checks() {
+    let Some(index) = start() else { return };
+    let clone = Clone::new();
+    let nvrtc = |index: &str| {
+        let mut command = clone.xtask(index);
+        command.args(["setup", "--nvrtc"]).env_remove("OPHIDIAN_NVRTC");
+        command
+    };
+    // Without a network it fails, and says so.
+    let error = failure(nvrtc("http://127.0.0.1:9/simple").output().unwrap());
+    assert!(error.contains("NVRTC") && error.contains("index cannot be read"), "{error}");
+    let output = nvrtc(&index.url).output().unwrap();
+    let lib = PathBuf::from(String::from_utf8(output.stdout.clone()).unwrap().trim());
+    success(output);
+    assert_eq!(lib, clone.cache.join("nvrtc-13.0.88/lib"));
+    let mut files: Vec<_> = fs::read_dir(&lib).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["libnvrtc-builtins.so.13.0", "libnvrtc.so.13"]);
+    // Once, and none where there is one of the user's own.
+    assert_eq!(success(nvrtc("http://127.0.0.1:9/simple").output().unwrap()), "");
+    let own = nvrtc("http://127.0.0.1:9/simple").env("OPHIDIAN_NVRTC", "/own").output().unwrap();
+    assert_eq!(String::from_utf8(own.stdout.clone()).unwrap(), "/own\n");
+    success(own);
+}

@@ -1,0 +1,47 @@
+//! The kernels for NVIDIA GPUs: CUDA sources in this crate's `cuda/`, compiled when they are first needed, for the card
+//! that is there and the exact problem, and kept on disk.
+//!
+//! Nothing of CUDA is needed to build. NVRTC (the compiler) and libcuda (the driver) are opened at run time: a machine
+//! without them gets an [`Error`] of one sentence, and computes on the CPU.
+//!
+//! ```text
+//! Variant (source + macros)  --Nvrtc-->  Cubin  --Cache-->  disk
+//!                                          \---Driver-->  Kernel, launched on a stream of the caller's
+//! ```
+
+mod cache;
+pub mod conv;
+mod error;
+mod launch;
+mod library;
+pub mod norm;
+mod nvrtc;
+mod orders;
+mod resources;
+mod source;
+pub mod sums;
+
+pub use cache::{Cache, Kept, Origin, key};
+pub use error::{Error, Result};
+pub use launch::{Card, Launch, aligned};
+pub use nvrtc::{Cubin, Nvrtc, VARIABLE};
+pub use orders::{Tables, Visits};
+pub use resources::Resources;
+pub use source::{CHECKED, Element, HEADERS, Source, Variant};
+
+/// Every variant that the tests compile for every architecture of [`CHECKED`].
+pub fn checked() -> Vec<Variant> {
+    let mut variants = Vec::new();
+    for element in Element::ALL {
+        variants.extend((2..=4).filter_map(|taps| conv::variant(element, taps).ok()));
+        variants.push(norm::gated(element));
+        for layer in [false, true] {
+            variants.push(norm::add(element, layer, false));
+            if element != Element::F32 {
+                variants.push(norm::add(element, layer, true));
+            }
+        }
+        variants.push(sums::variant(element));
+    }
+    variants
+}
