@@ -43,5 +43,6 @@ pub fn checked() -> Vec<Variant> {
         }
         variants.push(sums::variant(element));
     }
+    variants.extend(crate::ssd::cuda::checked());
     variants
 }

@@ -5,6 +5,8 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("common.cuh", include_str!("../../cuda/common.cuh")),
     ("rows.cuh", include_str!("../../cuda/rows.cuh")),
     ("teams.cuh", include_str!("../../cuda/teams.cuh")),
+    ("fragments.cuh", include_str!("../../cuda/fragments.cuh")),
+    ("ssd.cuh", include_str!("../../cuda/ssd.cuh")),
 ];
 
 /// A source file of kernels.

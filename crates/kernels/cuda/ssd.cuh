@@ -1,0 +1,522 @@
+// What the kernels of Mamba-2's SSD share: arguments, who works on what, tiles, decays, and the walk of a state.
+//
+//   dt = clamp(softplus(dt + bias)),  S = exp(dt A) S + dt x B^T,  y = (S C + D x) silu(z)
+//
+// for each head along the steps of K orders (`read`: the token of each step, BLANK, or END behind the last step). S is P x N.
+// A blank step decays the state and feeds nothing; a reset clears the state before its step. All as on the CPU.
+//
+// Steps are taken in chunks of Q (section 6 of arXiv 2405.21060). With L the decays from step s to step q >= s of a chunk
+// (0 over a reset), r those from its start, f those to its end, e that of all of it:
+//
+//   Y = r (C S^T) + (C B^T o L dt) X          S' = e S + (f dt X)^T B
+//
+// Macros: DTYPE; HEADDIM, P; D_STATE, N; CHUNK, Q (32, 64 or 128); WIDTH, the channels of a slab.
+//
+// A slab is what one block carries the state of: whole heads, each padded to a multiple of 16 channels, or, where a head is
+// wider than WIDTH, a piece of one. Channels of a head never mix, so a piece is a head of its own but for its sums.
+#pragma once
+
+#include "fragments.cuh"
+
+#ifndef HEADDIM
+#define HEADDIM 64
+#define D_STATE 128
+#define CHUNK 64
+#define WIDTH 64
+#endif
+
+#define HEAD_PADDED ((HEADDIM + 15) / 16 * 16)
+#define STATES ((D_STATE + 15) / 16 * 16)
+#if HEAD_PADDED <= WIDTH
+// Heads of a slab, pieces of a head, channels of either in a slab.
+#define HEADS (WIDTH / HEAD_PADDED)
+#define PIECES 1
+#define SEGMENT HEAD_PADDED
+#else
+#define HEADS 1
+#define PIECES ((HEADDIM + WIDTH - 1) / WIDTH)
+#define SEGMENT WIDTH
+#endif
+// Strips of 16 steps.
+#define STRIPS (CHUNK / 16)
+// Blocks of 16 channels, of 16 states.
+#define CHANNEL_BLOCKS (WIDTH / 16)
+#define STATE_BLOCKS (STATES / 16)
+// Elements from row to row of a tile.
+#define WIDTH_STRIDE (WIDTH + GAP)
+#define STATE_STRIDE (STATES + GAP)
+#define SLAB (WIDTH * STATES)
+
+// Threads of a walk: a warp for each strip.
+#define WALKERS (CHUNK * 2)
+
+// (B, L, K, channels), (B, L, K, G, N), (B, L, K, H); channels, states and heads lie side by side. Strides in elements.
+struct View {
+    const element* data;
+    long long batch, token, direction, group;
+};
+
+// Rows by token, (B, L, K, width); or, where an order visits a token twice or directions share a row, f32 by step,
+// (B, K, T, width), to be summed over a token's visits afterwards, in a fixed order.
+struct Output {
+    element* rows;
+    float* steps;
+    long long batch, token, direction;
+};
+
+struct Arguments {
+    View x, dt, z, b, c, dy;       // z may be null
+    const float* a;                // (K, H)
+    const float* d;                // (K, H P), or (K, H) if d_per_head, or null
+    const float* bias;             // (K, H), or null
+    const float* initial;          // (B, K, H, P, N), or null
+    const int* read;               // (K, T) or (B, K, T)
+    const int* written;            // likewise: token that each step writes, or BLANK; null: the one that is read
+    const unsigned char* resets;   // likewise, or null
+    Output y;
+    element* ungated;              // (B, K, T, H P): y before the gate, for the backward; or null
+    float* final_state;            // (B, K, H, P, N), or null
+    operand* checkpoints;          // (B, K, chunks, G, slabs, WIDTH, STATES): the state before each chunk; or null
+    float* carry;                  // (B, K, spans, G, slabs, WIDTH, STATES): what spans leave behind
+    float* reach;                  // (B, K, spans, H): the decay over a span
+    // The backward.
+    const float* dfinal;           // (B, K, H, P, N), or null
+    operand* behind;               // as checkpoints: the gradient of the state behind each chunk
+    Output dx, ddt, dz;
+    float* db_parts;               // (B, K, T, G, parts, N): by step, or by token (L for T) if coefficients_by_token
+    float* dc_parts;
+    float* da_parts;               // (B, chunks, K, H)
+    float* dd_parts;               // (B, chunks, K, H P), or (…, H) if d_per_head; null without D
+    float* dbias_parts;            // (B, chunks, K, H), or null
+    float* dinitial;               // (B, K, H, P, N), or null
+    float low, high;               // limits of dt
+    int batch, directions, heads, groups, tokens, steps;
+    int per_sample, softplus, d_per_head;
+    int aligned;                   // bit 0: rows of channels begin at multiples of 16 bytes, bit 1: those of B and C
+    int chunks, spans, span_chunks;
+    int slabs;                     // of a group
+    int parts, strip;              // partial sums of dB and dC a group; slabs of each
+    int coefficients_by_token;
+};
+
+// ---- who works on what ---------------------------------------------------------------------------------------------
+
+// Sample and direction.
+struct Sequence {
+    int b, k;
+    long long index;               // b K + k
+};
+
+DEVICE Sequence sequence_of(const Arguments& a, long long index) {
+    Sequence s;
+    s.index = index;
+    s.k = (int)(index % a.directions);
+    s.b = (int)(index / a.directions);
+    return s;
+}
+
+struct Slab {
+    int group, index;              // of the group
+    int head, count;               // its first head; heads of HEADS that there are
+    int piece, width;              // first channel within the head, channels of HEADDIM from there on
+    int channel;                   // head HEADDIM + piece
+};
+
+DEVICE Slab slab_of(const Arguments& a, int group, int index) {
+    int per_group = a.heads / a.groups, first = index / PIECES * HEADS;
+    Slab s;
+    s.group = group;
+    s.index = index;
+    s.head = group * per_group + first;
+    s.count = min(HEADS, per_group - first);
+    s.piece = index % PIECES * WIDTH;
+    s.width = min(SEGMENT, HEADDIM - s.piece);
+    s.channel = s.head * HEADDIM + s.piece;
+    return s;
+}
+
+// Where a slab's states lie in (B, K, count, G, slabs, WIDTH, STATES).
+DEVICE long long slab_at(const Arguments& a, const Sequence& s, const Slab& slab, int count, int i) {
+    return (((s.index * count + i) * a.groups + slab.group) * a.slabs + slab.index) * SLAB;
+}
+
+// Where a channel's states lie in (B, K, H, P, N); -1 for padding.
+DEVICE long long state_at(const Arguments& a, const Sequence& s, const Slab& slab, int channel) {
+    int head = channel / SEGMENT, p = channel % SEGMENT;
+    if (head >= slab.count || p >= slab.width) return -1;
+    return ((s.index * a.heads + slab.head + head) * HEADDIM + slab.piece + p) * D_STATE;
+}
+
+// ---- steps of a chunk ----------------------------------------------------------------------------------------------
+
+struct Steps {
+    int read[CHUNK], written[CHUNK];
+    int resets[CHUNK];             // so far, the step's own included
+};
+
+// By a whole warp.
+DEVICE void load_steps(const Arguments& a, const Sequence& s, int first, Steps& to) {
+    int lane = lane_id(), before = 0;
+#pragma unroll
+    for (int i = 0; i < CHUNK; i += 32) {
+        int q = i + lane, t = first + q;
+        long long at = (a.per_sample ? s.index : s.k) * (long long)a.steps + t;
+        bool here = t < a.steps;
+        to.read[q] = here ? a.read[at] : END;
+        to.written[q] = !here ? BLANK : a.written ? a.written[at] : a.read[at];
+        u32 marks = __ballot_sync(FULL_WARP, here && a.resets && a.resets[at]);
+        to.resets[q] = before + __popc(marks & (0xffffffffu >> (31 - lane)));
+        before += __popc(marks);
+    }
+}
+
+struct Decays {
+    float dt[CHUNK], slope[CHUNK];
+    float high[CHUNK], low[CHUNK]; // log2 of the decay from the start over the step: a sum that f32 alone cannot hold
+    float rise[CHUNK];             // r
+    float fall[CHUNK];             // f
+    float weight[CHUNK];           // f dt
+    float whole;                   // e
+};
+
+// Of one head, by a whole warp, whose lanes own CHUNK / 32 steps each.
+DEVICE void find_decays(const Arguments& a, const Sequence& s, int head, const Steps& steps, Decays& to) {
+    const int each = CHUNK / 32;
+    int lane = lane_id();
+    long long parameter = (long long)s.k * a.heads + head;
+    float bias = a.bias ? a.bias[parameter] : 0.0f;
+    double rate = (double)a.a[parameter] * 1.4426950408889634, sums[each], sum = 0.0;
+    const element* from = a.dt.data + s.b * a.dt.batch + s.k * a.dt.direction + head;
+    float sizes[each];
+#pragma unroll
+    for (int i = 0; i < each; i++) {
+        int q = lane * each + i, token = steps.read[q];
+        float dt = token >= 0 ? widen(from[token * a.dt.token]) + bias : bias, slope = 1.0f;
+        if (a.softplus) dt = softplus(dt, slope);
+        if (dt < a.low || dt > a.high) slope = 0.0f;
+        dt = clamp(dt, a.low, a.high);
+        if (token == END) dt = 0.0f, slope = 0.0f;
+        sizes[i] = dt;
+        to.dt[q] = dt;
+        to.slope[q] = slope;
+        sum += rate * (double)dt;
+        sums[i] = sum;
+    }
+    double before = sum;
+#pragma unroll
+    for (int by = 1; by < 32; by *= 2) {
+        double other = __shfl_up_sync(FULL_WARP, before, by);
+        if (lane >= by) before += other;
+    }
+    double end = __shfl_sync(FULL_WARP, before, 31);
+    before -= sum;
+    int last = steps.resets[CHUNK - 1];
+#pragma unroll
+    for (int i = 0; i < each; i++) {
+        int q = lane * each + i, resets = steps.resets[q];
+        double at = before + sums[i];
+        float high = (float)at, fall = resets == last ? exp2_fast((float)(end - at)) : 0.0f;
+        to.high[q] = high;
+        to.low[q] = (float)(at - (double)high);
+        to.rise[q] = resets == 0 ? exp2_fast(high) : 0.0f;
+        to.fall[q] = fall;
+        to.weight[q] = fall * sizes[i];
+    }
+    if (lane == 0) to.whole = last == 0 ? exp2_fast((float)end) : 0.0f;
+}
+
+// L: the decay from step s to step q; 0 unless s <= q with no reset between.
+DEVICE float decay_between(const Decays& d, const Steps& steps, int q, int s) {
+    float passed = exp2_fast((d.high[q] - d.high[s]) + (d.low[q] - d.low[s]));
+    return s <= q && steps.resets[s] == steps.resets[q] ? passed : 0.0f;
+}
+
+// ---- tiles ---------------------------------------------------------------------------------------------------------
+
+// Where rows of a sample and direction begin.
+DEVICE const element* base(const View& v, const Sequence& s) {
+    return v.data + s.b * v.batch + s.k * v.direction;
+}
+
+// A vector of a tile: `count` elements at `from` (null: zeros), `whole` if all are there and aligned. Under way until
+// copy_wait.
+DEVICE void copy_vector(operand* to, const element* from, int count, bool whole) {
+#if DTYPE != 2
+    if (from && whole) {
+        copy_async(to, from, true);
+        return;
+    }
+#endif
+    float v[VECTOR];
+    fill(v, 0.0f);
+    if (from) load_part(from, v, count, whole);
+    store_operands(to, v);
+}
+
+// Step, column, and place in the channels (from the slab's first on) of a vector of a tile of channels.
+struct Spot {
+    int q, column, channel, count;
+};
+
+DEVICE Spot spot(const Slab& slab, int i) {
+    const int vectors = WIDTH / VECTOR;
+    Spot s;
+    s.q = i / vectors;
+    s.column = i % vectors * VECTOR;
+    int head = s.column / SEGMENT, p = s.column % SEGMENT;
+    s.channel = head * HEADDIM + p;
+    s.count = head < slab.count ? max(0, min(VECTOR, slab.width - p)) : 0;
+    return s;
+}
+
+// Rows of a slab's channels.
+template <int threads>
+DEVICE void load_channels(const Arguments& a, operand* tile, const View& view, const Sequence& s, const Slab& slab, const int* tokens) {
+    const element* from = base(view, s) + slab.channel;
+    for (int i = (int)threadIdx.x; i < CHUNK * WIDTH / VECTOR; i += threads) {
+        Spot at = spot(slab, i);
+        int token = tokens[at.q];
+        const element* row = token >= 0 && at.count > 0 ? from + token * view.token + at.channel : nullptr;
+        copy_vector(tile + at.q * WIDTH_STRIDE + at.column, row, at.count, (a.aligned & 1) && at.count == VECTOR);
+    }
+}
+
+// The gradient of y before the gate: dy silu(z).
+template <int threads>
+DEVICE void load_gradients(const Arguments& a, operand* tile, const Sequence& s, const Slab& slab, const Steps& steps) {
+    if (!a.z.data) {
+        load_channels<threads>(a, tile, a.dy, s, slab, steps.written);
+        return;
+    }
+    const element* dy = base(a.dy, s) + slab.channel;
+    const element* z = base(a.z, s) + slab.channel;
+    for (int i = (int)threadIdx.x; i < CHUNK * WIDTH / VECTOR; i += threads) {
+        Spot at = spot(slab, i);
+        int token = steps.written[at.q];
+        bool whole = (a.aligned & 1) && at.count == VECTOR;
+        float v[VECTOR], gate[VECTOR];
+        fill(v, 0.0f);
+        if (token >= 0 && at.count > 0) {
+            load_part(dy + token * a.dy.token + at.channel, v, at.count, whole);
+            load_part(z + token * a.z.token + at.channel, gate, at.count, whole);
+#pragma unroll
+            for (int j = 0; j < VECTOR; j++) v[j] *= silu(gate[j]);
+        }
+        store_operands(tile + at.q * WIDTH_STRIDE + at.column, v);
+    }
+}
+
+// Rows of B or C.
+template <int threads>
+DEVICE void load_coefficients(const Arguments& a, operand* tile, const View& view, const Sequence& s, int group, const int* tokens) {
+    const int vectors = STATES / VECTOR;
+    const element* from = base(view, s) + group * view.group;
+    for (int i = (int)threadIdx.x; i < CHUNK * vectors; i += threads) {
+        int q = i / vectors, n = i % vectors * VECTOR, token = tokens[q], count = min(VECTOR, D_STATE - n);
+        const element* row = token >= 0 && count > 0 ? from + token * view.token + n : nullptr;
+        copy_vector(tile + q * STATE_STRIDE + n, row, count, (a.aligned & 2) && count == VECTOR);
+    }
+}
+
+// A slab's states, which lie as operands side by side.
+#define OPERANDS ((int)(16 / sizeof(operand)))
+
+template <int threads>
+DEVICE void load_slab(operand* tile, const operand* from) {
+    const int vectors = STATES / OPERANDS;
+    for (int i = (int)threadIdx.x; i < WIDTH * vectors; i += threads)
+        copy_async(tile + i / vectors * STATE_STRIDE + i % vectors * OPERANDS, from + i * OPERANDS, true);
+}
+
+template <int threads>
+DEVICE void save_slab(operand* to, const operand* tile) {
+    const int vectors = STATES / OPERANDS;
+    for (int i = (int)threadIdx.x; i < WIDTH * vectors; i += threads)
+        *(uint4*)(to + i * OPERANDS) = *(const uint4*)(tile + i / vectors * STATE_STRIDE + i % vectors * OPERANDS);
+}
+
+// ---- the walk of a state -------------------------------------------------------------------------------------------
+
+// How the warps of a walk divide WIDTH x STATES: `ACROSS` of them along the channels, the others along the states.
+#if CHANNEL_BLOCKS % 4 == 0 && STRIPS >= 4
+#define ACROSS 4
+#elif CHANNEL_BLOCKS % 2 == 0
+#define ACROSS 2
+#else
+#define ACROSS 1
+#endif
+#define ALONG (STRIPS / ACROSS)
+#define OWN_CHANNELS (CHANNEL_BLOCKS / ACROSS)
+#define OWN_STATES ((STATE_BLOCKS + ALONG - 1) / ALONG)
+
+// A warp's share of the state: the sums of its blocks.
+struct State {
+    float v[OWN_CHANNELS][OWN_STATES][2][4];
+};
+
+DEVICE int own_channel(int i) { return (warp_id() % ACROSS * OWN_CHANNELS + i) * 16; }
+// At or behind STATES for a block that is not there.
+DEVICE int own_state(int j) { return (warp_id() / ACROSS + j * ALONG) * 16; }
+
+// Calls each(channel, state, value) for every value.
+template <class Each>
+DEVICE void visit(State& state, Each each) {
+#pragma unroll
+    for (int i = 0; i < OWN_CHANNELS; i++)
+#pragma unroll
+        for (int j = 0; j < OWN_STATES; j++) {
+            int channel = own_channel(i), n = own_state(j);
+            if (n >= STATES) continue;
+#pragma unroll
+            for (int v = 0; v < 8; v++)
+                each(channel + sum_row(v % 4), n + sum_column(v / 4, v % 4), state.v[i][j][v / 4][v % 4]);
+        }
+}
+
+// From (B, K, H, P, N), null for zeros.
+DEVICE void load_state(const Arguments& a, const Sequence& s, const Slab& slab, const float* from, State& state) {
+    visit(state, [&](int channel, int n, float& value) {
+        long long at = from ? state_at(a, s, slab, channel) : -1;
+        value = at >= 0 && n < D_STATE ? from[at + n] : 0.0f;
+    });
+}
+
+DEVICE void store_state(const Arguments& a, const Sequence& s, const Slab& slab, float* to, State& state) {
+    visit(state, [&](int channel, int n, float& value) {
+        long long at = state_at(a, s, slab, channel);
+        if (at >= 0 && n < D_STATE) to[at + n] = value;
+    });
+}
+
+// What a walk works on: dynamic shared memory.
+struct Walk {
+    operand rows[CHUNK * WIDTH_STRIDE];      // x, or the gradient of y
+    operand fed[CHUNK * STATE_STRIDE];       // B, or C: what they feed to
+    operand state[WIDTH * STATE_STRIDE];     // before the chunk
+    operand asked[CHUNK * STATE_STRIDE];     // C, of the forward
+    Decays decays[HEADS];
+    Steps steps;
+};
+
+// state = e state + (weights o rows)^T fed.
+template <bool backward>
+DEVICE void advance(const Walk& w, State& state) {
+#pragma unroll
+    for (int i = 0; i < OWN_CHANNELS; i++) {
+        float whole = w.decays[own_channel(i) / SEGMENT].whole;
+#pragma unroll
+        for (int j = 0; j < OWN_STATES; j++)
+#pragma unroll
+            for (int v = 0; v < 8; v++) state.v[i][j][v / 4][v % 4] *= whole;
+    }
+#pragma unroll 1
+    for (int k = 0; k < CHUNK; k += K_STEP) {
+        Left a[OWN_CHANNELS];
+#pragma unroll
+        for (int i = 0; i < OWN_CHANNELS; i++) {
+            const Decays& d = w.decays[own_channel(i) / SEGMENT];
+            left_transposed(a[i], w.rows, WIDTH_STRIDE, own_channel(i), k, backward ? d.rise : d.weight);
+        }
+#pragma unroll
+        for (int j = 0; j < OWN_STATES; j++) {
+            int n = own_state(j);
+            if (n >= STATES) continue;
+            Right b[2];
+            right_transposed(b, w.fed, STATE_STRIDE, n, k);
+#pragma unroll
+            for (int i = 0; i < OWN_CHANNELS; i++) {
+                multiply(state.v[i][j][0], a[i], b[0]);
+                multiply(state.v[i][j][1], a[i], b[1]);
+            }
+        }
+    }
+}
+
+// Walks a slab's state over the chunks of a span, or its gradient back over them. `each(place...)` is called with the state
+// before a chunk (behind it, if `backward`) in w.state, unless `probe`: then only what the span leaves of a zero state is
+// wanted, and the decay over it.
+//
+// Grid: slabs of a group fastest, then groups (they read the same rows), spans, directions, samples.
+template <bool backward, bool probe, class Each>
+DEVICE void walk(const Arguments& a, Walk& w, Each each) {
+    long long at = blockIdx.x;
+    int slab_index = (int)(at % a.slabs);
+    at /= a.slabs;
+    int group = (int)(at % a.groups);
+    at /= a.groups;
+    int span = (int)(at % a.spans);
+    Sequence s = sequence_of(a, at / a.spans);
+    Slab slab = slab_of(a, group, slab_index);
+    int warp = warp_id(), last = backward ? 0 : a.spans - 1;
+    // Nobody asks what the last span leaves.
+    if (probe && span == last) return;
+
+    State state;
+    const float* outer = backward ? a.dfinal : a.initial;
+    if (!probe && span != (backward ? a.spans - 1 : 0)) {
+        const float* from = a.carry + slab_at(a, s, slab, a.spans, backward ? span + 1 : span - 1);
+        visit(state, [&](int channel, int n, float& value) { value = from[channel * STATES + n]; });
+    } else {
+        load_state(a, s, slab, probe ? nullptr : outer, state);
+    }
+    float reach = 1.0f;
+    int first = span * a.span_chunks, end = min(a.chunks, first + a.span_chunks);
+    for (int i = 0; i < end - first; i++) {
+        int chunk = backward ? end - 1 - i : first + i;
+        if (warp == 0) load_steps(a, s, chunk * CHUNK, w.steps);
+        __syncthreads();
+        if (backward) {
+            load_gradients<WALKERS>(a, w.rows, s, slab, w.steps);
+            load_coefficients<WALKERS>(a, w.fed, a.c, s, group, w.steps.read);
+        } else {
+            load_channels<WALKERS>(a, w.rows, a.x, s, slab, w.steps.read);
+            load_coefficients<WALKERS>(a, w.fed, a.b, s, group, w.steps.read);
+            if (!probe) load_coefficients<WALKERS>(a, w.asked, a.c, s, group, w.steps.read);
+        }
+        copy_commit();
+        // Heads that are not there do as the last one.
+        for (int h = warp; h < HEADS; h += STRIPS)
+            find_decays(a, s, slab.head + min(h, slab.count - 1), w.steps, w.decays[h]);
+        if (!probe)
+            visit(state, [&](int channel, int n, float& value) { w.state[channel * STATE_STRIDE + n] = to_operand(value); });
+        copy_wait<0>();
+        __syncthreads();
+        if (!probe) each(s, slab, chunk);
+        advance<backward>(w, state);
+        if (probe && (int)threadIdx.x < HEADS) reach *= w.decays[threadIdx.x].whole;
+        __syncthreads();
+    }
+    if (probe) {
+        float* to = a.carry + slab_at(a, s, slab, a.spans, span);
+        visit(state, [&](int channel, int n, float& value) { to[channel * STATES + n] = value; });
+        if ((int)threadIdx.x < slab.count && slab.piece == 0)
+            a.reach[(s.index * a.spans + span) * a.heads + slab.head + threadIdx.x] = reach;
+    } else if (span == last) {
+        float* to = backward ? a.dinitial : a.final_state;
+        if (to) store_state(a, s, slab, to, state);
+    }
+}
+
+// The spans in turn: what each leaves becomes the state behind it. A thread owns one value of a slab.
+// Grid: B K G slabs SLAB / WALKERS.
+template <bool backward>
+DEVICE void carry_over(const Arguments& a) {
+    long long at = (long long)blockIdx.x * WALKERS + threadIdx.x;
+    int value = (int)(at % SLAB);
+    at /= SLAB;
+    Slab slab = slab_of(a, (int)(at / a.slabs % a.groups), (int)(at % a.slabs));
+    at /= (long long)a.slabs * a.groups;
+    if (at >= (long long)a.batch * a.directions) return;
+    Sequence s = sequence_of(a, at);
+    int channel = value / STATES, n = value % STATES;
+    long long outer = state_at(a, s, slab, channel);
+    const float* start = backward ? a.dfinal : a.initial;
+    float state = start && outer >= 0 && n < D_STATE ? start[outer + n] : 0.0f;
+    int head = slab.head + min(channel / SEGMENT, slab.count - 1);
+    for (int i = 0; i < a.spans - 1; i++) {
+        int span = backward ? a.spans - 1 - i : i;
+        float* left = a.carry + slab_at(a, s, slab, a.spans, span) + value;
+        state = fmaf(a.reach[(s.index * a.spans + span) * a.heads + head], state, *left);
+        *left = state;
+    }
+}
