@@ -18,12 +18,14 @@ typedef u16 operand;
 #define K_STEP 16
 #define GAP 8
 DEVICE operand to_operand(float value) { return to_bf16(value); }
+DEVICE void put_operands(operand* to, float v0, float v1) { *(u32*)to = pack_bf16(v0, v1); }
 DEVICE float from_operand(operand value) { return from_bf16(value); }
 #else
 typedef float operand;
 #define K_STEP 8
 #define GAP 4
 DEVICE operand to_operand(float value) { return value; }
+DEVICE void put_operands(operand* to, float v0, float v1) { *(float2*)to = make_float2(v0, v1); }
 DEVICE float from_operand(operand value) { return value; }
 #endif
 
@@ -80,6 +82,9 @@ DEVICE void left(Left& a, const operand* tile, int stride, int m, int k) {
 #endif
 }
 
+// A value, 0 where its weight is: what a weight of 0 shuts out may be NaN.
+DEVICE float weighted(float value, float weight) { return weight == 0.0f ? 0.0f : value * weight; }
+
 // The same of the tile's transpose: rows k to k + K_STEP - 1, columns m to m + 15. Column k is multiplied by weight[k].
 DEVICE void left_transposed(Left& a, const operand* tile, int stride, int m, int k, const float* weight) {
     int lane = lane_id(), t = lane % 4;
@@ -89,13 +94,13 @@ DEVICE void left_transposed(Left& a, const operand* tile, int stride, int m, int
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const float* w = weight + k + i / 2 * 8 + 2 * t;
-        a.v[i] = pack_bf16(from_bf16((u16)a.v[i]) * w[0], from_bf16((u16)(a.v[i] >> 16)) * w[1]);
+        a.v[i] = pack_bf16(weighted(from_bf16((u16)a.v[i]), w[0]), weighted(from_bf16((u16)(a.v[i] >> 16)), w[1]));
     }
 #else
     const operand* at = tile + (k + t) * stride + m + lane / 4;
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        set(a, i, at[i / 2 * 4 * stride + i % 2 * 8] * (weight ? weight[k + t + i / 2 * 4] : 1.0f));
+        set(a, i, weighted(at[i / 2 * 4 * stride + i % 2 * 8], weight ? weight[k + t + i / 2 * 4] : 1.0f));
 #endif
 }
 

@@ -12,6 +12,9 @@
 //
 // Macros: DTYPE; HEADDIM, P; D_STATE, N; CHUNK, Q (32, 64 or 128); WIDTH, the channels of a slab.
 //
+// Masks are products with 0. So a NaN of x reaches other steps of its chunk, in its channel and even over a reset, which on
+// the CPU it does not; no state takes it over a reset.
+//
 // A slab is what one block carries the state of: whole heads, each padded to a multiple of 16 channels, or, where a head is
 // wider than WIDTH, a piece of one. Channels of a head never mix, so a piece is a head of its own but for its sums.
 #pragma once
@@ -49,6 +52,10 @@
 
 // Threads of a walk: a warp for each strip.
 #define WALKERS (CHUNK * 2)
+// Its blocks on a multiprocessor, as far as registers go: 168 a thread where 64 hold the state and an operand is one.
+#ifndef BLOCKS
+#define BLOCKS ((DTYPE == 1 && WIDTH * STATES <= 64 * WALKERS ? 384 : 256) / WALKERS)
+#endif
 
 // (B, L, K, channels), (B, L, K, G, N), (B, L, K, H); channels, states and heads lie side by side. Strides in elements.
 struct View {
@@ -273,6 +280,7 @@ DEVICE Spot spot(const Slab& slab, int i) {
 template <int threads>
 DEVICE void load_channels(const Arguments& a, operand* tile, const View& view, const Sequence& s, const Slab& slab, const int* tokens) {
     const element* from = base(view, s) + slab.channel;
+#pragma unroll 2
     for (int i = (int)threadIdx.x; i < CHUNK * WIDTH / VECTOR; i += threads) {
         Spot at = spot(slab, i);
         int token = tokens[at.q];
@@ -290,6 +298,7 @@ DEVICE void load_gradients(const Arguments& a, operand* tile, const Sequence& s,
     }
     const element* dy = base(a.dy, s) + slab.channel;
     const element* z = base(a.z, s) + slab.channel;
+#pragma unroll 2
     for (int i = (int)threadIdx.x; i < CHUNK * WIDTH / VECTOR; i += threads) {
         Spot at = spot(slab, i);
         int token = steps.written[at.q];
@@ -311,11 +320,62 @@ template <int threads>
 DEVICE void load_coefficients(const Arguments& a, operand* tile, const View& view, const Sequence& s, int group, const int* tokens) {
     const int vectors = STATES / VECTOR;
     const element* from = base(view, s) + group * view.group;
+#pragma unroll 2
     for (int i = (int)threadIdx.x; i < CHUNK * vectors; i += threads) {
         int q = i / vectors, n = i % vectors * VECTOR, token = tokens[q], count = min(VECTOR, D_STATE - n);
         const element* row = token >= 0 && count > 0 ? from + token * view.token + n : nullptr;
         copy_vector(tile + q * STATE_STRIDE + n, row, count, (a.aligned & 2) && count == VECTOR);
     }
+}
+
+// Two neighbouring values of a row, of `count` that are left; `pair`: both are there, at a multiple of their size.
+DEVICE void put_two(float* to, float v0, float v1, int count, bool pair) {
+    if (pair) {
+        *(float2*)to = make_float2(v0, v1);
+        return;
+    }
+    if (count > 0) to[0] = v0;
+    if (count > 1) to[1] = v1;
+}
+
+#if DTYPE != 0
+DEVICE void put_two(element* to, float v0, float v1, int count, bool pair) {
+    if (pair) {
+        *(u32*)to = pack(v0, v1);
+        return;
+    }
+    if (count > 0) to[0] = narrow(v0);
+    if (count > 1) to[1] = narrow(v1);
+}
+#endif
+
+DEVICE void get_two(const element* from, float& v0, float& v1, int count, bool pair) {
+    if (pair) {
+#if DTYPE == 0
+        float2 both = *(const float2*)from;
+        v0 = both.x, v1 = both.y;
+#else
+        u32 both = *(const u32*)from;
+        v0 = widen((element)both), v1 = widen((element)(both >> 16));
+#endif
+        return;
+    }
+    v0 = count > 0 ? widen(from[0]) : 0.0f;
+    v1 = count > 1 ? widen(from[1]) : 0.0f;
+}
+
+// What D multiplies two neighbouring channels by: the first is channel p of the slab's head number h.
+DEVICE void skip_of(const Arguments& a, const Sequence& s, const Slab& slab, int h, int p, float& v0, float& v1) {
+    long long parameters = (long long)s.k * a.heads;
+    v0 = v1 = 0.0f;
+    if (!a.d) return;
+    if (a.d_per_head) {
+        v0 = v1 = a.d[parameters + slab.head + h];
+        return;
+    }
+    const float* d = a.d + parameters * HEADDIM + slab.channel + h * HEADDIM + p;
+    v0 = d[0];
+    if (p + 1 < slab.width) v1 = d[1];
 }
 
 // A slab's states, which lie as operands side by side.
@@ -358,34 +418,58 @@ DEVICE int own_channel(int i) { return (warp_id() % ACROSS * OWN_CHANNELS + i) *
 // At or behind STATES for a block that is not there.
 DEVICE int own_state(int j) { return (warp_id() / ACROSS + j * ALONG) * 16; }
 
-// Calls each(channel, state, value) for every value.
-template <class Each>
-DEVICE void visit(State& state, Each each) {
+// For every channel of the warp's, to = row(channel), and each(to, n, v0, v1) for the values of states n and n + 1.
+template <class Row, class Each>
+DEVICE void visit(State& state, Row row, Each each) {
 #pragma unroll
     for (int i = 0; i < OWN_CHANNELS; i++)
 #pragma unroll
-        for (int j = 0; j < OWN_STATES; j++) {
-            int channel = own_channel(i), n = own_state(j);
-            if (n >= STATES) continue;
+        for (int r = 0; r < 4; r += 2) {
+            auto to = row(own_channel(i) + sum_row(r));
 #pragma unroll
-            for (int v = 0; v < 8; v++)
-                each(channel + sum_row(v % 4), n + sum_column(v / 4, v % 4), state.v[i][j][v / 4][v % 4]);
+            for (int j = 0; j < OWN_STATES * 2; j++) {
+                int n = own_state(j / 2);
+                if (n < STATES) each(to, n + sum_column(j % 2, 0), state.v[i][j / 2][j % 2][r], state.v[i][j / 2][j % 2][r + 1]);
+            }
         }
 }
 
 // From (B, K, H, P, N), null for zeros.
 DEVICE void load_state(const Arguments& a, const Sequence& s, const Slab& slab, const float* from, State& state) {
-    visit(state, [&](int channel, int n, float& value) {
+    visit(state, [&](int channel) {
         long long at = from ? state_at(a, s, slab, channel) : -1;
-        value = at >= 0 && n < D_STATE ? from[at + n] : 0.0f;
+        return at >= 0 ? from + at : nullptr;
+    }, [](const float* row, int n, float& v0, float& v1) {
+        v0 = row && n < D_STATE ? row[n] : 0.0f;
+        v1 = row && n + 1 < D_STATE ? row[n + 1] : 0.0f;
     });
 }
 
 DEVICE void store_state(const Arguments& a, const Sequence& s, const Slab& slab, float* to, State& state) {
-    visit(state, [&](int channel, int n, float& value) {
+    visit(state, [&](int channel) {
         long long at = state_at(a, s, slab, channel);
-        if (at >= 0 && n < D_STATE) to[at + n] = value;
+        return at >= 0 ? to + at : nullptr;
+    }, [](float* row, int n, float v0, float v1) {
+        if (row) put_two(row + n, v0, v1, D_STATE - n, D_STATE % 2 == 0 && n < D_STATE);
     });
+}
+
+// From, and to, a slab of f32.
+DEVICE void load_carry(const float* from, State& state) {
+    visit(state, [&](int channel) { return from + channel * STATES; }, [](const float* row, int n, float& v0, float& v1) {
+        float2 both = *(const float2*)(row + n);
+        v0 = both.x, v1 = both.y;
+    });
+}
+
+DEVICE void store_carry(float* to, State& state) {
+    visit(state, [&](int channel) { return to + channel * STATES; },
+          [](float* row, int n, float v0, float v1) { *(float2*)(row + n) = make_float2(v0, v1); });
+}
+
+DEVICE void post_state(operand* tile, State& state) {
+    visit(state, [&](int channel) { return tile + channel * STATE_STRIDE; },
+          [](operand* row, int n, float v0, float v1) { put_operands(row + n, v0, v1); });
 }
 
 // What a walk works on: dynamic shared memory.
@@ -396,6 +480,9 @@ struct Walk {
     operand asked[CHUNK * STATE_STRIDE];     // C, of the forward
     Decays decays[HEADS];
     Steps steps;
+    // What the block works on, for which registers do not suffice.
+    Sequence sequence;
+    Slab slab;
 };
 
 // state = e state + (weights o rows)^T fed.
@@ -407,7 +494,7 @@ DEVICE void advance(const Walk& w, State& state) {
 #pragma unroll
         for (int j = 0; j < OWN_STATES; j++)
 #pragma unroll
-            for (int v = 0; v < 8; v++) state.v[i][j][v / 4][v % 4] *= whole;
+            for (int v = 0; v < 8; v++) state.v[i][j][v / 4][v % 4] = weighted(state.v[i][j][v / 4][v % 4], whole);
     }
 #pragma unroll 1
     for (int k = 0; k < CHUNK; k += K_STEP) {
@@ -445,17 +532,21 @@ DEVICE void walk(const Arguments& a, Walk& w, Each each) {
     int group = (int)(at % a.groups);
     at /= a.groups;
     int span = (int)(at % a.spans);
-    Sequence s = sequence_of(a, at / a.spans);
-    Slab slab = slab_of(a, group, slab_index);
     int warp = warp_id(), last = backward ? 0 : a.spans - 1;
     // Nobody asks what the last span leaves.
     if (probe && span == last) return;
+    if (threadIdx.x == 0) {
+        w.sequence = sequence_of(a, at / a.spans);
+        w.slab = slab_of(a, group, slab_index);
+    }
+    __syncthreads();
+    const Sequence& s = w.sequence;
+    const Slab& slab = w.slab;
 
     State state;
     const float* outer = backward ? a.dfinal : a.initial;
     if (!probe && span != (backward ? a.spans - 1 : 0)) {
-        const float* from = a.carry + slab_at(a, s, slab, a.spans, backward ? span + 1 : span - 1);
-        visit(state, [&](int channel, int n, float& value) { value = from[channel * STATES + n]; });
+        load_carry(a.carry + slab_at(a, s, slab, a.spans, backward ? span + 1 : span - 1), state);
     } else {
         load_state(a, s, slab, probe ? nullptr : outer, state);
     }
@@ -467,18 +558,17 @@ DEVICE void walk(const Arguments& a, Walk& w, Each each) {
         __syncthreads();
         if (backward) {
             load_gradients<WALKERS>(a, w.rows, s, slab, w.steps);
-            load_coefficients<WALKERS>(a, w.fed, a.c, s, group, w.steps.read);
+            load_coefficients<WALKERS>(a, w.fed, a.c, s, slab.group, w.steps.read);
         } else {
             load_channels<WALKERS>(a, w.rows, a.x, s, slab, w.steps.read);
-            load_coefficients<WALKERS>(a, w.fed, a.b, s, group, w.steps.read);
-            if (!probe) load_coefficients<WALKERS>(a, w.asked, a.c, s, group, w.steps.read);
+            load_coefficients<WALKERS>(a, w.fed, a.b, s, slab.group, w.steps.read);
+            if (!probe) load_coefficients<WALKERS>(a, w.asked, a.c, s, slab.group, w.steps.read);
         }
         copy_commit();
         // Heads that are not there do as the last one.
         for (int h = warp; h < HEADS; h += STRIPS)
             find_decays(a, s, slab.head + min(h, slab.count - 1), w.steps, w.decays[h]);
-        if (!probe)
-            visit(state, [&](int channel, int n, float& value) { w.state[channel * STATE_STRIDE + n] = to_operand(value); });
+        if (!probe) post_state(w.state, state);
         copy_wait<0>();
         __syncthreads();
         if (!probe) each(s, slab, chunk);
@@ -487,8 +577,7 @@ DEVICE void walk(const Arguments& a, Walk& w, Each each) {
         __syncthreads();
     }
     if (probe) {
-        float* to = a.carry + slab_at(a, s, slab, a.spans, span);
-        visit(state, [&](int channel, int n, float& value) { to[channel * STATES + n] = value; });
+        store_carry(a.carry + slab_at(a, s, slab, a.spans, span), state);
         if ((int)threadIdx.x < slab.count && slab.piece == 0)
             a.reach[(s.index * a.spans + span) * a.heads + slab.head + threadIdx.x] = reach;
     } else if (span == last) {

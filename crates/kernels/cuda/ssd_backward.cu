@@ -1,3 +1,30 @@
+// The SSD, backward (see ssd.cuh for the equations, slabs and chunks). With G = C B^T, S the state before a chunk, S' the
+// gradient of the state behind it and dY that of y before the gate:
+//
+//   M  = dY X^T o L                             (q, s), q >= s
+//   dX = dt (f B S'^T + (G o L)^T dY) + D dY    dC = r (dY S) + (M dt) B            summed over the heads of a group
+//   dS = e S' + (r dY)^T C                      dB = f dt (X S') + (M dt)^T C       likewise
+//
+// and the gradients of dt and A from sums of what already stands there (step_gradients).
+//   1. ssd_states_backward, ssd_carry_backward   if the order is cut into spans, as in the forward
+//   2. ssd_walk_backward    the spans from their ends: S' behind each chunk, to memory
+//   3. ssd_backward         every chunk for itself: all gradients
+//   4. ssd_coefficients     sums the parts of dB and dC; those of dA, dD and dbias are sums of columns (sums.cu)
+//
+// In the third a block owns a chunk and takes some slabs of a group in turn. B, C and G are made once for all of them, dB,
+// dC and the gradient of G stay in registers over all of them: the products with N that do not know the head are done once.
+// Blocks that share a group leave parts, which are added in a fixed order: no atomics, the same bits every time. The sums
+// over pairs of steps that cancel (received and given) are both made of the same f32 products.
+//
+// Floors on an H200, as in the forward, for a layer of mamba2-2.7b at 2,048 tokens of one sample in bf16:
+//   bytes    x, dy, z, dx, dz 105 MB: 25 us
+//   flops    multiply-adds of a step and head at Q = 64: dS, dX, dB and dC through the states N P = 8,192 each, M and dX
+//            5/8 Q P = 2,560 each; in all 12.4 Gflop: 13 us, by mma.sync 19 us
+// What the design costs beside them: y before the gate 21 MB, instead of two products that make it again; checkpoints 42 MB
+// and S' twice 42 MB; dy and z once more for the walk, 42 MB; with 8 to 10 heads to a block 8 to 10 parts of dB and dC twice
+// 2.1 MB each, written and read, 34 to 42 MB. In all 290 MB, 69 us. One block fits a multiprocessor (registers: B C^T, dB,
+// dC and the scores' gradient take 112 of 224), so that its loads are not hidden behind another's products: the first
+// thing to measure. Nothing of this is measured.
 #include "ssd.cuh"
 
 // Threads of the kernel of gradients: two warps for each strip of 16 steps, its sides, which share its blocks in turn.
@@ -149,19 +176,27 @@ DEVICE void input_gradients(const Arguments& a, const Gradients& w, const Sequen
             if (block < blocks) multiply_sums(dx[i], m, w.dy, WIDTH_STRIDE, h * SEGMENT + block * 16, j * 16);
         }
     }
-    long long parameters = (long long)s.k * a.heads;
+    bool paired = HEADDIM % 2 == 0 && (a.aligned & 1);
 #pragma unroll
-    for (int i = 0; i < own * 8; i++) {
-        int block = begin + i / 8 * 2, p = block * 16 + sum_column(i / 4 % 2, i % 4), q = s0 + sum_row(i % 4);
-        if (block >= blocks || p >= slab.width) continue;
-        int read = w.steps.read[q], channel = slab.channel + h * HEADDIM + p;
+    for (int r = 0; r < 4; r += 2) {
+        int q = s0 + sum_row(r), read = w.steps.read[q];
         if (read < 0) continue;
-        float skip = 0.0f;
-        if (a.d) skip = a.d_per_head ? a.d[parameters + slab.head + h] : a.d[parameters * HEADDIM + channel];
-        float dy = from_operand(w.dy[q * WIDTH_STRIDE + h * SEGMENT + p]);
-        float value = fmaf(d.dt[q], dx[i / 8][i / 4 % 2][i % 4], skip * dy);
-        if (a.dx.steps) a.dx.steps[(s.index * a.steps + chunk * CHUNK + q) * a.heads * HEADDIM + channel] = value;
-        else put(a.dx.rows + s.b * a.dx.batch + s.k * a.dx.direction + read * a.dx.token + channel, value);
+        float dt = d.dt[q];
+        int head = slab.channel + h * HEADDIM;
+        float* by_step = a.dx.steps + (s.index * a.steps + chunk * CHUNK + q) * a.heads * HEADDIM + head;
+        element* by_token = a.dx.rows + s.b * a.dx.batch + s.k * a.dx.direction + read * a.dx.token + head;
+#pragma unroll
+        for (int i = 0; i < own * 2; i++) {
+            int block = begin + i / 2 * 2, p = block * 16 + sum_column(i % 2, 0), count = block < blocks ? slab.width - p : 0;
+            if (count <= 0) continue;
+            const operand* dy = &w.dy[q * WIDTH_STRIDE + h * SEGMENT + p];
+            float skip0, skip1;
+            skip_of(a, s, slab, h, p, skip0, skip1);
+            float v0 = fmaf(dt, dx[i / 2][i % 2][r], skip0 * from_operand(dy[0]));
+            float v1 = fmaf(dt, dx[i / 2][i % 2][r + 1], skip1 * from_operand(dy[1]));
+            if (a.dx.steps) put_two(by_step + p, v0, v1, count, paired);
+            else put_two(by_token + p, v0, v1, count, paired);
+        }
     }
 }
 
@@ -339,16 +374,15 @@ DEVICE void store_coefficients(const Arguments& a, float* to, float (&sums)[SIDE
                                int group, int part, int chunk, int strip, int side) {
     long long rows = a.coefficients_by_token ? a.tokens : a.steps;
 #pragma unroll
-    for (int i = 0; i < SIDE_STATES * 4; i++) {
-        int row = i % 2, q = strip * 16 + sum_row(row * 2), n = (i / 4 * 2 + side) * 16 + sum_column(i / 2 % 2, 0), read = steps.read[q];
+    for (int r = 0; r < 4; r += 2) {
+        int q = strip * 16 + sum_row(r), read = steps.read[q];
         if (read < 0) continue;
-        long long at = a.coefficients_by_token ? read : chunk * CHUNK + q;
-        float* out = to + (((s.index * rows + at) * a.groups + group) * a.parts + part) * D_STATE + n;
-        const float* v = &sums[i / 4][i / 2 % 2][row * 2];
-        if (D_STATE % 2 == 0 && n < D_STATE) *(float2*)out = make_float2(v[0], v[1]);
-        else if (n < D_STATE) {
-            out[0] = v[0];
-            if (n + 1 < D_STATE) out[1] = v[1];
+        long long at = s.index * rows + (a.coefficients_by_token ? read : chunk * CHUNK + q);
+        float* row = to + ((at * a.groups + group) * a.parts + part) * D_STATE;
+#pragma unroll
+        for (int i = 0; i < SIDE_STATES * 2; i++) {
+            int n = (i / 2 * 2 + side) * 16 + sum_column(i % 2, 0);
+            put_two(row + n, sums[i / 2][i % 2][r], sums[i / 2][i % 2][r + 1], D_STATE - n, D_STATE % 2 == 0 && n < D_STATE);
         }
     }
 }
@@ -441,7 +475,7 @@ KERNEL __launch_bounds__(THREADS) ssd_backward(Arguments a) {
     store_coefficients(a, a.dc_parts, dc, w.steps, s, group, part, chunk, strip, side);
 }
 
-KERNEL __launch_bounds__(WALKERS) ssd_walk_backward(Arguments a) {
+KERNEL __launch_bounds__(WALKERS, BLOCKS) ssd_walk_backward(Arguments a) {
     DYNAMIC_SHARED(shared);
     Walk& w = *(Walk*)shared;
     walk<true, false>(a, w, [&](const Sequence& s, const Slab& slab, int chunk) {
@@ -449,7 +483,7 @@ KERNEL __launch_bounds__(WALKERS) ssd_walk_backward(Arguments a) {
     });
 }
 
-KERNEL __launch_bounds__(WALKERS) ssd_states_backward(Arguments a) {
+KERNEL __launch_bounds__(WALKERS, BLOCKS) ssd_states_backward(Arguments a) {
     DYNAMIC_SHARED(shared);
     walk<true, true>(a, *(Walk*)shared, [](const Sequence&, const Slab&, int) {});
 }

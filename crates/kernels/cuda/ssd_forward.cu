@@ -1,39 +1,32 @@
+// The SSD, forward (see ssd.cuh for the equations, slabs and chunks).
+//
+// A block carries the state of one slab in registers from chunk to chunk, so that states never travel through memory but
+// as checkpoints for a backward. Long sequences with few heads are cut into spans, so that the whole card works:
+//   1. ssd_states    every span but the last, from a zero state: what it leaves, and the decay over it
+//   2. ssd_carry     the spans in turn: state = decay state + what the span leaves
+//   3. ssd_forward   every span from the right state: y, checkpoints, final state
+// With one span only the third is launched. (A launch of every chunk for itself, states through memory, would be chunks =
+// spans; the host cuts only as far as the card needs.)
+//
+// A warp owns a strip of 16 steps: it makes the scores C B^T of the strip and earlier steps in registers, masks them by the
+// decays of each head, and uses them at once as the left operand of the product with X. Blocks of 16 x 16 above the
+// diagonal are left out.
+//
+// Floors on an H200 (4.2 TB/s; 989 Tflop/s in bf16, of which mma.sync reaches about two thirds) for a layer of
+// mamba2-2.7b, H = 80, P = 64, N = 128, G = 1, at 2,048 tokens of one sample in bf16:
+//   bytes    x, z, y 63 MB, dt, B and C 1.4 MB: 15 us. For a backward 21 MB of y before the gate and 42 MB of checkpoints
+//            besides: 30 us
+//   flops    multiply-adds of a step and head at Q = 64: C S^T and the state N P = 8,192 each, scores and X
+//            5/8 Q (N + P) = 7,680; in all 7.9 Gflop: 8 us, by mma.sync 12 us
+// What the design costs beside them: with 5 spans (80 blocks do not fill 132 multiprocessors) x, B and dt are read a second
+// time for 4/5 of the steps (17 MB, 4 us) with a third of the products; each block reads B and C for itself, 84 MB from the
+// second-level cache (about 15 us if nothing else ran); scores are made for each head though a group shares them (0.4 of the
+// flops of the chunk), against keeping them in memory, which would cost 8 KB a chunk and head. 40 exponentials a step and head
+// are 2 us. Nothing of this is measured.
 #include "ssd.cuh"
 
 // Blocks of 16 steps whose scores are made at once.
-#define AT_ONCE (STRIPS < 4 ? STRIPS : 4)
-
-// Two neighbouring values to a row; `pair`: both are there, at a multiple of their size.
-DEVICE void put_two(float* to, float v0, float v1, int count, bool pair) {
-    if (pair) {
-        *(float2*)to = make_float2(v0, v1);
-        return;
-    }
-    if (count > 0) to[0] = v0;
-    if (count > 1) to[1] = v1;
-}
-#if DTYPE != 0
-DEVICE void put_two(element* to, float v0, float v1, int count, bool pair) {
-    if (pair) {
-        *(u32*)to = pack(v0, v1);
-        return;
-    }
-    if (count > 0) to[0] = narrow(v0);
-    if (count > 1) to[1] = narrow(v1);
-}
-#endif
-
-DEVICE void get_two(const element* from, float (&v)[2], int count, bool pair) {
-#if DTYPE != 0
-    if (pair) {
-        u32 both = *(const u32*)from;
-        v[0] = widen((element)both), v[1] = widen((element)(both >> 16));
-        return;
-    }
-#endif
-    v[0] = count > 0 ? widen(from[0]) : 0.0f;
-    v[1] = count > 1 ? widen(from[1]) : 0.0f;
-}
+#define AT_ONCE (DTYPE == 0 ? 1 : 2)
 
 // y of a strip of 16 steps, from the state before the chunk.
 DEVICE void outputs(const Arguments& a, const Walk& w, const Sequence& s, const Slab& slab, int chunk) {
@@ -59,7 +52,7 @@ DEVICE void outputs(const Arguments& a, const Walk& w, const Sequence& s, const 
     for (int i = 0; i < CHANNEL_BLOCKS; i++) {
         const Decays& d = w.decays[i * 16 / SEGMENT];
 #pragma unroll
-        for (int v = 0; v < 8; v++) y[i][v / 4][v % 4] *= d.rise[q0 + sum_row(v % 4)];
+        for (int v = 0; v < 8; v++) y[i][v / 4][v % 4] = weighted(y[i][v / 4][v % 4], d.rise[q0 + sum_row(v % 4)]);
     }
 
     // (C B^T o L dt) X
@@ -87,6 +80,8 @@ DEVICE void outputs(const Arguments& a, const Walk& w, const Sequence& s, const 
             int s0 = (j0 + j) * 16;
 #pragma unroll
             for (int h = 0; h < HEADS; h++) {
+                // Keeps the compiler from loading for several blocks at once, for which registers do not suffice.
+                __syncwarp();
                 const Decays& d = w.decays[h];
                 float masked[2][4];
 #pragma unroll
@@ -105,43 +100,37 @@ DEVICE void outputs(const Arguments& a, const Walk& w, const Sequence& s, const 
     }
 
     // + D x, times the gate.
-    long long parameters = (long long)s.k * a.heads;
+    __syncwarp();
+    bool paired = HEADDIM % 2 == 0 && (a.aligned & 1);
 #pragma unroll
-    for (int i = 0; i < CHANNEL_BLOCKS * 2; i++) {
-        int column = i * 8 + sum_column(0, 0), head = column / SEGMENT, p = column % SEGMENT;
-        int count = head < slab.count ? slab.width - p : 0;
-        bool pair = HEADDIM % 2 == 0 && (a.aligned & 1) && count > 1;
-        if (count <= 0) continue;
-        int channel = slab.channel + head * HEADDIM + p;
-        float skip[2] = {0.0f, 0.0f};
-        if (a.d && a.d_per_head) skip[0] = skip[1] = a.d[parameters + slab.head + head];
-        else if (a.d) {
-            skip[0] = a.d[parameters * HEADDIM + channel];
-            if (count > 1) skip[1] = a.d[parameters * HEADDIM + channel + 1];
-        }
+    for (int r = 0; r < 4; r += 2) {
+        int q = q0 + sum_row(r), read = w.steps.read[q], written = w.steps.written[q];
+        if (read < 0) continue;
+        long long at_step = (s.index * a.steps + chunk * CHUNK + q) * a.heads * HEADDIM + slab.channel;
+        const element* z = base(a.z, s) + read * a.z.token + slab.channel;
+        element* to = a.y.rows + s.b * a.y.batch + s.k * a.y.direction + written * a.y.token + slab.channel;
 #pragma unroll
-        for (int row = 0; row < 2; row++) {
-            int q = q0 + sum_row(row * 2), t = chunk * CHUNK + q, read = w.steps.read[q], written = w.steps.written[q];
-            if (read < 0) continue;
-            const operand* x = &w.rows[q * WIDTH_STRIDE + column];
-            float v[2];
-#pragma unroll
-            for (int e = 0; e < 2; e++) v[e] = fmaf(skip[e], from_operand(x[e]), y[i / 2][i % 2][row * 2 + e]);
-            long long at_step = (s.index * a.steps + t) * a.heads * HEADDIM + channel;
-            if (a.ungated) put_two(a.ungated + at_step, v[0], v[1], count, pair);
+        for (int i = 0; i < CHANNEL_BLOCKS * 2; i++) {
+            int h = i * 8 / SEGMENT, p = i * 8 % SEGMENT + sum_column(0, 0), count = h < slab.count ? slab.width - p : 0;
+            if (count <= 0) continue;
+            const operand* x = &w.rows[q * WIDTH_STRIDE + i * 8 + sum_column(0, 0)];
+            float skip0, skip1, gate0, gate1;
+            skip_of(a, s, slab, h, p, skip0, skip1);
+            float v0 = fmaf(skip0, from_operand(x[0]), y[i / 2][i % 2][r]);
+            float v1 = fmaf(skip1, from_operand(x[1]), y[i / 2][i % 2][r + 1]);
+            if (a.ungated) put_two(a.ungated + at_step + h * HEADDIM + p, v0, v1, count, paired);
             if (written < 0) continue;
             if (a.z.data) {
-                float gate[2];
-                get_two(base(a.z, s) + read * a.z.token + channel, gate, count, pair);
-                v[0] *= silu(gate[0]), v[1] *= silu(gate[1]);
+                get_two(z + h * HEADDIM + p, gate0, gate1, count, paired);
+                v0 *= silu(gate0), v1 *= silu(gate1);
             }
-            if (a.y.steps) put_two(a.y.steps + at_step, v[0], v[1], count, pair);
-            else put_two(a.y.rows + s.b * a.y.batch + s.k * a.y.direction + written * a.y.token + channel, v[0], v[1], count, pair);
+            if (a.y.steps) put_two(a.y.steps + at_step + h * HEADDIM + p, v0, v1, count, paired);
+            else put_two(to + h * HEADDIM + p, v0, v1, count, paired);
         }
     }
 }
 
-KERNEL __launch_bounds__(WALKERS) ssd_forward(Arguments a) {
+KERNEL __launch_bounds__(WALKERS, BLOCKS) ssd_forward(Arguments a) {
     DYNAMIC_SHARED(shared);
     Walk& w = *(Walk*)shared;
     walk<false, false>(a, w, [&](const Sequence& s, const Slab& slab, int chunk) {
@@ -150,7 +139,7 @@ KERNEL __launch_bounds__(WALKERS) ssd_forward(Arguments a) {
     });
 }
 
-KERNEL __launch_bounds__(WALKERS) ssd_states(Arguments a) {
+KERNEL __launch_bounds__(WALKERS, BLOCKS) ssd_states(Arguments a) {
     DYNAMIC_SHARED(shared);
     walk<false, true>(a, *(Walk*)shared, [](const Sequence&, const Slab&, int) {});
 }
