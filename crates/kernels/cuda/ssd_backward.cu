@@ -25,7 +25,7 @@
 // 2.1 MB each, written and read, 34 to 42 MB. In all 290 MB, 69 us. One block fits a multiprocessor (registers: B C^T, dB,
 // dC and the scores' gradient take 112 of 224), so that its loads are not hidden behind another's products: the first
 // thing to measure. Nothing of this is measured.
-#include "ssd.cuh"
+#include "ssd_walk.cuh"
 
 // Threads of the kernel of gradients: two warps for each strip of 16 steps, its sides, which share its blocks in turn.
 #define THREADS (CHUNK * 4)
@@ -448,9 +448,14 @@ KERNEL __launch_bounds__(THREADS) ssd_backward(Arguments a) {
         for (int h = 0; h < slab.count; h++) {
             Sums& sums = w.sums[h];
             const Decays& d = w.decays[h];
+            // An mma wants the lanes side by side.
+            __syncwarp();
             score_gradients(w, h, strip, side, scores, dscores, first);
+            __syncwarp();
             input_gradients(a, w, s, slab, chunk, h, strip, side, scores);
+            __syncwarp();
             state_gradients(db, w.x, w.behind, w.b, d.weight, d.fall, sums.behind[side], h, strip, side, first);
+            __syncwarp();
             state_gradients(dc, w.dy, w.before, w.c, d.rise, d.rise, sums.before[side], h, strip, side, first);
             state_products(w, h, first);
         }

@@ -23,7 +23,7 @@
 // second-level cache (about 15 us if nothing else ran); scores are made for each head though a group shares them (0.4 of the
 // flops of the chunk), against keeping them in memory, which would cost 8 KB a chunk and head. 40 exponentials a step and head
 // are 2 us. Nothing of this is measured.
-#include "ssd.cuh"
+#include "ssd_walk.cuh"
 
 // Blocks of 16 steps whose scores are made at once.
 #define AT_ONCE (DTYPE == 0 ? 1 : 2)

@@ -7,6 +7,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("teams.cuh", include_str!("../../cuda/teams.cuh")),
     ("fragments.cuh", include_str!("../../cuda/fragments.cuh")),
     ("ssd.cuh", include_str!("../../cuda/ssd.cuh")),
+    ("ssd_walk.cuh", include_str!("../../cuda/ssd_walk.cuh")),
 ];
 
 /// A source file of kernels.
