@@ -7,6 +7,14 @@
 #define BLANK -1
 #define END -2
 
+// A processor reads whole vectors anywhere, a card only where they are aligned.
+#ifdef EMULATED
+#define EXPECT_ALIGNED(at, bytes) \
+    if ((uintptr_t)(at) % (bytes)) emulate::fail("reads or writes %d bytes at an odd address", (int)(bytes))
+#else
+#define EXPECT_ALIGNED(at, bytes)
+#endif
+
 // N elements as they lie in memory.
 template <int N>
 struct Packed {
@@ -32,6 +40,7 @@ struct Packed {
 template <int N>
 DEVICE void load_packed(const element* from, Packed<N>& to, int count, bool whole) {
     if (whole) {
+        EXPECT_ALIGNED(from, sizeof(to));
         if (sizeof(to) == 16) {
             uint4 v = *(const uint4*)from;
             to.bits[0] = v.x, to.bits[1] = v.y, to.bits[2 % (sizeof(to) / 4)] = v.z, to.bits[3 % (sizeof(to) / 4)] = v.w;
@@ -63,6 +72,7 @@ DEVICE void load_part(const element* from, float (&to)[N], int count, bool whole
 template <int N>
 DEVICE void store_part(element* to, const float (&from)[N], int count, bool whole) {
     if (whole) {
+        EXPECT_ALIGNED(to, N * sizeof(element));
 #if DTYPE == 0
         float4 v;
         v.x = from[0], v.y = from[1], v.z = from[2], v.w = from[3];
@@ -92,6 +102,7 @@ DEVICE void store_part(element* to, const float (&from)[N], int count, bool whol
 template <int N>
 DEVICE void load_floats(const float* from, float (&to)[N], int count, bool whole) {
     if (whole) {
+        EXPECT_ALIGNED(from, 16);
 #pragma unroll
         for (int i = 0; i < N; i += 4) {
             float4 v = *(const float4*)(from + i);
@@ -106,6 +117,7 @@ DEVICE void load_floats(const float* from, float (&to)[N], int count, bool whole
 template <int N>
 DEVICE void store_floats(float* to, const float (&from)[N], int count, bool whole) {
     if (whole) {
+        EXPECT_ALIGNED(to, 16);
 #pragma unroll
         for (int i = 0; i < N; i += 4) {
             float4 v;

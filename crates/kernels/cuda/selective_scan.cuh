@@ -6,7 +6,8 @@
 // and writes nothing; a reset clears the state before its step. B, C, D, z, bias, initial state as on the CPU.
 //
 // Macros: D_STATE, N; SPLIT, the threads (a power of two) that share the states of one channel, side by side in a warp;
-// THREADS of a block; TILE, the steps whose rows are in shared memory together, at most 32.
+// THREADS of a block; BLOCKS that a multiprocessor is to hold, which bounds the registers; TILE, the steps whose rows are
+// in shared memory together, at most 32.
 //
 // A block owns CHANNELS = THREADS / SPLIT channels of one group of one sample, direction and span of the order. Its threads
 // have two roles: (channel, share of the states) in the recurrence, and (step of the tile, channel) where rows are read,
@@ -20,7 +21,8 @@
 #define D_STATE 16
 #define SPLIT 4
 #define THREADS 128
-#define TILE 16
+#define BLOCKS 4
+#define TILE 8
 #endif
 
 #ifndef BLANK
@@ -268,18 +270,4 @@ DEVICE void store_states(float* to, const float (&from)[STATES], bool active) {
 #pragma unroll
     for (int i = 0; i < STATES; i++)
         if (active && n + i < D_STATE) to[n + i] = from[i];
-}
-
-// Steps whose sums over the states are folded together.
-#define FOLD (SPLIT < 4 ? SPLIT : 4)
-
-// Sums over the SPLIT shares of FOLD steps: the share j SPLIT / FOLD receives that of step j.
-DEVICE float fold_shares(float (&sums)[FOLD]) {
-    warp_spread_sum<FOLD, SPLIT, 1>(sums);
-    return sums[0];
-}
-
-// The step whose sum a share receives; FOLD for none.
-DEVICE int folded_step(int share) {
-    return share % (SPLIT / FOLD) == 0 ? share / (SPLIT / FOLD) : FOLD;
 }

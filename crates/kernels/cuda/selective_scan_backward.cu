@@ -36,11 +36,6 @@
 // Steps whose states and decays are in registers, a divisor of TILE.
 #define HELD 4
 
-// Blocks of a multiprocessor: 128 registers a thread.
-#ifndef BLOCKS
-#define BLOCKS (512 / THREADS)
-#endif
-
 #define WARPS (THREADS / 32)
 // Lanes of a warp with the same share of the states: its channels.
 #define RUN (32 / SPLIT)
@@ -50,10 +45,9 @@
 // Dynamic shared memory.
 struct Tile {
     float2 input[TILE][CHANNELS];   // dt, u
-    float2 output[TILE][CHANNELS];  // dx, sum_n w A log2(e)
+    float output[3][TILE][CHANNELS];  // dx, sum_n w A log2(e), sum_n C_n h_n
     float dy[TILE][CHANNELS];       // times the gate
     float slope[TILE][CHANNELS];    // of dt in delta
-    float y[TILE][CHANNELS];        // sum_n C_n h_n
     __align__(16) float b[TILE][PADDED];
     __align__(16) float c[TILE][PADDED];
     float sums[WARPS][TILE][2 * PADDED];       // dB, dC of each warp
@@ -98,10 +92,20 @@ DEVICE void load_tile(const Arguments& a, const Place& p, const Block& block, in
     __syncthreads();
 }
 
+// Sums `values` over a run of lanes (see warp_spread_sum), of which this is number `lane`, and puts each sum once.
+template <int count, int run, int stride, class Put>
+DEVICE void spread(float (&values)[count], int lane, Put put) {
+    const int each = count >= run ? count / run : 1, lanes = count >= run ? 1 : run / count;
+    warp_spread_sum<count, run, stride>(values);
+    if (lane % lanes != 0) return;
+#pragma unroll
+    for (int i = 0; i < each; i++) put(lane / lanes * each + i, values[i]);
+}
+
 // The HELD steps from step `from` of the tile back: `h` is the state before them, `g` the gradient behind them.
 DEVICE void walk_back(Tile& tile, int from, u32 resets, const float (&decay)[STATES], const float (&h)[STATES], float (&g)[STATES],
-                      float (&da)[STATES], bool gated) {
-    int tid = (int)threadIdx.x, c = tid / SPLIT, share = tid % SPLIT, folded = folded_step(share);
+                      float (&da)[STATES]) {
+    int tid = (int)threadIdx.x, c = tid / SPLIT, share = tid % SPLIT;
     // States after each step, and the decays of each.
     float states[HELD + 1][STATES], e[HELD][STATES];
 #pragma unroll
@@ -119,57 +123,44 @@ DEVICE void walk_back(Tile& tile, int from, u32 resets, const float (&decay)[STA
         }
     }
 #pragma unroll
-    for (int q0 = HELD - FOLD; q0 >= 0; q0 -= FOLD) {
-        float dx[FOLD], ddt[FOLD], y[FOLD];
+    for (int q = HELD - 1; q >= 0; q--) {
+        float2 in = tile.input[from + q][c];
+        float x = in.x * in.y, dy = tile.dy[from + q][c], b[STATES], out[STATES], sums[2 * EVEN];
+        load_share(b, &tile.b[from + q][share * STATES]);
+        load_share(out, &tile.c[from + q][share * STATES]);
+        // dx, sum_n w A, sum_n C_n h_n; and one to make it even.
+        float row[4] = {0.0f, 0.0f, 0.0f, 0.0f};
 #pragma unroll
-        for (int j = FOLD - 1; j >= 0; j--) {
-            int q = q0 + j;
-            float2 in = tile.input[from + q][c];
-            float x = in.x * in.y, dy = tile.dy[from + q][c], b[STATES], out[STATES], sums[2 * EVEN];
-            load_share(b, &tile.b[from + q][share * STATES]);
-            load_share(out, &tile.c[from + q][share * STATES]);
-            dx[j] = 0.0f, ddt[j] = 0.0f, y[j] = 0.0f;
+        for (int i = 0; i < 2 * EVEN; i++) sums[i] = 0.0f;
 #pragma unroll
-            for (int i = 0; i < 2 * EVEN; i++) sums[i] = 0.0f;
+        for (int i = 0; i < STATES; i++) {
+            float total = fmaf(dy, out[i], g[i]);
+            sums[i] = total * x;
+            sums[EVEN + i] = dy * states[q + 1][i];
+            row[0] = fmaf(total, b[i], row[0]);
+            row[2] = fmaf(out[i], states[q + 1][i], row[2]);
+            g[i] = total * e[q][i];
+        }
+        if (resets >> (from + q) & 1) {
+            // Nothing flows to the step before, nor through the decay.
+#pragma unroll
+            for (int i = 0; i < STATES; i++) g[i] = 0.0f;
+        } else {
 #pragma unroll
             for (int i = 0; i < STATES; i++) {
-                float total = fmaf(dy, out[i], g[i]);
-                sums[i] = total * x;
-                sums[EVEN + i] = dy * states[q + 1][i];
-                y[j] = fmaf(out[i], states[q + 1][i], y[j]);
-                dx[j] = fmaf(total, b[i], dx[j]);
-                g[i] = total * e[q][i];
-            }
-            if (resets >> (from + q) & 1) {
-                // Nothing flows to the step before, nor through the decay.
-#pragma unroll
-                for (int i = 0; i < STATES; i++) g[i] = 0.0f;
-            } else {
-#pragma unroll
-                for (int i = 0; i < STATES; i++) {
-                    float w = g[i] * states[q][i];
-                    ddt[j] = fmaf(w, decay[i], ddt[j]);
-                    da[i] = fmaf(w, in.x, da[i]);
-                }
-            }
-            warp_spread_sum<2 * EVEN, RUN, SPLIT>(sums);
-            // This lane's sums, of 2 EVEN.
-            const int each = 2 * EVEN >= RUN ? 2 * EVEN / RUN : 1, lanes = 2 * EVEN >= RUN ? 1 : RUN / (2 * EVEN);
-            int lane = c % RUN;
-            if (lane % lanes == 0) {
-#pragma unroll
-                for (int i = 0; i < each; i++) {
-                    int at = lane / lanes * each + i, state = at % EVEN;
-                    if (state < STATES) tile.sums[warp_id()][from + q][at / EVEN * PADDED + share * STATES + state] = sums[i];
-                }
+                float w = g[i] * states[q][i];
+                row[1] = fmaf(w, decay[i], row[1]);
+                da[i] = fmaf(w, in.x, da[i]);
             }
         }
-        float sum_dx = fold_shares(dx), sum_ddt = fold_shares(ddt);
-        if (folded < FOLD) tile.output[from + q0 + folded][c] = make_float2(sum_dx, sum_ddt);
-        if (gated) {
-            float sum_y = fold_shares(y);
-            if (folded < FOLD) tile.y[from + q0 + folded][c] = sum_y;
-        }
+        float* coefficients = tile.sums[warp_id()][from + q];
+        spread<2 * EVEN, RUN, SPLIT>(sums, c % RUN, [&](int at, float sum) {
+            int state = at % EVEN;
+            if (state < STATES) coefficients[at / EVEN * PADDED + share * STATES + state] = sum;
+        });
+        spread<4, SPLIT, 1>(row, share, [&](int at, float sum) {
+            if (at < 3) tile.output[at][from + q][c] = sum;
+        });
     }
 }
 
@@ -185,17 +176,17 @@ DEVICE void finish_rows(const Arguments& a, const Place& p, const Block& block, 
     for (int r = 0; r < ROWS; r++) {
         Spot s = spot(r, block);
         if (!s.here) continue;
-        float2 in = tile.input[s.q][s.c], out = tile.output[s.q][s.c];
-        float gradient = tile.dy[s.q][s.c], through_decay = out.y * LN_2;
-        float ddelta = fmaf(out.x, in.y, through_decay) * tile.slope[s.q][s.c];
+        float2 in = tile.input[s.q][s.c];
+        float dx = tile.output[0][s.q][s.c], through_decay = tile.output[1][s.q][s.c] * LN_2, gradient = tile.dy[s.q][s.c];
+        float ddelta = fmaf(dx, in.y, through_decay) * tile.slope[s.q][s.c];
         int token = steps.read[s.q], channel = block.channel + s.c;
         // A step that does not happen has no delta.
         dbias += token == END ? 0.0f : ddelta;
         dd = fmaf(gradient, in.y, dd);
-        store(a, a.du, p, t + s.q, token, channel, fmaf(out.x, in.x, gradient * skip));
+        store(a, a.du, p, t + s.q, token, channel, fmaf(dx, in.x, gradient * skip));
         store(a, a.ddelta, p, t + s.q, token, channel, ddelta);
         if (!a.z.data) continue;
-        float gate = widen(z[r]), half = sigmoid(gate), y = fmaf(skip, in.y, tile.y[s.q][s.c]);
+        float gate = widen(z[r]), half = sigmoid(gate), y = fmaf(skip, in.y, tile.output[2][s.q][s.c]);
         store(a, a.dz, p, t + s.q, token, channel, widen(dy[r]) * y * half * fmaf(gate, 1.0f - half, 1.0f));
     }
 }
@@ -281,7 +272,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) selective_scan_backward(Arguments a) {
                 for (int q = TILE - HELD; q >= 0; q -= HELD) {
 #pragma unroll
                     for (int n = 0; n < STATES; n++) h[n] = tile.before[(i * TILE + q) / HELD][n][tid];
-                    walk_back(tile, q, steps.resets, decay, h, g, da, a.z.data != nullptr);
+                    walk_back(tile, q, steps.resets, decay, h, g, da);
                 }
                 __syncthreads();
                 finish_rows(a, p, block, t, tile, steps, skip, dd, dbias);

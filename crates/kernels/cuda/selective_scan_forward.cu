@@ -20,11 +20,6 @@
 // Sums over directions: each writes its own rows, or its own steps in f32, which are then summed by token in a fixed order.
 #include "selective_scan.cuh"
 
-// Blocks of a multiprocessor: 96 registers a thread.
-#ifndef BLOCKS
-#define BLOCKS (640 / THREADS)
-#endif
-
 struct Tile {
     float2 input[TILE][CHANNELS];  // dt, dt u
     float y[TILE][CHANNELS];       // sum_n C_n h_n
@@ -48,6 +43,20 @@ DEVICE void load_ahead(const Arguments& a, const Place& p, const Block& block, c
     if (!outputs) return;
     if (a.z.data) load_rows(to.z, a.z, p, steps.read, block);
     load_coefficients(to.c, a.c, p, steps.read);
+}
+
+// Steps whose sums over the states are folded together.
+#define FOLD (SPLIT < 4 ? SPLIT : 4)
+
+// Sums over the SPLIT shares of FOLD steps: the share j SPLIT / FOLD receives that of step j.
+DEVICE float fold_shares(float (&sums)[FOLD]) {
+    warp_spread_sum<FOLD, SPLIT, 1>(sums);
+    return sums[0];
+}
+
+// The step whose sum a share receives; FOLD for none.
+DEVICE int folded_step(int share) {
+    return share % (SPLIT / FOLD) == 0 ? share / (SPLIT / FOLD) : FOLD;
 }
 
 // `outputs`: the third pass; else the first.

@@ -16,7 +16,7 @@ const KEY: &str = "0123";
 
 /// Some machine code.
 fn image(seed: u8) -> Vec<u8> {
-    (0..100_000u32).map(|i| (i * 31 >> 3) as u8 ^ seed).collect()
+    (0..100_000u32).map(|i| ((i * 31) >> 3) as u8 ^ seed).collect()
 }
 
 /// What the cache gives, and whether it was built for that.

@@ -1,6 +1,7 @@
 //! Every CUDA source compiles, with no GPU, for every architecture that is checked, and takes no more of a GPU than
 //! `cuda/limits.csv` says. Without NVRTC these tests are skipped, which they say; `cargo xtask ci` brings it.
-#![allow(missing_docs)]
+// The table is what a reader of the checks wants to see.
+#![allow(missing_docs, clippy::print_stdout)]
 
 use std::{
     collections::BTreeMap,
@@ -55,7 +56,8 @@ fn compile(nvrtc: &Nvrtc) -> Table {
             let kernels = Resources::of_log(&cubin.log);
             let mut found: Vec<_> = kernels.iter().map(|(name, _)| name.as_str()).collect();
             let mut listed = variant.source.kernels.to_vec();
-            (found.sort_unstable(), listed.sort_unstable());
+            found.sort_unstable();
+            listed.sort_unstable();
             assert_eq!(found, listed, "kernels of {}, and those that its Source lists", variant.source.name);
             let mut table = table.lock().unwrap();
             for (kernel, resources) in kernels {

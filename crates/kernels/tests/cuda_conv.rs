@@ -35,7 +35,7 @@ struct Shape {
 }
 
 fn shapes() -> impl Strategy<Value = Shape> {
-    let channels = prop_oneof![1..40usize, Just(8), Just(32), Just(48), 250..270usize];
+    let channels = prop_oneof![1..40usize, Just(12), Just(32), Just(44), Just(48), 250..270usize];
     let sizes = (1..4usize, 0..90usize, 1..4usize, channels, 2..5usize);
     let flags = any::<[bool; 5]>();
     (elements(), cards(), sizes, flags, apart(), kinds(), any::<u64>()).prop_map(

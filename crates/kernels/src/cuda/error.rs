@@ -91,12 +91,10 @@ pub enum Error {
         log: String,
     },
     /// The GPU's memory is full.
-    #[error("GPU {index} is out of memory{}; take a smaller batch, or another device", asked.map(|n| format!(" (asked for {n} bytes)")).unwrap_or_default())]
+    #[error("GPU {index} is out of memory; take a smaller batch, or another device")]
     OutOfMemory {
         /// Which one.
         index: usize,
-        /// What was asked for, if that is known.
-        asked: Option<usize>,
     },
     /// Anything else that a library refused.
     #[error("{function} failed: {text} ({code})")]

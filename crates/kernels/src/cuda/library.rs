@@ -46,7 +46,7 @@ pub fn folders() -> impl Iterator<Item = PathBuf> {
     let site = |folder: PathBuf| WHEELS.map(|inner| folder.join(inner));
     let environment = ["VIRTUAL_ENV", "CONDA_PREFIX"]
         .iter()
-        .filter_map(|name| env::var_os(name))
+        .filter_map(env::var_os)
         .flat_map(|root| site_packages(Path::new(&root)));
     beside_libtorch()
         .chain(environment)

@@ -11,6 +11,7 @@
 
 mod cache;
 pub mod conv;
+mod driver;
 mod error;
 mod launch;
 mod library;
@@ -18,10 +19,12 @@ pub mod norm;
 mod nvrtc;
 mod orders;
 mod resources;
+pub mod scan;
 mod source;
 pub mod sums;
 
 pub use cache::{Cache, Kept, Origin, key};
+pub use driver::{Device, Driver, Module};
 pub use error::{Error, Result};
 pub use launch::{Card, Launch, aligned};
 pub use nvrtc::{Cubin, Nvrtc, VARIABLE};
@@ -42,6 +45,11 @@ pub fn checked() -> Vec<Variant> {
             }
         }
         variants.push(sums::variant(element));
+        // States per channel: VMamba's, Mamba's, and as many as Mamba-2 has.
+        for states in [1, 16, 64] {
+            let of = [scan::forward, scan::backward, scan::step];
+            variants.extend(of.map(|variant| variant(element, states)));
+        }
     }
     variants.extend(crate::ssd::cuda::checked());
     variants

@@ -86,8 +86,9 @@ impl Tables {
             let first = visits.steps.len();
             for group in 0..groups {
                 let mut of_token = vec![Vec::new(); self.tokens];
-                for at in group * per_sample / groups..(group + 1) * per_sample / groups {
-                    if let Ok(token) = usize::try_from(sample[at]) {
+                let range = group * per_sample / groups..(group + 1) * per_sample / groups;
+                for (at, token) in range.clone().zip(&sample[range]) {
+                    if let Ok(token) = usize::try_from(*token) {
                         of_token[token].push(at as i32);
                     }
                 }

@@ -4,6 +4,7 @@
 pub const HEADERS: &[(&str, &str)] = &[
     ("common.cuh", include_str!("../../cuda/common.cuh")),
     ("rows.cuh", include_str!("../../cuda/rows.cuh")),
+    ("selective_scan.cuh", include_str!("../../cuda/selective_scan.cuh")),
     ("teams.cuh", include_str!("../../cuda/teams.cuh")),
     ("fragments.cuh", include_str!("../../cuda/fragments.cuh")),
     ("ssd.cuh", include_str!("../../cuda/ssd.cuh")),

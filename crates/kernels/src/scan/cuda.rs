@@ -4,14 +4,11 @@
 //! ```text
 //! forward    [states, carry,] forward                     (the first two if the order is cut into spans)
 //! backward   [states_backward, carry_backward,] backward, coefficients of dB, coefficients of dC
+//! step       step                                         (one token, in place on a state)
 //! ```
 //!
 //! Rows go to their tokens if every order visits each token once (`by_token`); else each step writes its own row in f32,
 //! and a token's rows are summed afterwards. The parts of dA, dD and the bias are summed over (batch, spans).
-
-/// Registers of a thread and blocks of a multiprocessor follow from this many threads.
-const FORWARD_THREADS: usize = 640;
-const BACKWARD_THREADS: usize = 512;
 
 /// `HELD` in `selective_scan_backward.cu`.
 const HELD: usize = 4;
@@ -25,35 +22,39 @@ pub struct Tiling {
     pub split: usize,
     /// Threads of a block.
     pub threads: usize,
+    /// Blocks of a multiprocessor: what the registers are bounded for.
+    pub blocks: usize,
     /// Steps whose rows are in shared memory together.
     pub tile: usize,
     /// Tiles between two checkpoints, in the backward; 0 in the forward.
     pub subtiles: usize,
 }
 
-/// Threads that share `states`, at most `each` of them a thread if 32 threads are enough.
-fn split(states: usize, each: usize) -> usize {
-    states.div_ceil(each).next_power_of_two().min(32)
+/// Threads that share `states`: four of them a thread, more if a warp is not enough.
+fn split(states: usize) -> usize {
+    states.div_ceil(4).next_power_of_two().min(32)
 }
 
 impl Tiling {
     /// Of the forward. N is 1 to 256.
     pub fn forward(states: usize) -> Tiling {
-        let split = split(states, if states <= 32 { 4 } else { 8 });
-        let threads = if split < 16 { 128 } else { 256 };
-        let tile = match split {
-            1 | 32 => 4,
-            2 | 16 => 8,
-            _ => 16,
+        let split = split(states);
+        let tile = if split == 1 { 4 } else { 8 };
+        // As many as leave the registers that are needed: 96 or 128.
+        let blocks = match states {
+            0..=2 | 9..=64 => 5,
+            3..=128 => 4,
+            _ => 3,
         };
-        Tiling { states, split, threads, tile, subtiles: 0 }
+        Tiling { states, split, threads: 128, blocks, tile, subtiles: 0 }
     }
 
     /// Of the backward. N is 1 to 256.
     pub fn backward(states: usize) -> Tiling {
-        let split = split(states, 4);
+        let split = split(states);
         let tile = if states <= 128 { 8 } else { 4 };
-        Tiling { states, split, threads: 128, tile, subtiles: chunk(states) / tile }
+        let blocks = if states == 1 || split >= 4 && states <= 128 { 4 } else { 3 };
+        Tiling { states, split, threads: 128, blocks, tile, subtiles: chunk(states) / tile }
     }
 
     /// Channels of a block.
@@ -68,6 +69,7 @@ impl Tiling {
             ("D_STATE", self.states as u32),
             ("SPLIT", self.split as u32),
             ("THREADS", self.threads as u32),
+            ("BLOCKS", self.blocks as u32),
             ("TILE", self.tile as u32),
         ];
         if self.subtiles > 0 {
@@ -156,14 +158,10 @@ impl Sizes {
     /// The cut for a card of `processors` multiprocessors. Spans cost a second pass over the inputs: a card that is half
     /// full is as fast without.
     pub fn cut(&self, processors: usize, backward: bool) -> Cut {
-        let (tiling, threads) = if backward {
-            (Tiling::backward(self.states), BACKWARD_THREADS)
-        } else {
-            (Tiling::forward(self.states), FORWARD_THREADS)
-        };
+        let tiling = if backward { Tiling::backward(self.states) } else { Tiling::forward(self.states) };
         let across = if backward { self.parts() } else { self.blocks_per_group(&tiling) };
         let blocks = (self.batch * self.directions * self.groups * across).max(1);
-        let room = processors * threads / tiling.threads;
+        let room = processors * tiling.blocks;
         let wanted = if 2 * blocks >= room { 1 } else { room.div_ceil(blocks) };
         self.cut_into(wanted)
     }
@@ -216,6 +214,17 @@ impl Sizes {
         let threads = Tiling::backward(self.states).threads;
         let values = self.batch * self.directions * self.tokens * self.groups * self.states;
         Launch { kernel: "selective_scan_coefficients", grid: values.div_ceil(threads), threads, shared: 0 }
+    }
+}
+
+/// The launch of one token.
+pub fn step(batch: usize, channels: usize, states: usize) -> Launch {
+    let Tiling { split, threads, .. } = Tiling::forward(states);
+    Launch {
+        kernel: "selective_scan_step",
+        grid: batch * channels.div_ceil(threads / split),
+        threads,
+        shared: 0,
     }
 }
 
@@ -315,6 +324,36 @@ impl Arguments {
             ..Arguments::default()
         }
     }
+}
+
+/// `StepArguments` in `selective_scan_step.cu`, which says what each is.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(missing_docs)]
+pub struct StepArguments {
+    pub u: Address,
+    pub delta: Address,
+    pub z: Address,
+    pub b: Address,
+    pub c: Address,
+    pub a: Address,
+    pub d: Address,
+    pub bias: Address,
+    pub state: Address,
+    pub y: Address,
+    pub u_batch: i64,
+    pub delta_batch: i64,
+    pub z_batch: i64,
+    pub b_batch: i64,
+    pub b_group: i64,
+    pub c_batch: i64,
+    pub c_group: i64,
+    pub y_batch: i64,
+    pub batch: i32,
+    pub channels: i32,
+    pub groups: i32,
+    pub softplus: i32,
+    pub aligned: i32,
 }
 
 /// `CoefficientArguments` in `selective_scan_backward.cu`.

@@ -145,5 +145,10 @@ pub fn cards() -> impl Strategy<Value = Card> {
 
 /// Rows that lie close or apart, aligned or not.
 pub fn apart() -> impl Strategy<Value = [usize; 2]> {
-    prop_oneof![Just([0, 0]), Just([8, 16]), (0..5usize, 0..3usize).prop_map(|(pad, shift)| [pad, shift])]
+    prop_oneof![
+        Just([0, 0]),
+        Just([8, 16]),
+        Just([4, 8]),
+        (0..5usize, 0..3usize).prop_map(|(pad, shift)| [pad, shift])
+    ]
 }

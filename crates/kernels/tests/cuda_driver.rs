@@ -1,0 +1,231 @@
+//! What can go wrong between a kernel and a GPU, with a driver that only says so: a library with libcuda's functions,
+//! compiled here, that answers as the test tells it.
+#![allow(missing_docs)]
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    ptr::null_mut,
+};
+
+use ophidian_kernels::cuda::{Driver, Error, Launch, Result};
+use tempfile::TempDir;
+
+/// Every number a test may set, by name.
+const DEFAULTS: [(&str, i64); 11] = [
+    ("INIT", 0),
+    ("VERSION", 13000),
+    ("COUNT", 2),
+    ("MAJOR", 9),
+    ("MINOR", 0),
+    ("RETAIN", 0),
+    ("LOAD", 0),
+    ("KERNEL", 0),
+    ("SET", 0),
+    ("LAUNCH", 0),
+    ("SILENT", 0),
+];
+
+const FAKE: &str = r#"
+extern "C" {
+int depth = 0, loaded = 0, launched = 0, seen_shared = 0, seen_value = 0;
+int cuInit(unsigned) { return INIT; }
+int cuDriverGetVersion(int* v) { *v = VERSION; return 0; }
+int cuDeviceGetCount(int* n) { *n = COUNT; return 0; }
+int cuDeviceGet(int* d, int i) { *d = i + 7; return 0; }
+int cuDeviceGetName(char* s, int, int) { const char* n = "Some GPU"; while ((*s++ = *n++)) {} return 0; }
+int cuDeviceGetAttribute(int* v, int which, int d) {
+    if (d < 7) return 101;
+    *v = which == 75 ? MAJOR : which == 76 ? MINOR : which == 16 ? 132 : which == 97 ? 232448 : -1;
+    return 0;
+}
+int cuDevicePrimaryCtxRetain(void** c, int) { *c = &depth; return RETAIN; }
+int cuCtxPushCurrent_v2(void* c) { if (c != &depth) return 201; depth++; return 0; }
+int cuCtxPopCurrent_v2(void** c) { *c = &depth; depth--; return 0; }
+int cuModuleLoadData(void** m, const void*) { if (depth != 1) return 201; *m = &loaded; loaded += LOAD == 0; return LOAD; }
+int cuModuleUnload(void*) { loaded--; return depth == 1 ? 0 : 201; }
+int cuModuleGetFunction(void** f, void*, const char*) { *f = &launched; return KERNEL; }
+int cuFuncSetAttribute(void*, int which, int bytes) { if (which == 8) seen_shared = bytes; return SET; }
+int cuLaunchKernel(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void** a, void**) {
+    if (depth != 1) return 201;
+    launched++;
+    seen_value = *(int*)a[0];
+    return LAUNCH;
+}
+int cuGetErrorString(int code, const char** s) { *s = SILENT ? 0 : code == 700 ? "an illegal address" : "some error"; return 0; }
+}
+"#;
+
+/// A driver that behaves as told.
+struct Fake {
+    folder: TempDir,
+}
+
+impl Fake {
+    fn new(told: &[(&str, i64)]) -> Fake {
+        let folder = tempfile::tempdir().unwrap();
+        let mut numbers: HashMap<_, _> = DEFAULTS.into();
+        numbers.extend(told.iter().copied());
+        let source = folder.path().join("fake.cc");
+        fs::write(&source, FAKE).unwrap();
+        let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+        let status = Command::new(&compiler)
+            .args(["-shared", "-fPIC", "-o"])
+            .arg(folder.path().join("libcuda.so.1"))
+            .arg(&source)
+            .args(numbers.iter().map(|(name, value)| format!("-D{name}={value}")))
+            .status()
+            .unwrap_or_else(|error| panic!("{compiler} (a C++ compiler): {error}"));
+        assert!(status.success());
+        Fake { folder }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("libcuda.so.1")
+    }
+
+    fn driver(&self) -> Result<Driver> {
+        Driver::at(&self.path())
+    }
+
+    /// A number of the library.
+    fn number(&self, name: &str) -> i32 {
+        // Safety: the library is the one above.
+        unsafe {
+            let library = libloading::Library::new(self.path()).unwrap();
+            **library.get::<*const i32>(name.as_bytes()).unwrap()
+        }
+    }
+}
+
+const LAUNCH: Launch = Launch { grid: [3, 1, 1], block: [32, 1, 1], shared: 0 };
+
+/// Loads and launches one kernel.
+fn run(driver: &Driver, launch: Launch) -> Result<()> {
+    let module = driver.device(0)?.load(b"\x7fELF", &["kernel"], (13, 0))?;
+    // Safety: no memory is named.
+    unsafe { module.launch("kernel", 42i32, launch, null_mut()) }
+}
+
+#[test]
+fn a_kernel_is_launched() {
+    let fake = Fake::new(&[]);
+    let driver = fake.driver().unwrap();
+    assert_eq!((driver.count(), driver.version()), (2, 13000));
+    let device = driver.device(1).unwrap();
+    assert_eq!((device.name(), device.capability()), ("Some GPU", 90));
+    assert_eq!((device.card().multiprocessors, device.card().shared), (132, 232448));
+    run(&driver, LAUNCH).unwrap();
+    assert_eq!([fake.number("launched"), fake.number("seen_value"), fake.number("seen_shared")], [1, 42, 0]);
+    // More shared memory than a kernel always has is asked for; an empty grid is nothing to launch.
+    run(&driver, Launch { shared: 100 << 10, ..LAUNCH }).unwrap();
+    run(&driver, Launch { grid: [3, 0, 1], ..LAUNCH }).unwrap();
+    assert_eq!([fake.number("launched"), fake.number("seen_shared")], [2, 100 << 10]);
+    // The context that was current before is again, and nothing stays loaded.
+    assert_eq!([fake.number("depth"), fake.number("loaded")], [0, 0]);
+}
+
+/// The sentence of an error: one line, no full stop.
+fn sentence<T>(result: Result<T>) -> (Error, String) {
+    let Err(error) = result else { panic!("it went well") };
+    let said = error.to_string();
+    assert!(!said.contains('\n') && !said.ends_with('.'), "{said}");
+    (error, said)
+}
+
+#[test]
+fn no_driver() {
+    let (error, said) = sentence(Driver::at(Path::new("/nowhere/libcuda.so.1")));
+    assert!(matches!(error, Error::NoDriver { .. }) && said.starts_with("no NVIDIA driver: "), "{said}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("libcuda.so.1");
+    let status = Command::new(std::env::var("CXX").unwrap_or_else(|_| "c++".into()))
+        .args(["-shared", "-fPIC", "-x", "c++", "/dev/null", "-o"])
+        .arg(&path)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let (error, said) = sentence(Driver::at(&path));
+    assert!(matches!(error, Error::Library { .. }) && said.ends_with("it has no `cuInit`"), "{said}");
+}
+
+#[test]
+fn no_gpu() {
+    for told in [("COUNT", 0), ("INIT", 100)] {
+        let (error, said) = sentence(Fake::new(&[told]).driver());
+        assert_eq!(error, Error::NoDevice);
+        assert!(said.contains("finds no GPU") && said.contains("CPU"), "{said}");
+    }
+}
+
+#[test]
+fn a_gpu_that_does_not_exist() {
+    let fake = Fake::new(&[]);
+    let driver = fake.driver().unwrap();
+    for index in [2, usize::MAX] {
+        let (error, said) = sentence(driver.device(index));
+        assert_eq!(error, Error::Index { index, count: 2 });
+        assert_eq!(said, format!("there is no GPU {index}: the driver counts 2, from 0 to 1"));
+    }
+}
+
+#[test]
+fn a_gpu_that_is_too_old() {
+    let fake = Fake::new(&[("MAJOR", 7), ("MINOR", 5)]);
+    let (_, said) = sentence(fake.driver().unwrap().device(0));
+    assert!(said.starts_with("GPU 0 (Some GPU) has compute capability 7.5, expected 8.0 or newer"), "{said}");
+}
+
+#[test]
+fn a_driver_older_than_nvrtc() {
+    let older = Fake::new(&[("VERSION", 12080)]);
+    let unknown = [209, 222].map(|code| Fake::new(&[("LOAD", code)]));
+    for (fake, version) in [(&older, 12080), (&unknown[0], 13000), (&unknown[1], 13000)] {
+        let (error, said) = sentence(run(&fake.driver().unwrap(), LAUNCH));
+        assert_eq!(error, Error::DriverTooOld { driver: version, nvrtc: (13, 0) });
+        assert!(said.contains("NVRTC is of CUDA 13.0") && said.contains("newer driver"), "{said}");
+    }
+    assert!(sentence(run(&older.driver().unwrap(), LAUNCH)).1.contains("knows CUDA up to 12.8"));
+}
+
+#[test]
+fn out_of_memory() {
+    for call in ["RETAIN", "LOAD", "LAUNCH"] {
+        let fake = Fake::new(&[(call, 2)]);
+        let (error, said) = sentence(run(&fake.driver().unwrap(), LAUNCH));
+        assert_eq!(error, Error::OutOfMemory { index: 0 }, "{call}");
+        assert!(said.starts_with("GPU 0 is out of memory"), "{said}");
+        assert_eq!([fake.number("depth"), fake.number("loaded")], [0, 0], "{call}");
+    }
+}
+
+#[test]
+fn what_the_driver_says_is_handed_on() {
+    for (told, function) in [
+        ([("INIT", 700), ("SILENT", 0)], "cuInit"),
+        ([("KERNEL", 700), ("SILENT", 0)], "cuModuleGetFunction"),
+        ([("LAUNCH", 700), ("SILENT", 0)], "cuLaunchKernel"),
+        ([("LAUNCH", 701), ("SILENT", 1)], "cuLaunchKernel"),
+    ] {
+        let fake = Fake::new(&told);
+        let (_, said) = sentence(fake.driver().and_then(|driver| run(&driver, LAUNCH)));
+        let text = if told[1].1 == 1 { "unknown error (701)" } else { "an illegal address (700)" };
+        assert_eq!(said, format!("{function} failed: {text}"));
+        assert_eq!([fake.number("depth"), fake.number("loaded")], [0, 0], "{function}");
+    }
+    let fake = Fake::new(&[("SET", 1)]);
+    let (_, said) = sentence(run(&fake.driver().unwrap(), Launch { shared: 64 << 10, ..LAUNCH }));
+    assert_eq!(said, "cuFuncSetAttribute failed: some error (1)");
+}
+
+#[test]
+fn a_kernel_that_does_not_exist() {
+    let fake = Fake::new(&[]);
+    let driver = fake.driver().unwrap();
+    let module = driver.device(0).unwrap().load(b"\x7fELF", &["kernel"], (13, 0)).unwrap();
+    // Safety: nothing is launched.
+    let (_, said) = sentence(unsafe { module.launch("other", 0i32, LAUNCH, null_mut()) });
+    assert!(said.contains("there is no kernel `other`"), "{said}");
+}
