@@ -51,5 +51,6 @@ pub fn checked() -> Vec<Variant> {
             variants.extend(of.map(|variant| variant(element, states)));
         }
     }
+    variants.extend(crate::ssd::cuda::checked());
     variants
 }

@@ -6,6 +6,9 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("rows.cuh", include_str!("../../cuda/rows.cuh")),
     ("selective_scan.cuh", include_str!("../../cuda/selective_scan.cuh")),
     ("teams.cuh", include_str!("../../cuda/teams.cuh")),
+    ("fragments.cuh", include_str!("../../cuda/fragments.cuh")),
+    ("ssd.cuh", include_str!("../../cuda/ssd.cuh")),
+    ("ssd_walk.cuh", include_str!("../../cuda/ssd_walk.cuh")),
 ];
 
 /// A source file of kernels.

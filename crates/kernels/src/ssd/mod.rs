@@ -20,6 +20,7 @@
 mod backward;
 mod blocks;
 mod chunks;
+pub mod cuda;
 mod forward;
 mod products;
 mod retrace;

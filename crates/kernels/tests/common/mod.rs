@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs)]
 
 pub mod scan;
+pub mod ssd;
 
 use ophidian_kernels::{Isa, Orders, Pool};
 use proptest::prelude::*;
