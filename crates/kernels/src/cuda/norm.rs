@@ -25,6 +25,9 @@ pub static ADD: Source = Source {
 /// Threads of a block.
 const THREADS: usize = 256;
 
+/// Room that a kernel takes in shared memory besides what it asks for at its launch, and more.
+const STATIC: usize = 1 << 10;
+
 /// The kernels of the gated RMS norm.
 pub fn gated(element: Element) -> Variant {
     Variant { source: &GATED, macros: vec![("DTYPE", element as u32)] }
@@ -184,7 +187,7 @@ impl Plan {
             lanes *= 2;
         }
         let teams = THREADS / lanes;
-        let roomy = teams * each <= card.shared;
+        let roomy = teams * each + STATIC <= card.shared;
         let wanted = (card.multiprocessors as usize * 4).div_ceil(groups.max(1));
         let parts = rows.div_ceil(teams).clamp(1, wanted.max(1));
         let launch = Launch {
