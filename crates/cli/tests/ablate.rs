@@ -332,7 +332,7 @@ fn run_folders_are_reported_without_a_sweep() {
     assert!(message.contains("`crss` names no arm; did you mean `cross`?"), "{message}");
     let message =
         fails(&["report", root.join("row-0").to_str().unwrap(), root.to_str().unwrap(), "-o", &output], 0);
-    assert!(message.is_empty() || message.contains("holds no"), "{message}");
+    assert!(message.starts_with("beware: Runs of fewer") || message.contains("holds no"), "{message}");
     assert!(fails(&["report", arguments[1], arguments[1], "-o", &output], 2).contains("is named twice"));
     assert!(fails(&["report", "/nowhere", "-o", &output], 2).contains("is no run folder"));
 }
