@@ -306,9 +306,21 @@ fn run_folders_are_reported_without_a_sweep() {
 
     // Other data cannot be ranked with these.
     let other = root.join("other").to_str().unwrap().to_owned();
-    succeeds(&["train", config.to_str().unwrap(), "--output", &other, "--set", "data.eval=30", "--set", "train.epochs=1"]);
+    succeeds(&[
+        "train",
+        config.to_str().unwrap(),
+        "--output",
+        &other,
+        "--set",
+        "data.eval=30",
+        "--set",
+        "train.epochs=1",
+    ]);
     let message = fails(&["report", arguments[1], &other, "-o", &output], 2);
-    assert!(message.contains("cannot be ranked") && message.contains("eval examples, 40 and 30"), "{message}");
+    assert!(
+        message.contains("cannot be ranked") && message.contains("eval examples, 40 and 30"),
+        "{message}"
+    );
     // Nor can what is not whole.
     fs::write(Path::new(&other).join("summary.json"), "{}").unwrap();
     let message = fails(&["report", &other, "-o", &output], 1);
@@ -343,7 +355,10 @@ fn a_sweep_that_cannot_be_run_is_refused_before_any_training() {
         ("axes.model.depth = [1, 1]\n", &["are equal", "bad.toml: "]),
         ("axes.model.scan = ['row', '[row]']\n", &["arms `row` and `[row]` are equal", "the same orders"]),
         ("axes.model.scan = ['bidirectional', 'row | bidirectional']\n", &["are equal"]),
-        ("axes.model.scan = ['cross', 'vmamba/cross2d']\n", &["`cross` and `vmamba/cross2d` are equal", "bad.toml"]),
+        (
+            "axes.model.scan = ['cross', 'vmamba/cross2d']\n",
+            &["`cross` and `vmamba/cross2d` are equal", "bad.toml"],
+        ),
         ("axes.model.scan = [['row', 'row'], 'row']\n", &["are equal"]),
         (
             "axes.model.scan = ['random(seed=sample)', '[random(seed=sample)]']\n",

@@ -14,7 +14,9 @@ use crate::{Error, Result};
 /// [`Error::File`] naming `path`: it is a file, is not there, or cannot be read.
 pub fn entries(path: &Path) -> Result<std::fs::ReadDir> {
     std::fs::read_dir(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotADirectory => Error::file(path, "is a file, expected a folder (`data.format`)"),
+        std::io::ErrorKind::NotADirectory => {
+            Error::file(path, "is a file, expected a folder (`data.format`)")
+        }
         _ => Error::file(path, error),
     })
 }

@@ -64,7 +64,8 @@ impl View {
     /// Paints a point of a frame on `cells` of the picture, as a square that reaches `reach` to each side.
     fn dot<T: Copy>(&self, cells: &mut [T], frame: usize, point: &[f64; 3], reach: i64, value: T) {
         let middle = self.side as f64 / 2.0;
-        let [x, y] = [0, 1].map(|axis| (middle + (point[axis] - self.middle[axis]) * self.scale).round() as i64);
+        let [x, y] =
+            [0, 1].map(|axis| (middle + (point[axis] - self.middle[axis]) * self.scale).round() as i64);
         let (top, left) = (frame / self.across * self.side, frame % self.across * self.side);
         for row in y - reach..=y + reach {
             for column in x - reach..=x + reach {

@@ -314,7 +314,9 @@ impl TrainConfig {
             return wrong("max_steps", &self.max_steps, &format!("at most {}", 1u64 << 40));
         }
         if self.max_steps > 0 && self.max_seconds > 0.0 {
-            return Err(Error::config("`train.max_steps` and `train.max_seconds` are both set; only one can end the run"));
+            return Err(Error::config(
+                "`train.max_steps` and `train.max_seconds` are both set; only one can end the run",
+            ));
         }
         if self.workers > 256 {
             return wrong("workers", &self.workers, "at most 256");

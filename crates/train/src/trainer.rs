@@ -456,11 +456,8 @@ impl Trainer<'_> {
 
     fn say_epoch(&self, epoch: u64, plain: Option<&Measurement>, averaged: Option<&Measurement>) {
         let sums = &self.about.state.epoch;
-        let mut line = format!(
-            "{}  loss {:.4}",
-            self.epoch_label(epoch),
-            sums.loss / sums.samples.max(1) as f64
-        );
+        let mut line =
+            format!("{}  loss {:.4}", self.epoch_label(epoch), sums.loss / sums.samples.max(1) as f64);
         for (name, found) in [("eval", plain), ("average", averaged)] {
             if let Some(found) = found {
                 line.push_str(&format!(

@@ -133,7 +133,9 @@ fn seconds_of_training_end_a_run_and_are_kept_when_it_resumes() {
     let folder = tempdir().unwrap();
     let root = folder.path().join("run");
     let text = |seconds: f64| {
-        format!("[train]\nbatch_size = 8\neval_every_epochs = 1000000\nwarmup_epochs = 0\nmax_seconds = {seconds}\nlog_every_steps = 1\n")
+        format!(
+            "[train]\nbatch_size = 8\neval_every_epochs = 1000000\nwarmup_epochs = 0\nmax_seconds = {seconds}\nlog_every_steps = 1\n"
+        )
     };
     let outcome = run(&config(&text(0.3)), &root, Mode::New).unwrap();
     assert_eq!((outcome.ending, outcome.steps), (Ending::Finished, Some(outcome.state.step)));

@@ -95,8 +95,7 @@ fn bits_that_fill_no_byte_are_the_upper_ones() {
         let at = length_at(&plain);
         if room == 32 {
             // The same in one byte more.
-            let data: Vec<u8> =
-                plain[at + 4..].chunks(3).flat_map(|three| [&[0], three].concat()).collect();
+            let data: Vec<u8> = plain[at + 4..].chunks(3).flat_map(|three| [&[0], three].concat()).collect();
             plain.truncate(at - 4);
             plain.extend(chunk(b"data", &data));
         }
@@ -121,7 +120,8 @@ fn bits_that_fill_no_byte_are_the_upper_ones() {
             bytes
         };
         for kind in [1, 0xfffe] {
-            let file = [b"RIFF\0\0\0\0WAVE".to_vec(), chunk(b"fmt ", &format(kind, room, bits)), data.clone()];
+            let file =
+                [b"RIFF\0\0\0\0WAVE".to_vec(), chunk(b"fmt ", &format(kind, room, bits)), data.clone()];
             let file = close(file.concat());
             let wave = decode(&file).unwrap_or_else(|error| panic!("{bits} in {room}, {kind}: {error}"));
             assert_eq!(wave.channels, [[0.0, -0.25, 0.125], [0.5, -1.0, 0.75]], "{bits} in {room}, {kind}");
@@ -161,11 +161,7 @@ fn broken_files_say_what_is_wrong() {
             &["no RIFF tag", "expected"],
         ),
         ("header alone", good[..30].to_vec(), &["ends within its header"]),
-        (
-            "cut",
-            good[..good.len() - 50].to_vec(),
-            &["is cut short", "200 bytes of samples", "150 bytes do"],
-        ),
+        ("cut", good[..good.len() - 50].to_vec(), &["is cut short", "200 bytes of samples", "150 bytes do"]),
         ("no samples", wav_bytes((8000, 1, 16, false), &[]), &["holds no samples"]),
         // A claim of 4 GB allocates nothing.
         ("lies", with(at, &0xffff_fffeu32.to_le_bytes()), &["is cut short", "4294967294 bytes of samples"]),

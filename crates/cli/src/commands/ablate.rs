@@ -113,7 +113,10 @@ fn list(plan: &Plan, printer: &Printer) -> Result<()> {
                 arm.name.clone(),
                 arm.parameters.to_string(),
                 arm.flops.map_or_else(|| "-".to_owned(), |flops| format!("{:.2}", flops / 1e6)),
-                arm.steps().map_or_else(|| format!("{} s", arm.config().train.max_seconds), |steps| steps.to_string()),
+                arm.steps().map_or_else(
+                    || format!("{} s", arm.config().train.max_seconds),
+                    |steps| steps.to_string(),
+                ),
                 if number == plan.baseline { "baseline".to_owned() } else { String::new() },
             ]
         })

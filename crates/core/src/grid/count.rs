@@ -4,9 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use tch::{Device, nn::VarStore};
 
-use super::{
-    Classifier, Input, MixerKind, ModelConfig, Pool, StemKind, input::geometry, pattern, reseeded,
-};
+use super::{Classifier, Input, MixerKind, ModelConfig, Pool, StemKind, input::geometry, pattern, reseeded};
 use crate::{
     Result,
     adapter::{self, Description},

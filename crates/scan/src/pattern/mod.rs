@@ -167,11 +167,9 @@ impl Pattern {
                 [one] => return one.simplified(),
                 several => Node::List(several.iter().map(Pattern::simplified).collect()),
             },
-            Node::Modified { source, call, modifier } => Node::Modified {
-                source: source.simplified(),
-                call: call.clone(),
-                modifier: modifier.clone(),
-            },
+            Node::Modified { source, call, modifier } => {
+                Node::Modified { source: source.simplified(), call: call.clone(), modifier: modifier.clone() }
+            }
         };
         Pattern(Arc::new(node))
     }

@@ -72,7 +72,10 @@ pub fn run(request: Request, mut progress: Progress) -> Result<Ended> {
 /// Whether the run in `folder` took all its steps, or stopped early as it was told to. One whose summary is damaged is
 /// gone on with, which writes it anew.
 fn is_done(folder: &Path) -> bool {
-    report::read_summary(folder).ok().flatten().is_some_and(|Summary { ending, .. }| ending != Ending::Interrupted)
+    report::read_summary(folder)
+        .ok()
+        .flatten()
+        .is_some_and(|Summary { ending, .. }| ending != Ending::Interrupted)
 }
 
 /// Runs what is not done yet.

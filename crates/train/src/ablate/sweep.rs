@@ -76,12 +76,13 @@ impl Sweep {
         let stem =
             path.file_stem().map_or_else(|| "sweep".into(), |stem| stem.to_string_lossy().into_owned());
         let folder = path.parent().unwrap_or(Path::new("."));
-        let sweep = Sweep::of(config::read(path)?, &stem, folder, overrides).map_err(|error| match error {
-            Error::Core(ophidian_core::Error::Config(reason)) => {
-                Error::config(format!("{}: {reason}", path.display()))
-            }
-            other => other,
-        })?;
+        let sweep =
+            Sweep::of(config::read(path)?, &stem, folder, overrides).map_err(|error| match error {
+                Error::Core(ophidian_core::Error::Config(reason)) => {
+                    Error::config(format!("{}: {reason}", path.display()))
+                }
+                other => other,
+            })?;
         Ok(Sweep { file: Some(path.to_path_buf()), ..sweep })
     }
 
@@ -226,12 +227,7 @@ impl Sweep {
                 }
             }
             let fractions = self.axes.iter().flat_map(|axis| axis.fractions.clone()).collect();
-            arms.push(Wanted {
-                name: names.join(", "),
-                settings,
-                fractions,
-                folds: self.on_folds(table)?,
-            });
+            arms.push(Wanted { name: names.join(", "), settings, fractions, folds: self.on_folds(table)? });
         }
         Ok(arms)
     }

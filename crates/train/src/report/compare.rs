@@ -102,7 +102,9 @@ pub fn compare(study: &Study) -> Vec<Ranked> {
                 .or(summary.map(|summary| summary.steps)),
             training_seconds: Spread::of(&values(&|run| run.summary.as_ref()?.training_seconds)),
             samples_per_second: mean(&values(&|run| run.samples_per_second)),
-            speed: Spread::of(&finished.iter().flat_map(|run| run.speeds.iter().copied()).collect::<Vec<_>>()),
+            speed: Spread::of(
+                &finished.iter().flat_map(|run| run.speeds.iter().copied()).collect::<Vec<_>>(),
+            ),
             peak_memory_mib: values(&|run| run.peak_memory_mib).into_iter().reduce(f64::max),
             recall: recall(&finished),
         }

@@ -6,8 +6,10 @@ use super::{Ranked, Study};
 
 /// Keys and values of all arms; nothing where the names say it all.
 pub(super) fn section(study: &Study, ranking: &[Ranked]) -> Markup {
-    let says_all = |arm: &super::Arm| matches!(arm.settings.as_slice(), [] | [_]) && {
-        arm.settings.iter().all(|(_, value)| *value == arm.name)
+    let says_all = |arm: &super::Arm| {
+        matches!(arm.settings.as_slice(), [] | [_]) && {
+            arm.settings.iter().all(|(_, value)| *value == arm.name)
+        }
     };
     if study.arms.iter().all(says_all) {
         return html! {};

@@ -210,13 +210,11 @@ mod tests {
         }
         all.sort_by(f64::total_cmp);
         let found = bootstrap_folds(&folds, false).unwrap();
-        let share =
-            |end: f64| all.partition_point(|value| *value <= end + 1e-6) as f64 / all.len() as f64;
+        let share = |end: f64| all.partition_point(|value| *value <= end + 1e-6) as f64 / all.len() as f64;
         assert!(share(found.low) >= 0.019 && share(found.high) >= 0.969, "{found:?}");
         assert!(found.low >= all[0] - 1e-6 && found.high <= all[all.len() - 1] + 1e-6, "{found:?}");
         // Folds that all say something else widen it, if they are drawn.
-        let rows: Vec<Vec<Vec<f32>>> =
-            (0..6).map(|fold| vec![vec![fold as f32 * 0.1; 50]]).collect();
+        let rows: Vec<Vec<Vec<f32>>> = (0..6).map(|fold| vec![vec![fold as f32 * 0.1; 50]]).collect();
         let rows: Vec<&[Vec<f32>]> = rows.iter().map(Vec::as_slice).collect();
         let (fixed, drawn) = (bootstrap_folds(&rows, false).unwrap(), bootstrap_folds(&rows, true).unwrap());
         assert!(fixed.high - fixed.low < 1e-5 && drawn.high - drawn.low > 0.15, "{fixed:?} {drawn:?}");

@@ -185,7 +185,8 @@ fn of_runs(folders: &[&Path], adapters: &[&dyn Adapter]) -> Result<Study> {
             }
         }
     }
-    let config = |run: &Run| configs.iter().find(|(folder, _)| *folder == run.folder).map(|(_, config)| config);
+    let config =
+        |run: &Run| configs.iter().find(|(folder, _)| *folder == run.folder).map(|(_, config)| config);
     comparable::check(groups.iter().flat_map(|(_, _, runs)| runs).map(|run| (run, config(run))))?;
     let keys: BTreeSet<String> = groups.iter().flat_map(|(_, leaves, _)| leaves.keys().cloned()).collect();
     let differ = |key: &&String| {
@@ -202,7 +203,8 @@ fn of_runs(folders: &[&Path], adapters: &[&dyn Adapter]) -> Result<Study> {
             [(_, value)] => brief(value, NAME),
             several => {
                 let short = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-                let parts = several.iter().map(|(key, value)| format!("{}={}", short(key), brief(value, VALUE)));
+                let parts =
+                    several.iter().map(|(key, value)| format!("{}={}", short(key), brief(value, VALUE)));
                 brief(&parts.collect::<Vec<_>>().join(", "), NAME)
             }
         };
@@ -311,7 +313,10 @@ fn read(folder: &Path, draw: Draw, error: Option<String>) -> Result<Run> {
     let path = folder.join("evaluation.json");
     let evaluation: Option<Evaluation> = json_of(&path)?;
     if evaluation.as_ref().is_some_and(|found| !is_whole(found)) {
-        return Err(Error::file(&path, "is damaged: its lists are of different lengths, or name classes that are not there"));
+        return Err(Error::file(
+            &path,
+            "is damaged: its lists are of different lengths, or name classes that are not there",
+        ));
     }
     Ok(Run {
         folder: folder.to_path_buf(),

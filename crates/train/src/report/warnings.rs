@@ -72,7 +72,12 @@ fn listed(what: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Ending, ablate::Draw, records::Summary, report::{Arm, Point, Status, compare}};
+    use crate::{
+        Ending,
+        ablate::Draw,
+        records::Summary,
+        report::{Arm, Point, Status, compare},
+    };
 
     /// Arms "a", "b", … of runs that took so many seconds of two, and so many steps.
     fn study(arms: &[&[(f64, u64)]]) -> Study {
@@ -108,7 +113,12 @@ mod tests {
             runs: runs.iter().enumerate().map(run).collect(),
             description: Default::default(),
         };
-        Study { title: "t".into(), arms: arms.iter().enumerate().map(arm).collect(), baseline: 0, sweep: None }
+        Study {
+            title: "t".into(),
+            arms: arms.iter().enumerate().map(arm).collect(),
+            baseline: 0,
+            sweep: None,
+        }
     }
 
     fn said(arms: &[&[(f64, u64)]]) -> String {
