@@ -210,7 +210,7 @@ pub struct Laid {
     pub rows: usize,
     /// Columns.
     pub columns: usize,
-    /// Row by row; NaN where nothing lies.
+    /// Row by row; NaN where nothing lies, infinite on a line between two parts of the picture.
     pub values: Vec<f32>,
 }
 

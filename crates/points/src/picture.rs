@@ -61,6 +61,15 @@ impl View {
         [self.points.len().div_ceil(self.across) * self.side, self.across * self.side]
     }
 
+    /// The cells of a picture without points, `line` between two frames and `empty` elsewhere.
+    fn lined<T: Copy>(&self, empty: T, line: T) -> Vec<T> {
+        let [height, width] = self.sizes();
+        // Two wide, so that a smaller view does not lose it.
+        let between = |place: usize| place >= self.side && place % self.side < 2;
+        let cell = |at: usize| if between(at / width) || between(at % width) { line } else { empty };
+        (0..height * width).map(cell).collect()
+    }
+
     /// Paints a point of a frame on `cells` of the picture, as a square that reaches `reach` to each side.
     fn dot<T: Copy>(&self, cells: &mut [T], frame: usize, point: &[f64; 3], reach: i64, value: T) {
         let middle = self.side as f64 / 2.0;
@@ -89,13 +98,7 @@ pub fn reading(shape: &[i64]) -> Option<String> {
 pub fn picture(input: &[f32], shape: &[i64]) -> Option<(u32, u32, Vec<u8>)> {
     let view = View::new(input, shape)?;
     let [height, width] = view.sizes();
-    let mut pixels = vec![[255u8; 3]; height * width];
-    for (at, pixel) in pixels.iter_mut().enumerate() {
-        let inner = |place: usize| place > 0 && place.is_multiple_of(view.side);
-        if inner(at / width) || inner(at % width) {
-            *pixel = LINE;
-        }
-    }
+    let mut pixels = view.lined([255; 3], LINE);
     for (frame, points) in view.points.iter().enumerate() {
         let mut dots: Vec<&[f64; 3]> = points.iter().collect();
         dots.sort_by(|a, b| a[2].total_cmp(&b[2]));
@@ -123,7 +126,7 @@ pub fn groups(input: &[f32], shape: &[i64], values: &[f32]) -> Option<Laid> {
     let mut dots: Vec<((usize, [f64; 3]), f32)> = centres.into_iter().zip(values.iter().copied()).collect();
     dots.sort_by(|(_, a), (_, b)| a.total_cmp(b));
     let [height, width] = view.sizes();
-    let mut cells = vec![f32::NAN; height * width];
+    let mut cells = view.lined(f32::NAN, f32::INFINITY);
     for ((frame, centre), value) in dots {
         view.dot(&mut cells, frame, &centre, GROUP, value);
     }

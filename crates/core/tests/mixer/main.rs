@@ -326,8 +326,8 @@ fn misfits_are_errors() {
         ("dt_scale", Mamba1Config { dt_scale: -1.0, ..config.clone() }),
         ("out_norm_eps", Mamba1Config { out_norm_eps: 0.0, ..config.clone() }),
         ("d_conv", Mamba1Config { conv: ConvPlace::Grid, ..config.clone() }),
-        ("stages", Mamba1Config { conv: ConvPlace::None, stages: 3, ..config.clone() }),
-        ("stages", Mamba1Config { stages: 2, ..config.clone() }),
+        ("cascade", Mamba1Config { conv: ConvPlace::None, stages: 3, ..config.clone() }),
+        ("cascade", Mamba1Config { stages: 2, ..config.clone() }),
         ("channels", Mamba1Config { channels: Channels::Grouped, ..config.clone() }),
         ("d_model", Mamba1Config { d_model: 9, channels: Channels::Grouped, ..config.clone() }),
         (

@@ -121,10 +121,13 @@ fn brightest(laid: &ophidian_core::adapter::Laid, pixel: [usize; 2], picture: [u
     values.fold(f32::NAN, f32::max)
 }
 
-/// White where nothing lies.
+/// White where nothing lies, grey on a line.
 fn colour(share: f32) -> [u8; 3] {
     if share.is_nan() {
         return [255; 3];
+    }
+    if share.is_infinite() {
+        return [205; 3];
     }
     let at = f64::from(share.clamp(0.0, 1.0)) * (COLOURS.len() - 1) as f64;
     let first = (at as usize).min(COLOURS.len() - 2);

@@ -85,7 +85,7 @@ pub(super) fn curves(own: &[&[Point]], all: &[&[Point]]) -> Markup {
         frame.line(&curve.iter().map(|p| (p.epoch, 100.0 * p.accuracy)).collect::<Vec<_>>())
     };
     html! {
-        svg.chart viewBox="0 0 300 166" role="img" aria-label="accuracy over epochs" {
+        svg.chart viewBox="0 0 312 166" role="img" aria-label="accuracy over epochs" {
             (frame.axes(&[start, end], &ticks, &|x| plain(x), &|y| format!("{}%", plain(y))))
             @for curve in all { polyline.others points=(series(curve)) {} }
             @for curve in own {

@@ -42,7 +42,7 @@ pub(crate) fn same_source(a: &Config, b: &Config) -> std::result::Result<(), Str
     same("`adapter`", &a.adapter, &b.adapter)?;
     for key in SOURCE {
         let (a, b) = (a.data.get(key), b.data.get(key));
-        let place = |value: Option<&Value>| Some(Path::new(value?.as_str()?).canonicalize().ok()?);
+        let place = |value: Option<&Value>| Path::new(value?.as_str()?).canonicalize().ok();
         // The same folder, called from two places.
         if key == "path" && place(a).is_some() && place(a) == place(b) {
             continue;

@@ -368,6 +368,11 @@ pub(super) fn commands(study: &Study) -> Markup {
     };
     let threads =
         study.sweep.as_ref().map(|sweep| format!("OMP_NUM_THREADS={} ", sweep.threads)).unwrap_or_default();
+    let by_clock = study
+        .arms
+        .iter()
+        .flat_map(|arm| &arm.runs)
+        .any(|run| run.summary.as_ref().is_some_and(|summary| summary.max_seconds.is_some()));
     let lines: Vec<String> = study
         .arms
         .iter()
@@ -385,7 +390,8 @@ pub(super) fn commands(study: &Study) -> Markup {
             }
             p {
                 "Each run by itself, from its resolved config"
-                @if study.sweep.is_some() { " (on the CPU, with as many threads, the weights are equal to the bit)" }
+                @if by_clock { " (how many steps fit in the time depends on the machine, so other weights come out)" }
+                @else if study.sweep.is_some() { " (on the CPU, with as many threads, the weights are equal to the bit)" }
                 ":"
             }
             pre { (lines.join("\n")) }
