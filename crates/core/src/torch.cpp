@@ -161,9 +161,6 @@ const char* ophidian_torch_path() {
 // every tensor back at once.
 void ophidian_keep_memory(bool keep) {
 #ifdef __GLIBC__
-  // Read by libtorch once, at its first tensor: pages of 2 MiB for those that fill one. A walk through memory at random
-  // looks up a page for every row.
-  if (keep) setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
   mallopt(M_MMAP_THRESHOLD, keep ? 1 << 30 : 1 << 17);
   mallopt(M_TRIM_THRESHOLD, keep ? 1 << 30 : 1 << 17);
   if (!keep) malloc_trim(0);

@@ -35,9 +35,8 @@ pub fn libtorch() -> (String, Option<String>) {
 }
 
 /// Has the C library keep up to 1 GiB of freed memory, or give every large tensor back to the system at once, which then
-/// hands it out again page by page at the next step. A program keeps it, from its start and before its first tensor and
-/// thread, which also has tensors of 2 MiB and more lie in pages of that size where the system has them to give (unless
-/// `THP_MEM_ALLOC_ENABLE=0`); what measures memory does not keep it. Does nothing where the C library is not glibc.
+/// hands it out again page by page at the next step. A program keeps it, from its start; what measures memory does not.
+/// Does nothing where the C library is not glibc.
 pub fn keep_freed_memory(keep: bool) {
     // Safety: sets two numbers of the allocator, and takes nothing that is in use.
     unsafe { ophidian_keep_memory(keep) }
