@@ -358,35 +358,3 @@ KERNEL __launch_bounds__(THREADS) selective_scan_carry_backward(Arguments a) {
         *behind = g;
     }
 }
-
-struct CoefficientArguments {
-    const float* parts;   // (B, K, rows, G, parts, N)
-    // Where rows are steps: (K, L + 1) or (B, K, L + 1), where a token's visits begin in `visits`, which lists the steps of
-    // each order by token: (K, T) or (B, K, T). Null where rows are tokens.
-    const int* starts;
-    const int* visits;
-    element* out;         // (B, L, K, G, N)
-    long long batch_stride, token_stride, direction_stride, group_stride;
-    int batch, tokens, directions, groups, rows, part_count, per_sample;
-};
-
-// Sums the parts of dB or dC. A thread owns one value. Grid: B K L G N / THREADS.
-KERNEL __launch_bounds__(THREADS) selective_scan_coefficients(CoefficientArguments a) {
-    long long at = (long long)blockIdx.x * THREADS + threadIdx.x;
-    if (at >= (long long)a.batch * a.directions * a.tokens * a.groups * D_STATE) return;
-    int n = (int)(at % D_STATE), g = (int)(at / D_STATE % a.groups);
-    long long rest = at / D_STATE / a.groups;
-    int token = (int)(rest % a.tokens);
-    long long sequence = rest / a.tokens;
-    int k = (int)(sequence % a.directions), b = (int)(sequence / a.directions);
-    long long order = a.per_sample ? sequence : k;
-    const int* starts = a.starts ? a.starts + order * (a.tokens + 1) + token : nullptr;
-    int first = starts ? starts[0] : token, last = starts ? starts[1] : token + 1;
-    float sum = 0.0f;
-    for (int visit = first; visit < last; visit++) {
-        int row = starts ? a.visits[order * a.rows + visit] : token;
-        const float* part = a.parts + ((sequence * a.rows + row) * a.groups + g) * a.part_count * D_STATE + n;
-        for (int i = 0; i < a.part_count; i++) sum += part[(long long)i * D_STATE];
-    }
-    put(a.out + b * a.batch_stride + token * a.token_stride + k * a.direction_stride + g * a.group_stride + n, sum);
-}

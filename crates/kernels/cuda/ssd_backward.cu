@@ -496,35 +496,3 @@ KERNEL __launch_bounds__(WALKERS, BLOCKS) ssd_states_backward(Arguments a) {
 KERNEL __launch_bounds__(WALKERS) ssd_carry_backward(Arguments a) {
     carry_over<true>(a);
 }
-
-struct CoefficientArguments {
-    const float* parts;   // (B, K, rows, G, parts, N)
-    // Where rows are steps: (B or 1, K, L + 1) and (B or 1, K T): where a token's visits begin in `visits`, which lists
-    // steps, k T + t. Null where rows are tokens.
-    const int* starts;
-    const int* visits;
-    element* out;         // (B, L, K, G, N)
-    long long batch_stride, token_stride, direction_stride, group_stride;
-    int batch, tokens, directions, groups, rows, part_count, per_sample;
-};
-
-// Sums the parts of dB or dC. A thread owns one value. Grid: B K L G N / WALKERS.
-KERNEL __launch_bounds__(WALKERS) ssd_coefficients(CoefficientArguments a) {
-    long long at = (long long)blockIdx.x * WALKERS + threadIdx.x;
-    if (at >= (long long)a.batch * a.directions * a.tokens * a.groups * D_STATE) return;
-    int n = (int)(at % D_STATE), g = (int)(at / D_STATE % a.groups);
-    long long rest = at / D_STATE / a.groups;
-    int token = (int)(rest % a.tokens);
-    long long sequence = rest / a.tokens;
-    int k = (int)(sequence % a.directions), b = (int)(sequence / a.directions), sample = a.per_sample ? b : 0;
-    const int* starts = a.starts ? a.starts + ((long long)sample * a.directions + k) * (a.tokens + 1) + token : nullptr;
-    int first = starts ? starts[0] : 0, last = starts ? starts[1] : 1;
-    float sum = 0.0f;
-    for (int visit = first; visit < last; visit++) {
-        long long row = sequence * a.rows + token;
-        if (starts) row = (long long)b * a.directions * a.rows + a.visits[(long long)sample * a.directions * a.rows + visit];
-        const float* part = a.parts + (row * a.groups + g) * a.part_count * D_STATE + n;
-        for (int i = 0; i < a.part_count; i++) sum += part[(long long)i * D_STATE];
-    }
-    put(a.out + b * a.batch_stride + token * a.token_stride + k * a.direction_stride + g * a.group_stride + n, sum);
-}

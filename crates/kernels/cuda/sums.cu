@@ -5,6 +5,8 @@
 //
 // sum_visits: out[b, p, g, :] = sum over the visits v of token p in group g of rows[b, v, :], where an order visits a token
 // twice or not at all, or where directions share an output. Bytes a channel: 4 for each visit, one element for each token.
+//
+// sum_coefficients: dB or dC from the parts that blocks of channels left, by token or by visit. Bytes a value: 4 for each part.
 #include "rows.cuh"
 
 #define THREADS 256
@@ -65,4 +67,37 @@ KERNEL __launch_bounds__(THREADS) sum_visits(VisitsArguments a) {
         }
         store_part(a.out + b * a.out_batch + token * a.out_token + g * a.out_group + d, sum, count, whole);
     }
+}
+
+struct CoefficientArguments {
+    const float* parts;  // (B, K, rows, G, parts, N)
+    // Where rows are steps: as in VisitsArguments, each direction a group. Null where rows are tokens.
+    const int* starts;
+    const int* visits;
+    element* out;        // (B, L, K, G, N)
+    long long out_batch, out_token, out_direction, out_group;
+    int batch, tokens, directions, groups, states;
+    int rows, count;     // of a direction; parts of a row
+    int per_sample;
+};
+
+// A thread owns one value. Grid: B K L G N / 256.
+KERNEL __launch_bounds__(THREADS) sum_coefficients(CoefficientArguments a) {
+    long long at = (long long)blockIdx.x * THREADS + threadIdx.x;
+    if (at >= (long long)a.batch * a.directions * a.tokens * a.groups * a.states) return;
+    int n = (int)(at % a.states), g = (int)(at / a.states % a.groups);
+    long long rest = at / a.states / a.groups;
+    int token = (int)(rest % a.tokens);
+    long long sequence = rest / a.tokens;
+    int k = (int)(sequence % a.directions), b = (int)(sequence / a.directions), sample = a.per_sample ? b : 0;
+    const int* starts = a.starts ? a.starts + ((long long)sample * a.directions + k) * (a.tokens + 1) + token : nullptr;
+    int first = starts ? starts[0] : 0, last = starts ? starts[1] : 1;
+    float sum = 0.0f;
+    for (int visit = first; visit < last; visit++) {
+        long long row = sequence * a.rows + token;
+        if (starts) row = (long long)b * a.directions * a.rows + a.visits[(long long)sample * a.directions * a.rows + visit];
+        const float* part = a.parts + (row * a.groups + g) * a.count * a.states + n;
+        for (int i = 0; i < a.count; i++) sum += part[(long long)i * a.states];
+    }
+    put(a.out + b * a.out_batch + token * a.out_token + k * a.out_direction + g * a.out_group + n, sum);
 }

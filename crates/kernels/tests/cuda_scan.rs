@@ -4,8 +4,9 @@
 
 mod common;
 mod cuda;
+mod device;
 #[path = "cuda/scan.rs"]
-mod launches;
+mod emulated;
 
 use std::{
     collections::BTreeMap,
@@ -16,14 +17,18 @@ use common::{
     Draw, Kind, Table, close_to,
     scan::{NAMES, Problem, Shape, shapes},
 };
-use cuda::{Buffer, SCHEDULES, Schedule, module};
-use launches::{Element, Results, address, emulate, macros, maybe, run};
-use ophidian_kernels::scan::cuda::{self as plan, StepArguments, Tiling};
+use cuda::{Buffer, SCHEDULES};
+use device::{Device, address, decoded, encoded, given, in_every_schedule, launch, maybe, storing};
+use emulated::{Results, emulate};
+use ophidian_kernels::{
+    cuda::{Element, scan as variants},
+    scan::cuda::{self as plan, StepArguments},
+};
 use proptest::prelude::*;
 
 /// Rounds what the kernels read as `element` to it.
 fn rounded(mut p: Problem, element: Element) -> Problem {
-    let round = |v: &mut Vec<f32>| *v = element.decode(&element.encode(v));
+    let round = |v: &mut Vec<f32>| *v = device::rounded(element, std::mem::take(v));
     [&mut p.u, &mut p.delta, &mut p.b, &mut p.c, &mut p.dy].into_iter().for_each(round);
     p.z.iter_mut().for_each(round);
     p
@@ -34,7 +39,7 @@ fn check(shape: &Shape, element: Element, spans: [usize; 2]) {
     let (y, last, grads) = p.wide();
     let mut want = vec![y, last];
     want.extend(grads);
-    let results = emulate(&p, element, spans, SCHEDULES[0]);
+    let results = emulate(&p, element, spans, Device(SCHEDULES[0]));
     for ((name, got, rounding), want) in results.iter().zip(&want) {
         let tolerance = if matches!(*name, "y" | "final_state") { 1e-5 } else { 3e-5 };
         // Of D and the bias: sums over samples and steps, which cancel.
@@ -45,7 +50,7 @@ fn check(shape: &Shape, element: Element, spans: [usize; 2]) {
         results.iter().map(|(_, v, _)| v.iter().map(|v| v.to_bits()).collect()).collect()
     };
     for schedule in &SCHEDULES[1..] {
-        assert_eq!(bits(&results), bits(&emulate(&p, element, spans, *schedule)), "{schedule:?}");
+        assert_eq!(bits(&results), bits(&emulate(&p, element, spans, Device(*schedule))), "{schedule:?}");
     }
 }
 
@@ -105,27 +110,22 @@ proptest! {
         let shape = Shape { states, directions: 1, kind: Kind::Identity, flags: shape.flags | 16, ..shape };
         let p = rounded(Problem::new(&shape), element);
         let (want, last, _) = p.wide();
-        let mut bits = Vec::new();
-        for schedule in SCHEDULES {
-            let (y, state) = step_by_step(&p, element, aligned, schedule);
-            close_to("y", &y, &want, 1e-5 + element.rounding(), 1e-3);
-            close_to("state", &state, &last, 1e-5, 1e-3);
-            bits.push(y.iter().chain(&state).map(|v| v.to_bits()).collect::<Vec<_>>());
-        }
-        prop_assert!(bits.iter().all(|b| *b == bits[0]));
+        let results = in_every_schedule(|device| step_by_step(&p, element, aligned, device));
+        close_to("y", &results[0], &want, 1e-5 + storing(element), 1e-3);
+        close_to("state", &results[1], &last, 1e-5, 1e-3);
     }
 }
 
 /// y of all tokens, and the state.
-fn step_by_step(p: &Problem, element: Element, aligned: bool, schedule: Schedule) -> (Vec<f32>, Vec<f32>) {
-    let encoded = |values: &[f32]| Buffer::of(&element.encode(values));
+fn step_by_step(p: &Problem, element: Element, aligned: bool, device: Device) -> Vec<Vec<f32>> {
+    let encoded = |values: &[f32]| encoded(element, values);
     let (u, delta, b, c) = (encoded(&p.u), encoded(&p.delta), encoded(&p.b), encoded(&p.c));
     let z = p.z.as_deref().map(encoded);
     let a = Buffer::of(&p.a);
-    let (d, bias) = (p.d.as_deref().map(Buffer::of), p.bias.as_deref().map(Buffer::of));
+    let (d, bias) = (maybe(p.d.as_deref()), maybe(p.bias.as_deref()));
     let state = Buffer::of(p.initial.as_ref().unwrap());
     let y = Buffer::<u8>::poisoned(p.u.len() * element.size());
-    let kernels = module("selective_scan_step.cu", &macros(&Tiling::forward(p.states), element));
+    let variant = variants::step(element, p.states);
     for token in 0..p.tokens {
         let at =
             |buffer: &Buffer<u8>, width: usize| address(buffer) + (token * width * element.size()) as u64;
@@ -138,8 +138,8 @@ fn step_by_step(p: &Problem, element: Element, aligned: bool, schedule: Schedule
             b: at(&b, coefficients),
             c: at(&c, coefficients),
             a: address(&a),
-            d: maybe(d.as_ref()),
-            bias: maybe(bias.as_ref()),
+            d: given(&d),
+            bias: given(&bias),
             state: address(&state),
             y: at(&y, p.channels),
             u_batch: rows,
@@ -156,9 +156,9 @@ fn step_by_step(p: &Problem, element: Element, aligned: bool, schedule: Schedule
             softplus: p.softplus.into(),
             aligned: aligned.into(),
         };
-        run(&kernels, &plan::step(p.batch, p.channels, p.states), arguments, schedule);
+        launch(device, &variant, &[plan::step(p.batch, p.channels, p.states).unwrap()], arguments);
     }
-    (element.decode(&y), state.to_vec())
+    vec![decoded(element, &y), state.to_vec()]
 }
 
 /// A case of the authors' own numbers: values as f64 with their shape.
@@ -239,7 +239,7 @@ fn goldens() {
             }
             let golden = read_golden(&folder.join(file));
             let p = golden_problem(&golden, options["delta_softplus"] == true);
-            let results = emulate(&p, Element::F32, [3, 3], SCHEDULES[2]);
+            let results = emulate(&p, Element::F32, [3, 3], Device(SCHEDULES[2]));
             for (name, key, by_row) in [
                 ("y", "out64.y", true),
                 ("final_state", "out64.last_state", false),

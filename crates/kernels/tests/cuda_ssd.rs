@@ -13,8 +13,8 @@ use common::{
     ssd::{NAMES, Problem, Shape, shapes},
 };
 use cuda::Buffer;
-use device::{in_every_schedule, rounded, storing};
-use emulated::{Run, Target, address, between, copied, decoded, emulate, encoded, launch, maybe};
+use device::{Target, address, decoded, encoded, given, in_every_schedule, launch, maybe, rounded, storing};
+use emulated::{Run, between, emulate, output};
 use ophidian_kernels::{
     cuda::{Card, Element, Tables},
     ssd::cuda::{self as kernels, Arguments, Cut, Rows, Sizes, StepArguments, Tiling},
@@ -138,12 +138,12 @@ fn long_chunks_without_checkpoints() {
     };
     let ((x, _x), (dt, _dt)) = (rows(&p.x, p.headdim), rows(&p.dt, 1));
     let ((b, _b), (c, _c)) = (rows(&p.b, p.states), rows(&p.c, p.states));
-    let (a, d) = (Buffer::of(&p.a), copied(&p.d));
-    let (bias, initial) = (copied(&p.bias), copied(&p.initial));
+    let (a, d) = (Buffer::of(&p.a), maybe(p.d.as_deref()));
+    let (bias, initial) = (maybe(p.bias.as_deref()), maybe(p.initial.as_deref()));
     let (read, resets) = (Buffer::of(&tables.read), tables.resets.as_deref().map(Buffer::of));
     let written = tables.written.as_deref().map(Buffer::of);
     let results = in_every_schedule(|device| {
-        let y = Target::new(&p, &tables, run.element, p.channel_strides(), p.headdim, p.x.len());
+        let y = Target::new(p.batch, &tables, run.element, p.channel_strides(), p.headdim, p.x.len());
         let carry = Buffer::<f32>::poisoned(cut.carry_len(&sizes, &tiling));
         let reach = Buffer::<f32>::poisoned(cut.spans);
         let arguments = Arguments {
@@ -152,13 +152,13 @@ fn long_chunks_without_checkpoints() {
             b,
             c,
             a: address(&a),
-            d: maybe(&d),
-            bias: maybe(&bias),
-            initial: maybe(&initial),
+            d: given(&d),
+            bias: given(&bias),
+            initial: given(&initial),
             read: address(&read),
-            written: maybe(&written),
-            resets: maybe(&resets),
-            y: y.output(),
+            written: given(&written),
+            resets: given(&resets),
+            y: output(&y),
             carry: address(&carry),
             reach: address(&reach),
             low: p.limits[0],
@@ -167,7 +167,7 @@ fn long_chunks_without_checkpoints() {
             ..Arguments::new(&sizes, &cut)
         };
         launch(device, &tiling.forward(), &kernels::forward(&sizes, &tiling, &cut).unwrap(), arguments);
-        vec![y.collect(&p, &tables, true)]
+        vec![y.collect(p.batch, &tables, true)]
     });
     close_to("y", &results[0], &p.reference(&p.leaves()).y, 1e-5 + between(run.element), 1e-3);
 }
@@ -209,13 +209,14 @@ proptest! {
         let run = Run { element, chunk: 32, width: 32, spans: [1, 1], parts: 1, d_per_head };
         let p = prepared(Problem::new(&shape), &run);
         let channels = p.heads * p.headdim;
-        let given = p.initial.clone().unwrap_or_else(|| vec![0.0; p.batch * channels * p.states]);
-        let skips = p.d.as_ref().map(|d| d.iter().step_by(if d_per_head { p.headdim } else { 1 }).copied().collect());
+        let initial = p.initial.clone().unwrap_or_else(|| vec![0.0; p.batch * channels * p.states]);
+        let each = if d_per_head { p.headdim } else { 1 };
+        let skips: Option<Vec<f32>> = p.d.as_ref().map(|d| d.iter().step_by(each).copied().collect());
         let [x, dt, b, c] = [&p.x, &p.dt, &p.b, &p.c].map(|v| encoded(element, v));
         let z = p.z.as_ref().map(|z| encoded(element, z));
-        let (a, d, bias) = (Buffer::of(&p.a), copied(&skips), copied(&p.bias));
+        let (a, d, bias) = (Buffer::of(&p.a), maybe(skips.as_deref()), maybe(p.bias.as_deref()));
         let results = in_every_schedule(|device| {
-            let (state, y) = (Buffer::of(&given), Buffer::<u8>::poisoned(p.x.len() * element.size()));
+            let (state, y) = (Buffer::of(&initial), Buffer::<u8>::poisoned(p.x.len() * element.size()));
             let (per_head, coefficients) = (p.heads, p.groups * p.states);
             for token in 0..p.tokens {
                 let at = |buffer: &Buffer<u8>, width: usize| address(buffer) + (token * width * element.size()) as u64;
@@ -226,9 +227,9 @@ proptest! {
                     a: address(&a),
                     b: at(&b, coefficients),
                     c: at(&c, coefficients),
-                    d: maybe(&d),
+                    d: given(&d),
                     z: z.as_ref().map_or(0, |z| at(z, channels)),
-                    bias: maybe(&bias),
+                    bias: given(&bias),
                     state: address(&state),
                     y: at(&y, channels),
                     x_row: row(channels),

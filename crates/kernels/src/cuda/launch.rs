@@ -11,6 +11,12 @@ pub struct Launch {
     pub shared: usize,
 }
 
+/// A kernel and its launch.
+pub type Pass = (&'static str, Launch);
+
+/// An address on the device; 0 for what is not given.
+pub type Address = u64;
+
 /// What a launch has to know of a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Card {
@@ -40,4 +46,12 @@ pub(super) fn int(name: &str, n: usize) -> crate::Result<i32> {
 /// Blocks along the first axis.
 pub(super) fn blocks(n: usize) -> crate::Result<u32> {
     Ok(int("the number of blocks", n)?.unsigned_abs())
+}
+
+/// `count` blocks of `threads` threads side by side.
+///
+/// # Errors
+/// Too many.
+pub(crate) fn line(count: usize, threads: usize, shared: usize) -> crate::Result<Launch> {
+    Ok(Launch { grid: [blocks(count)?, 1, 1], block: [threads as u32, 1, 1], shared })
 }

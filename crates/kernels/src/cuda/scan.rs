@@ -15,12 +15,7 @@ pub static FORWARD: Source = Source {
 pub static BACKWARD: Source = Source {
     name: "selective_scan_backward.cu",
     text: include_str!("../../cuda/selective_scan_backward.cu"),
-    kernels: &[
-        "selective_scan_states_backward",
-        "selective_scan_carry_backward",
-        "selective_scan_backward",
-        "selective_scan_coefficients",
-    ],
+    kernels: &["selective_scan_states_backward", "selective_scan_carry_backward", "selective_scan_backward"],
 };
 
 /// One token.

@@ -3,8 +3,8 @@
 use std::ffi::c_void;
 
 use super::{
-    Element, Launch, Source, Variant,
-    launch::{MOST, blocks, int},
+    Address, Element, Launch, Source, Variant,
+    launch::{MOST, blocks, int, line},
 };
 use crate::{Error, Result};
 
@@ -12,7 +12,7 @@ use crate::{Error, Result};
 pub static SOURCE: Source = Source {
     name: "sums.cu",
     text: include_str!("../../cuda/sums.cu"),
-    kernels: &["sum_parts", "sum_visits"],
+    kernels: &["sum_parts", "sum_visits", "sum_coefficients"],
 };
 
 /// Threads of a block.
@@ -56,13 +56,33 @@ pub struct VisitSums {
     pub aligned: i32,
 }
 
+/// Arguments of `sum_coefficients`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)] // in the source
+pub struct Coefficients {
+    pub parts: Address,
+    pub starts: Address,
+    pub visits: Address,
+    pub out: Address,
+    pub out_strides: [i64; 4],
+    pub batch: i32,
+    pub tokens: i32,
+    pub directions: i32,
+    pub groups: i32,
+    pub states: i32,
+    pub rows: i32,
+    pub count: i32,
+    pub per_sample: i32,
+}
+
 /// Launch of `sum_parts`.
 ///
 /// # Errors
 /// Too large for a launch.
 pub fn parts_launch(columns: usize) -> Result<Launch> {
     int("the number of parameters", columns)?;
-    Ok(Launch { grid: [blocks(columns.div_ceil(COLUMNS))?, 1, 1], block: [THREADS as u32, 1, 1], shared: 0 })
+    line(columns.div_ceil(COLUMNS), THREADS, 0)
 }
 
 /// Launch of `sum_visits`.
@@ -76,4 +96,12 @@ pub fn visits_launch(element: Element, [batch, tokens, groups, channels]: [usize
     let threads = tokens * channels.div_ceil(16 / element.size());
     let grid = [blocks(threads.div_ceil(THREADS))?, blocks(groups)?, blocks(batch.min(MOST))?];
     Ok(Launch { grid, block: [THREADS as u32, 1, 1], shared: 0 })
+}
+
+/// Launch of `sum_coefficients` for B K L G N values.
+///
+/// # Errors
+/// Too large for a launch.
+pub fn coefficients_launch(values: usize) -> Result<Launch> {
+    line(values.div_ceil(THREADS), THREADS, 0)
 }

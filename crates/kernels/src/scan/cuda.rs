@@ -3,12 +3,18 @@
 //!
 //! ```text
 //! forward    [states, carry,] forward                     (the first two if the order is cut into spans)
-//! backward   [states_backward, carry_backward,] backward, coefficients of dB, coefficients of dC
+//! backward   [states_backward, carry_backward,] backward
 //! step       step                                         (one token, in place on a state)
 //! ```
 //!
 //! Rows go to their tokens if every order visits each token once (`by_token`); else each step writes its own row in f32,
-//! and a token's rows are summed afterwards. The parts of dA, dD and the bias are summed over (batch, spans).
+//! and a token's rows are summed afterwards. The parts of dA, dD and the bias are summed over (batch, spans), those of dB and
+//! dC over their parts, by [`crate::cuda::sums`].
+
+use crate::{
+    Result,
+    cuda::{Address, Launch, Pass, line},
+};
 
 /// `HELD` in `selective_scan_backward.cu`.
 const HELD: usize = 4;
@@ -126,19 +132,6 @@ pub struct Cut {
     pub span_chunks: usize,
 }
 
-/// One launch: a one-dimensional grid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Launch {
-    /// Its kernel.
-    pub kernel: &'static str,
-    /// Blocks.
-    pub grid: usize,
-    /// Threads of a block.
-    pub threads: usize,
-    /// Bytes of dynamic shared memory.
-    pub shared: usize,
-}
-
 impl Sizes {
     fn blocks_per_group(&self, tiling: &Tiling) -> usize {
         (self.channels / self.groups).div_ceil(tiling.channels())
@@ -173,63 +166,54 @@ impl Sizes {
         Cut { chunks, spans: chunks.div_ceil(span_chunks), span_chunks }
     }
 
-    fn per_state(&self, kernel: &'static str, threads: usize) -> Launch {
-        let states = self.batch * self.directions * self.channels * self.states;
-        Launch { kernel, grid: states.div_ceil(threads), threads, shared: 0 }
+    fn per_state(&self, threads: usize) -> Result<Launch> {
+        line((self.batch * self.directions * self.channels * self.states).div_ceil(threads), threads, 0)
     }
 
     /// Launches of the forward, in order.
-    pub fn forward(&self, cut: &Cut) -> Vec<Launch> {
+    ///
+    /// # Errors
+    /// Too large for a launch.
+    pub fn forward(&self, cut: &Cut) -> Result<Vec<Pass>> {
         let tiling = Tiling::forward(self.states);
-        let threads = tiling.threads;
-        let grid = self.batch * self.directions * cut.spans * self.groups * self.blocks_per_group(&tiling);
-        let scan = |kernel| Launch { kernel, grid, threads, shared: 0 };
-        let mut launches = Vec::new();
+        let blocks = self.batch * self.directions * cut.spans * self.groups * self.blocks_per_group(&tiling);
+        let scan = line(blocks, tiling.threads, 0)?;
+        let mut passes = Vec::new();
         if cut.spans > 1 {
-            launches.push(scan("selective_scan_states"));
-            launches.push(self.per_state("selective_scan_carry", threads));
+            passes.push(("selective_scan_states", scan));
+            passes.push(("selective_scan_carry", self.per_state(tiling.threads)?));
         }
-        launches.push(scan("selective_scan_forward"));
-        launches
+        passes.push(("selective_scan_forward", scan));
+        Ok(passes)
     }
 
-    /// Launches of the backward, in order, without those of [`Sizes::coefficients`].
-    pub fn backward(&self, cut: &Cut) -> Vec<Launch> {
+    /// Launches of the backward, in order, without the sums of the parts.
+    ///
+    /// # Errors
+    /// Too large for a launch.
+    pub fn backward(&self, cut: &Cut) -> Result<Vec<Pass>> {
         let tiling = Tiling::backward(self.states);
         let (threads, shared) = (tiling.threads, tiling.shared());
         let sequences = self.batch * self.directions * cut.spans * self.groups;
-        let mut launches = Vec::new();
+        let mut passes = Vec::new();
         if cut.spans > 1 {
-            let grid = sequences * self.blocks_per_group(&tiling);
-            launches.push(Launch { kernel: "selective_scan_states_backward", grid, threads, shared });
-            launches.push(self.per_state("selective_scan_carry_backward", threads));
+            let states = line(sequences * self.blocks_per_group(&tiling), threads, shared)?;
+            passes.push(("selective_scan_states_backward", states));
+            passes.push(("selective_scan_carry_backward", self.per_state(threads)?));
         }
-        let grid = sequences * self.parts();
-        launches.push(Launch { kernel: "selective_scan_backward", grid, threads, shared });
-        launches
-    }
-
-    /// The launch that sums the parts of dB, or of dC.
-    pub fn coefficients(&self) -> Launch {
-        let threads = Tiling::backward(self.states).threads;
-        let values = self.batch * self.directions * self.tokens * self.groups * self.states;
-        Launch { kernel: "selective_scan_coefficients", grid: values.div_ceil(threads), threads, shared: 0 }
+        passes.push(("selective_scan_backward", line(sequences * self.parts(), threads, shared)?));
+        Ok(passes)
     }
 }
 
 /// The launch of one token.
-pub fn step(batch: usize, channels: usize, states: usize) -> Launch {
+///
+/// # Errors
+/// Too large for a launch.
+pub fn step(batch: usize, channels: usize, states: usize) -> Result<Pass> {
     let Tiling { split, threads, .. } = Tiling::forward(states);
-    Launch {
-        kernel: "selective_scan_step",
-        grid: batch * channels.div_ceil(threads / split),
-        threads,
-        shared: 0,
-    }
+    Ok(("selective_scan_step", line(batch * channels.div_ceil(threads / split), threads, 0)?))
 }
-
-/// An address on the device; 0 for what is not given.
-pub type Address = u64;
 
 /// `View` in `selective_scan.cuh`. Strides in elements, from token to token in bytes.
 #[repr(C)]
@@ -354,26 +338,4 @@ pub struct StepArguments {
     pub groups: i32,
     pub softplus: i32,
     pub aligned: i32,
-}
-
-/// `CoefficientArguments` in `selective_scan_backward.cu`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default)]
-#[allow(missing_docs)]
-pub struct CoefficientArguments {
-    pub parts: Address,
-    pub starts: Address,
-    pub visits: Address,
-    pub out: Address,
-    pub batch_stride: i64,
-    pub token_stride: i64,
-    pub direction_stride: i64,
-    pub group_stride: i64,
-    pub batch: i32,
-    pub tokens: i32,
-    pub directions: i32,
-    pub groups: i32,
-    pub rows: i32,
-    pub part_count: i32,
-    pub per_sample: i32,
 }

@@ -4,7 +4,10 @@
 use std::ffi::c_void;
 
 use half::{bf16, f16};
-use ophidian_kernels::cuda::{Card, Element, Launch, Variant};
+use ophidian_kernels::{
+    Strides,
+    cuda::{Card, Element, Launch, Pass, Tables, Variant, sums},
+};
 use proptest::prelude::*;
 
 use crate::cuda::{self, Buffer, SCHEDULES, Schedule};
@@ -151,4 +154,163 @@ pub fn apart() -> impl Strategy<Value = [usize; 2]> {
         Just([4, 8]),
         (0..5usize, 0..3usize).prop_map(|(pad, shift)| [pad, shift])
     ]
+}
+
+/// Its address.
+pub fn address<T: Copy>(buffer: &Buffer<T>) -> u64 {
+    buffer.ptr() as u64
+}
+
+/// Likewise, or 0.
+pub fn given<T: Copy>(buffer: &Option<Buffer<T>>) -> u64 {
+    ptr(buffer) as u64
+}
+
+/// Values in an element type.
+pub fn encoded(element: Element, values: &[f32]) -> Buffer<u8> {
+    let bytes = |v: &f32| match element {
+        Element::F32 => v.to_le_bytes().to_vec(),
+        Element::Bf16 => half::bf16::from_f32(*v).to_le_bytes().to_vec(),
+        Element::F16 => half::f16::from_f32(*v).to_le_bytes().to_vec(),
+    };
+    Buffer::of(&values.iter().flat_map(bytes).collect::<Vec<u8>>())
+}
+
+pub fn decoded(element: Element, bytes: &[u8]) -> Vec<f32> {
+    let value = |b: &[u8]| match element {
+        Element::F32 => f32::from_le_bytes(b.try_into().unwrap()),
+        Element::Bf16 => half::bf16::from_le_bytes(b.try_into().unwrap()).to_f32(),
+        Element::F16 => half::f16::from_le_bytes(b.try_into().unwrap()).to_f32(),
+    };
+    bytes.chunks(element.size()).map(value).collect()
+}
+
+/// Rows of `width` values that a kernel writes.
+pub struct Target {
+    element: Element,
+    width: usize,
+    rows: Option<Buffer<u8>>,
+    steps: Option<Buffer<f32>>,
+    strides: Strides,
+    len: usize,
+}
+
+impl Target {
+    pub fn new(
+        batch: usize,
+        tables: &Tables,
+        element: Element,
+        strides: Strides,
+        width: usize,
+        len: usize,
+    ) -> Target {
+        let shared = strides.direction == 0 && tables.directions > 1;
+        let by_token = tables.permutations && !shared;
+        Target {
+            element,
+            width,
+            rows: by_token.then(|| Buffer::poisoned(len * element.size())),
+            steps: (!by_token).then(|| Buffer::poisoned(batch * tables.directions * tables.steps * width)),
+            strides,
+            len,
+        }
+    }
+
+    /// Of the rows and of the steps: one of them is 0.
+    pub fn addresses(&self) -> [u64; 2] {
+        [given(&self.rows), given(&self.steps)]
+    }
+
+    /// From sample to sample, token to token and direction to direction, in elements.
+    pub fn strides(&self) -> [i64; 3] {
+        [self.strides.batch, self.strides.token, self.strides.direction].map(|s| s as i64)
+    }
+
+    /// What storing may add to an error: sums over steps are left in f32.
+    pub fn storing(&self) -> f64 {
+        if self.rows.is_some() { storing(self.element) } else { 0.0 }
+    }
+
+    /// The rows; those by step are summed by token, as `sum_visits` does.
+    pub fn collect(&self, batch: usize, tables: &Tables, written: bool) -> Vec<f32> {
+        let Some(steps) = &self.steps else { return decoded(self.element, self.rows.as_ref().unwrap()) };
+        let table = tables.written.as_ref().filter(|_| written).unwrap_or(&tables.read);
+        let mut out = vec![0f32; self.len];
+        for sequence in 0..batch * tables.directions {
+            let (b, k) = (sequence / tables.directions, sequence % tables.directions);
+            let order = if tables.per_sample { sequence } else { k };
+            for t in 0..tables.steps {
+                let Ok(token) = usize::try_from(table[order * tables.steps + t]) else { continue };
+                let from = (sequence * tables.steps + t) * self.width;
+                let to = b * self.strides.batch + token * self.strides.token + k * self.strides.direction;
+                for c in 0..self.width {
+                    out[to + c] += steps[from + c];
+                }
+            }
+        }
+        out
+    }
+}
+
+/// Parts of dB or dC as the backward leaves them, by token or by step.
+pub struct Parts<'a> {
+    pub element: Element,
+    /// Of the sum.
+    pub strides: Strides,
+    pub tables: &'a Tables,
+    /// Of a row.
+    pub count: usize,
+    pub states: usize,
+}
+
+impl Parts<'_> {
+    /// Their sums: `len` values.
+    pub fn sum(
+        &self,
+        parts: &Buffer<f32>,
+        [batch, groups]: [usize; 2],
+        len: usize,
+        device: Device,
+    ) -> Vec<f32> {
+        let Tables { tokens, directions, steps, permutations, per_sample, .. } = *self.tables;
+        let visits = self.tables.visits(false, false);
+        let (starts, listed) = (Buffer::of(&visits.starts), Buffer::of(&visits.steps));
+        let out = Buffer::<u8>::poisoned(len * self.element.size());
+        let Strides { batch: b, token, direction, group, .. } = self.strides;
+        let arguments = sums::Coefficients {
+            parts: address(parts),
+            starts: if permutations { 0 } else { address(&starts) },
+            visits: address(&listed),
+            out: address(&out),
+            out_strides: [b, token, direction, group].map(|s| s as i64),
+            batch: batch as i32,
+            tokens: tokens as i32,
+            directions: directions as i32,
+            groups: groups as i32,
+            states: self.states as i32,
+            rows: if permutations { tokens } else { steps } as i32,
+            count: self.count as i32,
+            per_sample: per_sample.into(),
+        };
+        let values = batch * directions * tokens * groups * self.states;
+        let shape = sums::coefficients_launch(values).unwrap();
+        device.launch(&sums::variant(self.element), "sum_coefficients", arguments, shape);
+        decoded(self.element, &out)
+    }
+}
+
+/// Launches in order.
+pub fn launch<A: Copy>(device: Device, variant: &Variant, passes: &[Pass], arguments: A) {
+    for (kernel, launch) in passes {
+        device.launch(variant, kernel, arguments, *launch);
+    }
+}
+
+/// Sums of parts, of `columns` each.
+pub fn folded(parts: &Option<Buffer<f32>>, columns: usize) -> Vec<f32> {
+    let mut sum = vec![0f32; if parts.is_some() { columns } else { 0 }];
+    for part in parts.iter().flat_map(|parts| parts.chunks(columns.max(1))) {
+        sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+    }
+    sum
 }

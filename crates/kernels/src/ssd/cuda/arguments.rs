@@ -2,10 +2,7 @@
 #![allow(missing_docs)]
 
 use super::{Cut, Sizes};
-use crate::cuda::Element;
-
-/// An address on the device; 0 for what is not given.
-pub type Address = u64;
+use crate::cuda::{Address, Element};
 
 /// `View` in `ssd.cuh`. Strides in elements.
 #[repr(C)]
@@ -128,27 +125,6 @@ impl Arguments {
         let coefficients = [self.b, self.c].iter().all(|rows| rows.aligned(element, states));
         self.aligned = i32::from(channels) | i32::from(coefficients) << 1;
     }
-}
-
-/// `CoefficientArguments` in `ssd_backward.cu`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default)]
-pub struct CoefficientArguments {
-    pub parts: Address,
-    pub starts: Address,
-    pub visits: Address,
-    pub out: Address,
-    pub batch_stride: i64,
-    pub token_stride: i64,
-    pub direction_stride: i64,
-    pub group_stride: i64,
-    pub batch: i32,
-    pub tokens: i32,
-    pub directions: i32,
-    pub groups: i32,
-    pub rows: i32,
-    pub part_count: i32,
-    pub per_sample: i32,
 }
 
 /// `StepArguments` in `ssd_step.cu`.

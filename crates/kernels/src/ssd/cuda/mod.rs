@@ -3,20 +3,21 @@
 //!
 //! ```text
 //! forward    [states, carry,] forward                                    (the first two if an order is cut into spans)
-//! backward   [states_backward, carry_backward,] walk_backward, backward, coefficients of dB, coefficients of dC
+//! backward   [states_backward, carry_backward,] walk_backward, backward
 //! step       step
 //! ```
 //!
 //! Rows go to their tokens if every order visits each token once and directions share none; else each step writes its own
-//! row in f32, and a token's rows are summed afterwards. The parts of dA, dD and the bias are summed over (batch, chunks).
+//! row in f32, and a token's rows are summed afterwards. The parts of dA, dD and the bias are summed over (batch, chunks),
+//! those of dB and dC over their parts, by [`crate::cuda::sums`].
 
 mod arguments;
 
-pub use arguments::{Address, Arguments, CoefficientArguments, Output, Rows, StepArguments};
+pub use arguments::{Arguments, Output, Rows, StepArguments};
 
 use crate::{
     Error, Result,
-    cuda::{Card, Element, Launch, Source, Variant},
+    cuda::{Card, Element, Pass, Source, Variant, line},
 };
 
 /// The forward.
@@ -30,13 +31,7 @@ pub static FORWARD: Source = Source {
 pub static BACKWARD: Source = Source {
     name: "ssd_backward.cu",
     text: include_str!("../../../cuda/ssd_backward.cu"),
-    kernels: &[
-        "ssd_backward",
-        "ssd_walk_backward",
-        "ssd_states_backward",
-        "ssd_carry_backward",
-        "ssd_coefficients",
-    ],
+    kernels: &["ssd_backward", "ssd_walk_backward", "ssd_states_backward", "ssd_carry_backward"],
 };
 
 /// One token.
@@ -293,15 +288,6 @@ fn slabs(tiling: &Tiling, heads: usize) -> usize {
     heads.div_ceil(tiling.slab_heads()) * tiling.pieces()
 }
 
-/// One launch of a kernel.
-pub type Pass = (&'static str, Launch);
-
-fn launch(blocks: usize, threads: usize, shared: usize) -> Result<Launch> {
-    let grid = i32::try_from(blocks)
-        .map_err(|_| Error::Shape(format!("a launch of {blocks} blocks, expected less than 2^31")))?;
-    Ok(Launch { grid: [grid.unsigned_abs(), 1, 1], block: [threads as u32, 1, 1], shared })
-}
-
 /// Launches of the forward, in order.
 ///
 /// # Errors
@@ -310,7 +296,7 @@ pub fn forward(sizes: &Sizes, tiling: &Tiling, cut: &Cut) -> Result<Vec<Pass>> {
     walks(sizes, tiling, cut, ["ssd_states", "ssd_carry", "ssd_forward"])
 }
 
-/// Launches of the backward, in order, without those of [`coefficients`].
+/// Launches of the backward, in order, without the sums of the parts.
 ///
 /// # Errors
 /// Too large for a launch.
@@ -318,7 +304,7 @@ pub fn backward(sizes: &Sizes, tiling: &Tiling, cut: &Cut) -> Result<Vec<Pass>> 
     let mut passes =
         walks(sizes, tiling, cut, ["ssd_states_backward", "ssd_carry_backward", "ssd_walk_backward"])?;
     let blocks = sizes.batch * sizes.directions * cut.chunks * sizes.groups * cut.parts;
-    passes.push(("ssd_backward", launch(blocks, tiling.threads(), tiling.backward_shared())?));
+    passes.push(("ssd_backward", line(blocks, tiling.threads(), tiling.backward_shared())?));
     Ok(passes)
 }
 
@@ -329,23 +315,14 @@ fn walks(
     [states, carry, walk]: [&'static str; 3],
 ) -> Result<Vec<Pass>> {
     let slabs = sizes.batch * sizes.directions * sizes.groups * cut.slabs;
-    let walker = launch(slabs * cut.spans, tiling.walkers(), tiling.walk_shared())?;
+    let walker = line(slabs * cut.spans, tiling.walkers(), tiling.walk_shared())?;
     let mut passes = Vec::new();
     if cut.spans > 1 {
         let blocks = (slabs * tiling.slab_len()).div_ceil(tiling.walkers());
-        passes.extend([(states, walker), (carry, launch(blocks, tiling.walkers(), 0)?)]);
+        passes.extend([(states, walker), (carry, line(blocks, tiling.walkers(), 0)?)]);
     }
     passes.push((walk, walker));
     Ok(passes)
-}
-
-/// The launch that sums the parts of dB, or of dC.
-///
-/// # Errors
-/// Too large for a launch.
-pub fn coefficients(sizes: &Sizes, tiling: &Tiling) -> Result<Pass> {
-    let values = sizes.batch * sizes.directions * sizes.tokens * sizes.groups * sizes.states;
-    Ok(("ssd_coefficients", launch(values.div_ceil(tiling.walkers()), tiling.walkers(), 0)?))
 }
 
 /// The kernel of one token.
@@ -360,7 +337,7 @@ pub fn step_variant(element: Element, headdim: usize, states: usize) -> Variant 
 /// Too large for a launch.
 pub fn step(batch: usize, channels: usize, states: usize) -> Result<Pass> {
     let lanes = states.div_ceil(4).next_power_of_two().min(32);
-    let mut launch = launch(channels.div_ceil(STEP_THREADS / lanes), STEP_THREADS, 0)?;
+    let mut launch = line(channels.div_ceil(STEP_THREADS / lanes), STEP_THREADS, 0)?;
     launch.grid[1] = batch.min(65535) as u32;
     Ok(("ssd_step", launch))
 }
