@@ -516,10 +516,10 @@ const char* emulate_launch(void (*call)(const void*), const void* context, const
     failed = false;
     if (threads_in_block < 1 || threads_in_block > most_threads) return "a block has 1 to 1024 threads";
     if (shared > 232448) return "more dynamic shared memory than any card has";
-    if (!fibres) {
-        fibres = (Fibre*)calloc(most_threads, sizeof(Fibre));
-        for (int i = 0; i < most_threads; i++) fibres[i].stack = (unsigned char*)guarded(stack_size, 16, true);
-    }
+    // Every module has stacks of its own, and the system only so many mappings for a process: no more than are needed.
+    if (!fibres) fibres = (Fibre*)calloc(most_threads, sizeof(Fibre));
+    for (int i = 0; i < threads_in_block; i++)
+        if (!fibres[i].stack) fibres[i].stack = (unsigned char*)guarded(stack_size, 16, true);
     dynamic_shared = (unsigned char*)guarded(shared, 128, true);
     struct sigaction action = {}, before_segv, before_bus;
     action.sa_sigaction = outside;
