@@ -444,6 +444,21 @@ fn bad_points_are_told() {
     assert!(matches!("zyx".parse(), Ok(PointCurve::Traverse([2, 1, 0]))));
 }
 
+/// Of several faults the first is told, whichever thread meets one first.
+#[test]
+fn the_first_of_many_faults_is_told() {
+    let far = |i: usize| [if i % 400 == 399 { 5e6 } else { 0.0 }, 0.0, 0.0];
+    let cloud = Points::new((0..20_000).map(far).collect()).unwrap();
+    let cells: Vec<[i64; 3]> = (0..20_000).map(|i| [if i % 400 == 399 { 16 } else { 0 }, 0, 0]).collect();
+    let voxels = Points::voxels(&cells, vec![0, cells.len()]).unwrap();
+    for _ in 0..50 {
+        let message = error("serialize(z, grid=1)", &cloud);
+        assert!(message.starts_with("point 399 at"), "{message}");
+        let message = error("voxel-hilbert(4)", &voxels);
+        assert!(message.contains("voxel 399 is at"), "{message}");
+    }
+}
+
 /// Numbers read back as they are written.
 #[test]
 fn decimal_arguments_read_back() {

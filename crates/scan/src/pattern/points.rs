@@ -206,7 +206,7 @@ impl Serialization {
                     ))),
                 }
             };
-            cells.par_extend(sample.par_iter().enumerate().map(cell).collect::<Result<Vec<_>>>()?);
+            cells.extend(samples::try_map(sample, cell)?);
         }
         Ok(cells)
     }
@@ -329,8 +329,7 @@ impl Template {
             let [x, y, z] = [x as u32, y as u32, z as u32];
             Ok(if self.flat { hilbert_key([y, x], self.bits) } else { hilbert_key([z, y, x], self.bits) })
         };
-        let keys = points.xyz().par_iter().enumerate().map(key).collect::<Result<Vec<_>>>()?;
-        samples::sorted(points.starts(), &keys)
+        samples::sorted(points.starts(), &samples::try_map(points.xyz(), key)?)
     }
 }
 

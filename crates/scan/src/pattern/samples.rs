@@ -14,6 +14,16 @@ pub(super) fn starts(geometry: &Geometry) -> Result<Vec<usize>> {
     })
 }
 
+/// `f` of every item and its number, on all cores; or the error of the first that has one, whichever thread met one
+/// first.
+pub(super) fn try_map<T: Sync, U: Send>(
+    items: &[T],
+    f: impl Fn((usize, &T)) -> Result<U> + Sync,
+) -> Result<Vec<U>> {
+    let found: Result<Vec<U>> = items.par_iter().enumerate().map(&f).collect();
+    found.or_else(|_| items.iter().enumerate().map(&f).collect())
+}
+
 /// One direction that visits sample after sample, each by ascending key, tokens of equal keys by their number. The
 /// state starts afresh at every sample.
 pub(super) fn sorted<K: Ord + Copy + Send + Sync>(starts: &[usize], keys: &[K]) -> Result<Plan> {
