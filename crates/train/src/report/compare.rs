@@ -1,9 +1,11 @@
 //! The arms held against the baseline.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::{Interval, Run, Spread, Study, bootstrap, bootstrap_folds, mean, standard_deviation, study::Arm};
-use crate::records::Evaluation;
+use crate::{ablate::Draw, records::Evaluation};
 
 /// Fewer folds than these are not drawn by the bootstrap: they would say little about other folds.
 const FOLDS: usize = 5;
@@ -16,7 +18,7 @@ pub struct Ranked {
     pub arm: usize,
     /// Its name.
     pub name: String,
-    /// Runs that finished.
+    /// Runs that finished and are [`shared`].
     pub runs: usize,
     /// Mean accuracy over them, after the last epoch.
     pub mean: Option<f64>,
@@ -75,18 +77,33 @@ pub enum Basis {
     Nothing,
 }
 
+/// The seeds and folds that all arms finished, those aside that finished nothing: only over them means are of the same
+/// things. Empty if there are none; then each arm's figures are over what it has.
+pub(super) fn shared(study: &Study) -> BTreeSet<&Draw> {
+    let finished = |arm| finished(arm).map(|run| &run.draw).collect::<BTreeSet<_>>();
+    let arms = study.arms.iter().map(finished).filter(|draws| !draws.is_empty());
+    arms.reduce(|all, draws| &all & &draws).unwrap_or_default()
+}
+
+/// The runs of an arm that have an accuracy.
+pub(super) fn finished(arm: &Arm) -> impl Iterator<Item = &Run> {
+    arm.runs.iter().filter(|run| run.accuracy().is_some())
+}
+
 /// Ranks the arms by their mean accuracy, those without one last.
 pub fn compare(study: &Study) -> Vec<Ranked> {
     let baseline = study.arms.get(study.baseline);
+    let shared = shared(study);
+    let counts = |run: &&Run| shared.is_empty() || shared.contains(&run.draw);
     let of = |(number, arm): (usize, &Arm)| {
-        let finished: Vec<&Run> = arm.runs.iter().filter(|run| run.accuracy().is_some()).collect();
+        let finished: Vec<&Run> = finished(arm).filter(counts).collect();
         let values = |value: &dyn Fn(&Run) -> Option<f64>| -> Vec<f64> {
             finished.iter().filter_map(|run| value(run)).collect()
         };
         let accuracies = values(&Run::accuracy);
         let summary = arm.runs.iter().find_map(|run| run.summary.as_ref());
         let difference =
-            baseline.filter(|_| number != study.baseline).and_then(|other| difference(arm, other));
+            baseline.filter(|_| number != study.baseline).and_then(|other| difference(&finished, other));
         Ranked {
             arm: number,
             name: arm.name.clone(),
@@ -115,12 +132,11 @@ pub fn compare(study: &Study) -> Vec<Ranked> {
     ranked
 }
 
-/// `arm` minus `baseline`, over the seeds and folds that both finished; none if there is none.
-fn difference(arm: &Arm, baseline: &Arm) -> Option<Difference> {
-    let pairs: Vec<(&Run, &Run)> = arm
-        .runs
+/// `runs` minus those of `baseline`, over the seeds and folds that both finished; none if there is none.
+fn difference(runs: &[&Run], baseline: &Arm) -> Option<Difference> {
+    let pairs: Vec<(&Run, &Run)> = runs
         .iter()
-        .filter_map(|run| {
+        .filter_map(|&run| {
             let other = baseline.runs.iter().find(|other| other.draw == run.draw)?;
             run.accuracy().and(other.accuracy())?;
             Some((run, other))

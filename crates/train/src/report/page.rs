@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::{Basis, Ranked, Study, configs, sections, study::Status};
+use super::{Basis, Ranked, Study, compare::shared, configs, sections, study::Status};
 use crate::progress::count;
 
 const STYLE: &str = include_str!("style.css");
@@ -116,7 +116,7 @@ fn conclusions(study: &Study, ranking: &[Ranked]) -> Markup {
             p {
                 "The baseline " b { (baseline.name) } " reaches " (percent(own)) "."
                 @if let Some(first) = ranking.first().filter(|first| first.arm != baseline.arm) {
-                    @if let Some(mean) = first.mean { " The highest mean is that of " b { (first.name) } ", " (percent(mean)) "." }
+                    @if let (Some(mean), false) = (first.mean, shared(study).is_empty()) { " The highest mean is that of " b { (first.name) } ", " (percent(mean)) "." }
                 }
             }
             ul {
