@@ -124,6 +124,16 @@ fn a_sweep_is_the_same_alone_side_by_side_and_after_a_kill() {
     assert_eq!(json["arms"].as_array().unwrap().len(), 2);
     assert!(json["ranking"][0]["flops"].as_f64().unwrap() > 0.0);
 
+    // Under other names they are done already.
+    let head = SCANS.replace("[axes]", "[[zip]]\nlabel = ['first', 'second']");
+    assert_ne!(head, SCANS);
+    let renamed = sweep(root, "renamed.toml", &head);
+    let before = runs(Path::new(&one));
+    let said = succeeds(&["ablate", &renamed, "--output", &one, "--threads", "1"]);
+    assert!(said.contains("4 of 4 runs are done already"), "{said}");
+    assert_eq!(runs(Path::new(&one)), before);
+    assert!(fs::read_to_string(root.join("one/ranking.csv")).unwrap().contains("first"));
+
     // Each run by itself, from its resolved config.
     for run in runs(Path::new(&one)) {
         let (alone, config) = (place("alone"), run.join("config.toml"));
@@ -385,6 +395,11 @@ fn a_sweep_that_cannot_be_run_is_refused_before_any_training() {
         ("budget.moons = 1\naxes.model.depth = [1]\n", &["unknown key `budget.moons`"]),
         ("budget = 'short'\naxes.model.depth = [1]\n", &["`budget`"]),
         ("budget.flops = 1\naxes.model.depth = [1]\n", &["less than one step"]),
+        (
+            "budget.flops = 1e30\naxes.model.depth = [1, 2]\n",
+            &["`budget.flops` is 1e30", "steps, expected at most"],
+        ),
+        ("budget.seconds = 1e300\naxes.model.depth = [1]\n", &["`budget.seconds` is 1e300", "at most 1e9"]),
         (
             "baseline = 'rwo'\naxes.model.scan = ['row', 'cross']\n",
             &["`baseline` is `rwo`", "did you mean `row`?"],

@@ -115,13 +115,30 @@ const SHOWN: usize = 64;
 /// As [`build`](super::build).
 pub fn describe(table: &toml::Table, input_shape: &[i64], classes: i64) -> Result<Description> {
     let config = ModelConfig::read(table.clone())?;
-    let flops = config.count(Input::try_from(input_shape)?, classes)?.flops;
-    let geometry = Geometry::Points(Arc::new(Points::new(sphere(SHOWN))?));
+    let input = Input::try_from(input_shape)?;
+    let flops = config.count(input, classes)?.flops;
+    let (met, drawn) = made_up(input)?;
     let walk = |name: &String| {
-        let plan = pattern(name, 0).ok()?.plan(&geometry).ok()?;
-        Some(Walk { name: name.clone(), plan, geometry: geometry.clone() })
+        let plan = pattern(name, 0).ok()?.plan(&met).ok()?;
+        Some(Walk { name: name.clone(), plan, geometry: drawn.clone() })
     };
     Ok(Description { flops: Some(flops), scans: config.scan.texts().iter().filter_map(walk).collect() })
+}
+
+/// Tokens to show scans with, as a scan meets them and as they are drawn: a cloud, or the first time steps of one that
+/// stands still, in the same place and side by side.
+fn made_up(input: Input) -> Result<(Geometry, Geometry)> {
+    let (frames, groups) = match input.frames {
+        Some(frames) => (frames.clamp(1, 4) as usize, input.groups.clamp(1, 16) as usize),
+        None => (1, SHOWN),
+    };
+    let packed = |apart: f32| -> Result<Geometry> {
+        let frame =
+            |at: usize| sphere(groups).into_iter().map(move |[x, y, z]| [x + apart * at as f32, y, z]);
+        let starts = (0..=frames).map(|frame| frame * groups).collect();
+        Ok(Geometry::Points(Arc::new(Points::packed((0..frames).flat_map(frame).collect(), starts)?)))
+    };
+    Ok((packed(0.0)?, packed(2.6)?))
 }
 
 /// The Fibonacci lattice: `count` points on the unit sphere.
@@ -133,4 +150,33 @@ fn sphere(count: usize) -> Vec<[f32; 3]> {
         [radius * angle.cos(), radius * angle.sin(), z].map(|v| v as f32)
     };
     (0..count).map(point).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What parts two scans over time steps is seen in their pictures.
+    #[test]
+    fn time_steps_are_drawn() {
+        let shown = |scan: &str| {
+            let table = format!("scan = \"{scan}\"").parse().unwrap();
+            let mut found = describe(&table, &[12, 8, 9, 3], 5).unwrap().scans;
+            found.pop().unwrap()
+        };
+        let names = [
+            "hilbert | spatial-first",
+            "hilbert | temporal-first",
+            "random(seed=0)",
+            "random(seed=0) | spatial-first",
+        ];
+        let plans = names.map(|name| shown(name).plan);
+        for (at, plan) in plans.iter().enumerate() {
+            assert_eq!(plan.tokens(), 4 * 8);
+            assert!(plans[..at].iter().all(|other| other != plan), "{}", names[at]);
+        }
+        let table = "scan = \"hilbert\"".parse().unwrap();
+        let cloud = describe(&table, &[64, 33, 3], 5).unwrap().scans;
+        assert_eq!(cloud[0].geometry.tokens().unwrap(), SHOWN);
+    }
 }

@@ -38,11 +38,13 @@ impl Budget {
     /// An unknown budget, more than one, or one that is no positive number.
     pub fn read(table: Table) -> Result<Self> {
         let asked: Asked = from_table(table, "budget")?;
-        let positive = |key: &str, value: f64| {
-            if value.is_finite() && value > 0.0 {
+        let positive = |key: &str, value: f64, most: f64| {
+            if value > 0.0 && value <= most {
                 return Ok(value);
             }
-            Err(Error::config(format!("`budget.{key}` is {value}, expected a finite number above 0")))
+            Err(Error::config(format!(
+                "`budget.{key}` is {value:?}, expected a number above 0, at most {most:e}"
+            )))
         };
         match (asked.epochs, asked.seconds, asked.flops) {
             (None, None, None) => Ok(Budget::Base),
@@ -52,7 +54,7 @@ impl Budget {
                 }
                 Ok(Budget::Epochs(epochs))
             }
-            (None, Some(seconds), None) => Ok(Budget::Seconds(positive("seconds", seconds)?)),
+            (None, Some(seconds), None) => Ok(Budget::Seconds(positive("seconds", seconds, 1e9)?)),
             (None, None, Some(Value::String(text))) if text == "baseline" => Ok(Budget::FlopsOfBaseline),
             (None, None, Some(flops)) => {
                 let number = flops.as_float().or_else(|| flops.as_integer().map(|flops| flops as f64));
@@ -62,7 +64,7 @@ impl Budget {
                          takes"
                     ))
                 })?;
-                Ok(Budget::Flops(positive("flops", number)?))
+                Ok(Budget::Flops(positive("flops", number, f64::MAX)?))
             }
             _ => Err(Error::config("`budget` has more than one of `epochs`, `seconds` and `flops`")),
         }

@@ -149,10 +149,18 @@ impl SweepFolder {
         write_text(&path, &format!("{text}\n"))
     }
 
-    /// Lists the arms of `plan`, whose lengths are known now.
+    /// Lists the arms of `plan`, whose lengths are known now. A run that is there already is known by its hash, whatever
+    /// its arm was called.
     pub fn list(&mut self, plan: &Plan) -> Result<()> {
+        let there = runs_in(&self.root)?;
         let entry = |number: usize| {
-            let run = |draw: Draw| RunEntry { folder: plan.folder(number, &draw), draw, error: None };
+            let run = |draw: Draw| {
+                let own = plan.folder(number, &draw);
+                let ending = plan.ending(number, &draw);
+                let other = there.iter().find(|folder| folder.ends_with(&ending));
+                let folder = if there.contains(&own) { own } else { other.cloned().unwrap_or(own) };
+                RunEntry { folder, draw, error: None }
+            };
             let arm = &plan.arms[number];
             ArmEntry {
                 name: arm.name.clone(),
@@ -164,6 +172,12 @@ impl SweepFolder {
         self.save()
     }
 
+    /// Where the run of arm `arm` with `draw` lies.
+    pub fn run(&self, arm: usize, draw: &Draw) -> PathBuf {
+        let mut runs = self.file.arms.get(arm).into_iter().flat_map(|arm| &arm.runs);
+        self.root.join(runs.find(|run| run.draw == *draw).map_or("runs", |run| &run.folder))
+    }
+
     /// Notes how the run of arm `arm` with `draw` failed.
     pub fn fail(&mut self, arm: usize, draw: &Draw, error: String) -> Result<()> {
         let runs = self.file.arms.get_mut(arm).into_iter().flat_map(|arm| &mut arm.runs);
@@ -172,6 +186,22 @@ impl SweepFolder {
         }
         self.save()
     }
+}
+
+/// The folders of runs in `root`, from there and in order.
+fn runs_in(root: &Path) -> Result<Vec<String>> {
+    let path = root.join("runs");
+    let entries = match fs::read_dir(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(|error| Error::file(&path, error))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::file(&path, error))?;
+        found.extend(entry.file_name().to_str().map(|name| format!("runs/{name}")));
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Refuses to mix the runs of two sweeps.

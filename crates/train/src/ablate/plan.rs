@@ -11,7 +11,11 @@ use super::{
     budget::{Budget, step_flops},
     sweep::Wanted,
 };
-use crate::{Config, Error, Result, course::Course, report::comparable::same_source};
+use crate::{
+    Config, Error, Result,
+    course::{Course, ENDLESS},
+    report::comparable::same_source,
+};
 
 /// A sweep that can be run.
 pub struct Plan<'a> {
@@ -129,6 +133,12 @@ impl<'a> Plan<'a> {
                     counted(arm)?
                 )));
             }
+            if steps > ENDLESS as f64 {
+                return Err(Error::config(format!(
+                    "`budget.flops` is {total:e}, which takes the arm `{}` {steps:e} steps, expected at most {ENDLESS}",
+                    arm.name
+                )));
+            }
             arm.set_steps(steps as u64)?;
         }
         Ok(())
@@ -192,9 +202,13 @@ impl<'a> Plan<'a> {
     /// Where the run of arm `arm` with `draw` lies, in the folder of the sweep: it ends in a hash of all that decides
     /// the run.
     pub fn folder(&self, arm: usize, draw: &Draw) -> String {
-        let (name, hash) = (slug(&self.arms[arm].name), self.hash(arm, draw));
         let fold = draw.fold.as_ref().map_or_else(String::new, |fold| format!("-{}", slug(fold)));
-        format!("runs/{name}{fold}-seed{}-{hash}", draw.seed)
+        format!("runs/{}{fold}{}", slug(&self.arms[arm].name), self.ending(arm, draw))
+    }
+
+    /// How the name of that folder ends, whatever the arm is called.
+    pub fn ending(&self, arm: usize, draw: &Draw) -> String {
+        format!("-seed{}-{}", draw.seed, self.hash(arm, draw))
     }
 
     /// Twelve hexadecimal digits of all that decides the run of arm `arm` with `draw`.

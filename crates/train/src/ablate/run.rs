@@ -81,8 +81,7 @@ fn is_done(folder: &Path) -> bool {
 /// Runs what is not done yet.
 fn train(plan: &Plan, folder: &mut SweepFolder, pool: &Pool, progress: &mut Progress) -> Result<Ended> {
     let runs: Vec<(usize, Draw)> = plan.runs().collect();
-    let root = folder.root.clone();
-    let path = |(arm, draw): &(usize, Draw)| -> PathBuf { root.join(plan.folder(*arm, draw)) };
+    let path = |(arm, draw): &(usize, Draw)| -> PathBuf { folder.run(*arm, draw) };
     let open: Vec<_> = runs.iter().enumerate().filter(|(_, run)| !is_done(&path(run))).collect();
     let (mut finished, count) = (runs.len() - open.len(), runs.len());
     let jobs: Vec<Job> = open

@@ -3,7 +3,10 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use maud::{Markup, html};
 use ophidian_core::adapter::Walk;
-use ophidian_scan::draw::{View, svg};
+use ophidian_scan::{
+    Geometry,
+    draw::{View, svg},
+};
 
 use super::{
     Ranked, Spread, Study, charts,
@@ -219,7 +222,11 @@ pub(super) fn scans(study: &Study) -> Markup {
     let mut found: Vec<(&Walk, Vec<&str>)> = Vec::new();
     for arm in &study.arms {
         for walk in &arm.description.scans {
-            match found.iter_mut().find(|(other, _)| other.name == walk.name && other.plan == walk.plan) {
+            // As many tokens may lie elsewhere: 5x16 are 1x80, in the same order.
+            let same = |other: &Walk| {
+                other.name == walk.name && other.plan == walk.plan && other.geometry == walk.geometry
+            };
+            match found.iter_mut().find(|(other, _)| same(other)) {
                 Some((_, arms)) if arms.last() == Some(&arm.name.as_str()) => {}
                 Some((_, arms)) => arms.push(&arm.name),
                 None => found.push((walk, vec![&arm.name])),
@@ -235,6 +242,10 @@ pub(super) fn scans(study: &Study) -> Markup {
             p.aside {
                 "The order in which tokens are visited, from blue to orange; a thin line is a jump, a ring a state that starts \
                  afresh."
+                @if found.iter().any(|(walk, _)| matches!(walk.geometry, Geometry::Points(_))) {
+                    " Orders of points depend on the input: these are of made-up clouds, the same for all arms, with time steps \
+                     side by side."
+                }
             }
             div.scans {
                 @for (walk, arms) in found.iter().take(SCANS) {

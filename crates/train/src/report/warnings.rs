@@ -17,7 +17,8 @@ const STEPS: u64 = 50;
 
 /// In words, each a sentence or two; none if there is nothing to say.
 pub(super) fn warnings(study: &Study, ranking: &[Ranked]) -> Vec<String> {
-    let all = [incomplete(study), repeated(study), off_budget(study), unequal(study, ranking), too_short(ranking)];
+    let all =
+        [incomplete(study), repeated(study), off_budget(study), unequal(study, ranking), too_short(ranking)];
     all.into_iter().flatten().collect()
 }
 
@@ -213,7 +214,10 @@ mod tests {
         assert!(said.contains("(b lacks seed 2)") && said.contains("the 1 of 2 that all finished"), "{said}");
         let apart = seeded(&[&[(1, 0.5), (2, 0.1)], &[(3, 0.4)]]);
         let said = warnings(&apart, &compare(&apart)).join("\n");
-        assert!(said.contains("No seed and fold was finished by all arms (a lacks seed 3; and 1 arm more)"), "{said}");
+        assert!(
+            said.contains("No seed and fold was finished by all arms (a lacks seed 3; and 1 arm more)"),
+            "{said}"
+        );
         let whole = seeded(&[&[(1, 0.5), (2, 0.1)], &[(2, 0.4), (1, 0.3)]]);
         assert_eq!(warnings(&whole, &compare(&whole)), [""; 0]);
         let twice = seeded(&[&[(1, 0.5), (1, 0.5)], &[(1, 0.4)]]);
