@@ -26,7 +26,7 @@ use crate::{exit::Usage, printer::Printer};
 #[command(after_help = "A sweep:
   base = \"demo.toml\"            # beside this file
   seeds = [0, 1, 2]
-  baseline = \"row\"
+  # baseline = \"…\"             an arm as --dry-run lists it [default: the first]
   budget.epochs = 5             # or seconds = 600, flops = 1e14, flops = \"baseline\"
   [axes]
   model.scan = [\"row\", \"bidirectional\", \"hilbert | bidirectional\"]
@@ -35,8 +35,8 @@ use crate::{exit::Usage, printer::Printer};
   label = [\"wide\", \"deep\"]
   model.d_model = [128, 64]
   model.depth = [2, 8]
-  [folds]
-  data.speaker = [\"theo\", \"lucas\"]
+  # [folds]                     where the data knows speakers:
+  # data.speaker = [\"theo\", \"lucas\"]
 
 Examples:
   ophidian ablate configs/ablate.toml --dry-run

@@ -212,7 +212,7 @@ fn agrees(root: &Path, before: &SweepFile, now: &SweepFile) -> Result<()> {
         .map(|difference| difference.replace("the run has", "the sweep there has"))
         .collect();
     if before.budget != now.budget {
-        found.push(format!("budget: there every arm trains {}, asked for {}", before.budget, now.budget));
+        found.push(format!("budget: there every arm trains {}, now {}", before.budget, now.budget));
     }
     if found.is_empty() {
         return Ok(());

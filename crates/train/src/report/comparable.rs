@@ -47,7 +47,11 @@ pub(crate) fn same_source(a: &Config, b: &Config) -> std::result::Result<(), Str
         if key == "path" && place(a).is_some() && place(a) == place(b) {
             continue;
         }
-        same(&format!("`data.{key}`"), &a, &b)?;
+        let shown = |value: Option<&Value>| {
+            let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            value.map_or("nothing".to_owned(), text)
+        };
+        same(&format!("`data.{key}`"), &shown(a), &shown(b))?;
     }
     Ok(())
 }
