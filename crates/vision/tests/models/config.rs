@@ -67,7 +67,7 @@ fn what_else_a_published_scan_goes_with_is_said() {
         assert!(said[0].contains(part), "{said:?}");
     }
     for silent in [
-        "scan = 'vmamba/cross2d'\nmerge = 'sum'",
+        "scan = 'vmamba/cross2d'\nmerge = 'sum'\nconv = 'grid'\nd_conv = 3\nout_norm = 'layer'\npool = 'mean'",
         "scan = 'cross'",
         "scan = 'zigma/zigzag8'",
         "scan = 'localmamba/w7'",

@@ -3,8 +3,7 @@
 //!
 //! No number is drawn: weights and inputs are those of the committed cases, or waves, so that the test is the same on every
 //! machine. A parameter is moved a little along a direction of its own, and the loss must change as its gradient says. That
-//! finds a term that is missing or a factor that is wrong; what f32 leaves of a difference of two losses is a part in a
-//! hundred.
+//! finds a term that is missing or a factor that is wrong; what f32 and the kinks of ReLUs leave of a difference of two losses is a few parts in a hundred.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +20,7 @@ use crate::{
 const STEPS: [f64; 4] = [1e-2, 3e-3, 3e-2, 1e-3];
 
 /// How far a slope may be off.
-const TOLERANCE: f64 = 2e-2;
+const TOLERANCE: f64 = 5e-2;
 
 /// Rounding of the outputs, in parts of them.
 const ROUNDING: f64 = 1e-6;
