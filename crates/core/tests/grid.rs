@@ -162,7 +162,8 @@ fn one_sample_has_the_gradient_that_it_has_among_others() {
     perturb(&vs);
     let pair = Tensor::randn([2, 8, 5, 4], (Kind::Float, Device::Cpu));
     let tokens = |map: &Tensor| to_tokens(map).unwrap();
-    let paths: [(&str, &dyn Fn(&Tensor) -> Tensor); 3] = [
+    type Path<'a> = (&'a str, &'a dyn Fn(&Tensor) -> Tensor);
+    let paths: [Path; 3] = [
         ("norm", &|map| tokens(&norm.forward(map, false).unwrap())),
         ("step", &|map| step.forward(&tokens(map), [5, 4], false).unwrap().0),
         ("local", &|map| local.forward(&tokens(map), [5, 4], false).unwrap()),
