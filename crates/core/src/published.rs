@@ -3,6 +3,7 @@
 //! A family of models is one file that turns an author's config into our own model and a key map.
 
 pub mod blocks;
+mod hydra;
 
 use std::path::Path;
 
@@ -14,6 +15,9 @@ use crate::{
     keymap::{self, Key},
     tensors::{self, Tensors},
 };
+
+/// The families whose models are no matter of one modality.
+pub const FAMILIES: &[&dyn Family] = &[&hydra::HydraFamily];
 
 /// One family of published models, for example Vim.
 pub trait Family: Sync {

@@ -127,15 +127,24 @@ impl Places {
 
 /// Runs `f` with a tape; those outside it hear nothing of what `f` does.
 pub fn record<T>(f: impl FnOnce() -> T) -> (T, Tape) {
-    struct Restore(Option<Tape>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            TAPE.set(self.0.take());
-        }
-    }
     let _restore = Restore(TAPE.replace(Some(Tape::default())));
     let result = f();
     (result, TAPE.take().unwrap_or_default())
+}
+
+/// Runs `f` without a tape: layers within a layer, whose tokens are not its own.
+pub(crate) fn unheard<T>(f: impl FnOnce() -> T) -> T {
+    let _restore = Restore(TAPE.take());
+    f()
+}
+
+/// Puts a tape back, whatever happens.
+struct Restore(Option<Tape>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        TAPE.set(self.0.take());
+    }
 }
 
 fn on_tape(f: impl FnOnce(&mut Tape)) {

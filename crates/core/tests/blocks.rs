@@ -9,7 +9,10 @@ use std::{
 use ophidian_core::{
     keymap,
     mixer::{Merge, Merger},
-    published::blocks::{self, Author, BLOCKS},
+    published::{
+        self,
+        blocks::{self, Author, BLOCKS},
+    },
     tensors::{self, Tensors},
 };
 use ophidian_scan::{Geometry, Pattern, Plan};
@@ -19,6 +22,7 @@ struct Golden {
     file: String,
     /// `system/pattern`.
     name: String,
+    kind: String,
     options: toml::Table,
     tensors: Tensors,
 }
@@ -43,6 +47,7 @@ fn golden(folder: &Path, entry: &serde_json::Value) -> Golden {
     Golden {
         file: text("file").to_owned(),
         name: format!("{}/{}", text("system"), text("pattern")),
+        kind: text("kind").to_owned(),
         options: toml::Table::try_from(entry["params"].clone()).unwrap(),
         tensors: tensors::read(&folder.join(text("file"))).unwrap(),
     }
@@ -244,4 +249,96 @@ fn what_does_not_fit_a_block_is_listed() {
         },
         &["`x` has 5 channels, expected "],
     );
+}
+
+/// Goldens of blocks and of toy layers that are held elsewhere: in `beyond_goldens.rs`, here by name, or by their maps in the
+/// scans' own tests.
+const ELSEWHERE: [&str; 9] = [
+    "hydra/quasiseparable",
+    "spatialmamba/statefusion",
+    "vim/layerpairs",
+    "graphmamba/degree_order",
+    "rsmamba/forward",
+    "rsmamba/forward_reverse_gate",
+    "rsmamba/forward_reverse_mean",
+    "rsmamba/forward_reverse_shuffle_gate",
+    "rsmamba/forward_reverse_shuffle_mean",
+];
+
+/// No golden of a block lies there unread.
+#[test]
+fn every_golden_of_a_block_is_read() {
+    for golden in goldens().iter().filter(|golden| ["block", "toy"].contains(&golden.kind.as_str())) {
+        let read = blocks::find(&golden.name).is_some() || ELSEWHERE.contains(&golden.name.as_str());
+        assert!(read, "{}: no test reads {}", golden.file, golden.name);
+    }
+}
+
+/// Hydra's mixer as a family: a folder with the authors' arguments and names gives their numbers, and gradients by their
+/// names.
+#[test]
+fn hydra_is_a_family() {
+    let family = published::FAMILIES.iter().find(|family| family.name() == "hydra").unwrap();
+    for golden in goldens().iter().filter(|golden| golden.name == "hydra/block") {
+        let folder = tempfile::tempdir().unwrap();
+        let config = serde_json::to_string(&golden.options).unwrap();
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
+        let parameters = golden.parameters();
+        tensors::write(&folder.path().join("model.safetensors"), &parameters).unwrap();
+        let (x, y) = (&golden.tensors["x"], &golden.tensors["y"]);
+        let ct = y.sin() + 0.5;
+        let mut inputs: Tensors = [("in.x".to_owned(), x.shallow_clone())].into();
+        let plain = published::run(*family, folder.path(), &inputs).unwrap();
+        expect_close(&golden.file, &plain["out.y"], y);
+        assert_eq!(plain.len(), 1, "{:?}", plain.keys());
+
+        inputs.insert("in.ct".into(), ct.shallow_clone());
+        let found = published::run(*family, folder.path(), &inputs).unwrap();
+        expect_close(&golden.file, &found["out.y"], y);
+        // The slope of the sum of y times ct along every parameter, by differences.
+        for (name, tensor) in &parameters {
+            let grad = &found[&format!("grad.{name}")];
+            let wave = Tensor::arange(tensor.numel() as i64, (Kind::Double, Device::Cpu)) * 1.7;
+            let direction = wave.cos().view_as(tensor).to_kind(Kind::Float);
+            let at = |step: f64| {
+                let mut moved: Tensors =
+                    parameters.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect();
+                moved.insert(name.clone(), tensor + &direction * step);
+                tensors::write(&folder.path().join("model.safetensors"), &moved).unwrap();
+                let moved = published::run(*family, folder.path(), &inputs).unwrap();
+                (moved["out.y"].to_kind(Kind::Double) * &ct).sum(Kind::Double).double_value(&[])
+            };
+            let slope = (grad * &direction).sum(Kind::Double).double_value(&[]);
+            let usual = (grad.norm() * direction.norm()).double_value(&[]) / (tensor.numel() as f64).sqrt();
+            // A short step is rounded, a long one bends: one of them is good enough.
+            let off = [3e-3, 1e-2, 3e-2].map(|step| {
+                let found = (at(step) - at(-step)) / (2.0 * step);
+                (found - slope).abs() / slope.abs().max(usual)
+            });
+            let off = off.into_iter().fold(f64::INFINITY, f64::min);
+            assert!(off < 2e-2, "{}: the gradient of {name} is off by {off:.1e}", golden.file);
+        }
+    }
+}
+
+#[test]
+fn hydra_as_a_family_refuses_what_it_is_not() {
+    let family = published::FAMILIES.iter().find(|family| family.name() == "hydra").unwrap();
+    let refused = |text: &str| family.build(text.parse().unwrap()).err().expect("an error").to_string();
+    assert!(refused("d_state = 4").contains("d_model"));
+    assert!(refused("d_model = 16\nheaddim = 8\ndstate = 4").contains("did you mean `d_state`"));
+    assert!(refused("d_model = 16").contains("`headdim` is 64"));
+    assert!(refused("d_model = 32\nactivation = 'relu'").contains("`activation` is \"relu\""));
+    assert!(refused("d_model = 32\nlearnable_init_states = true").contains("not supported"));
+    assert!(refused("d_model = 32\ndt_limit = [0.1, 1.0]").contains("not supported"));
+    let fine = family.build("d_model = 32\ndt_limit = [0.0, inf]\nchunk_size = 64".parse().unwrap()).unwrap();
+    let ones = |shape: &[i64]| Tensor::ones(shape, (Kind::Float, Device::Cpu));
+    let run = |inputs: Tensors| fine.model.run(&inputs).map(|_| ()).map_err(|error| error.to_string());
+    assert_eq!(run([("x".to_owned(), ones(&[1, 3, 32]))].into()), Ok(()));
+    assert!(run([].into()).unwrap_err().contains("`in.x` is missing"));
+    assert!(run([("x".to_owned(), ones(&[1, 3, 31]))].into()).unwrap_err().contains("[1, 3, 31]"));
+    let two = [("x".to_owned(), ones(&[1, 3, 32])), ("ct".to_owned(), ones(&[1, 2, 32]))];
+    assert!(run(two.into()).unwrap_err().contains("`in.ct` has shape [1, 2, 32]"));
+    let two = [("x".to_owned(), ones(&[1, 3, 32])), ("labels".to_owned(), ones(&[1]))];
+    assert!(run(two.into()).unwrap_err().contains("`in.labels` is no input"));
 }

@@ -151,6 +151,36 @@ fn batch_norm_follows_the_batch_while_training_alone() {
     assert_eq!(vs.trainable_variables().len(), 2, "statistics are not trained");
 }
 
+/// libtorch misread the gradient of one sample that came back through tokens to a batch norm (Spatial-Mamba's stem): it
+/// must be that of the sample among others.
+#[test]
+fn one_sample_has_the_gradient_that_it_has_among_others() {
+    let vs = VarStore::new(Device::Cpu);
+    let norm = BatchNorm::new(&vs.root(), 8);
+    let step = Downsample::new(&(vs.root() / "down"), &step_config(DownsampleKind::Inverted, [8, 4]));
+    let local = LocalConv::new(&(vs.root() / "local"), 8);
+    perturb(&vs);
+    let pair = Tensor::randn([2, 8, 5, 4], (Kind::Float, Device::Cpu));
+    let tokens = |map: &Tensor| to_tokens(map).unwrap();
+    type Path<'a> = (&'a str, &'a dyn Fn(&Tensor) -> Tensor);
+    let paths: [Path; 3] = [
+        ("norm", &|map| tokens(&norm.forward(map, false).unwrap())),
+        ("step", &|map| step.forward(&tokens(map), [5, 4], false).unwrap().0),
+        ("local", &|map| local.forward(&tokens(map), [5, 4], false).unwrap()),
+    ];
+    for (name, run) in paths {
+        let gradient = |samples: i64| {
+            let x = pair.narrow(0, 0, samples).copy().set_requires_grad(true);
+            let y = run(&x);
+            let count = y.narrow(0, 0, 1).numel() as i64;
+            let weights = Tensor::arange(count, (Kind::Float, Device::Cpu)).sin().view_as(&y.narrow(0, 0, 1));
+            (y * weights).sum(Kind::Float).backward();
+            x.grad().narrow(0, 0, 1).copy()
+        };
+        close(name, &gradient(1), &gradient(2));
+    }
+}
+
 #[test]
 fn a_gated_mlp_multiplies_its_halves() {
     let vs = VarStore::new(Device::Cpu);

@@ -62,6 +62,16 @@ fn grootv() {
             let rooted = RootedTree::new(nodes, &tree, 0).unwrap();
             let order: Vec<f64> = rooted.order.iter().map(|i| f64::from(*i)).collect();
             assert_eq!(order, part("sorted_index"), "{shape}");
+            // Siblings in the order of the edges: four places for the children of each, 0 where there is none.
+            let place = |node: u32| rooted.order.iter().position(|other| *other == node).unwrap() as f64;
+            for (node, children) in rooted.order.iter().zip(part("sorted_child").chunks(4)) {
+                let own = tree.iter().flat_map(|&[a, b]| [[a, b], [b, a]]);
+                let own =
+                    own.filter(|[from, to]| from == node && rooted.parents[*to as usize] == *node as i32);
+                let mut own: Vec<f64> = own.map(|[_, to]| place(to)).collect();
+                own.resize(4, 0.0);
+                assert_eq!(own, children, "{shape}: children of {node}");
+            }
             let above: Vec<f64> = part("sorted_parent").iter().map(|at| order[*at as usize]).collect();
             for (node, above) in rooted.order.iter().zip(above).skip(1) {
                 assert_eq!(f64::from(rooted.parents[*node as usize]), above, "{shape}");

@@ -23,10 +23,11 @@ pub struct Args {
     /// `model`, `state_dict` …). It is read as data; no code in it is run.
     #[arg(long, value_name = "FILE.safetensors|pth|bin")]
     weights: Option<PathBuf>,
-    /// Tensors `in.*`: what the model reads, and `in.labels` if gradients are wanted.
+    /// Tensors `in.*`: what the model reads, and `in.labels` (hydra: `in.ct`, a cotangent of `out.y`) if gradients are
+    /// wanted.
     #[arg(long, value_name = "FILE.safetensors")]
     input: PathBuf,
-    /// Where `out.*` go, and `grad.*` under the authors' parameter names if there are labels.
+    /// Where `out.*` go, and `grad.*` under the authors' parameter names if gradients are wanted.
     #[arg(long, value_name = "FILE.safetensors")]
     output: PathBuf,
 }
@@ -35,22 +36,13 @@ pub struct Args {
 pub fn families() -> impl Iterator<Item = &'static dyn Family> {
     use {ophidian_audio as audio, ophidian_points as points, ophidian_vision as vision};
     let vision = vision::models::CLASSIFIERS.iter().map(|family| *family as &dyn Family);
-    vision.chain([audio::models::FAMILIES, points::models::FAMILIES].concat())
+    vision.chain([published::FAMILIES, audio::models::FAMILIES, points::models::FAMILIES].concat())
 }
 
 /// The family called `name`.
 pub fn family(name: &str) -> Result<&'static dyn Family> {
     let found = families().find(|family| family.name() == name);
     found.ok_or_else(|| {
-        let published = [ophidian_vision::models::CATALOGUE, ophidian_audio::models::CATALOGUE];
-        let of_family = |model: &str| published.iter().any(|all| all.official(model).is_ok_and(|m| m.family == name));
-        if published.iter().flat_map(|all| all.names()).any(of_family) {
-            return Usage(format!(
-                "the family `{name}` is published as configs alone (`ophidian models list`): there is no key map of \
-                 its authors' weights to run them by"
-            ))
-            .into();
-        }
         let known: Vec<&str> = families().map(|family| family.name()).collect();
         let hint = nearest(name, known.iter().copied());
         let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));

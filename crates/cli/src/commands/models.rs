@@ -10,7 +10,6 @@ use ophidian_core::{
 use ophidian_points::models as points;
 use toml::{Table, Value};
 
-use super::forward::families;
 use crate::printer::Printer;
 
 #[derive(clap::Args)]
@@ -197,7 +196,8 @@ fn about(model: &Official, summary: &Summary) -> Result<Vec<String>> {
     ));
     lines.push(format!("({COUNTED})"));
     lines.push(String::new());
-    if !families().any(|family| family.name() == model.family) {
+    // Authors who have no such model have no arguments for one.
+    if model.authors.is_empty() {
         lines.push(format!("Released weights: {}.", model.weights));
         return Ok(lines);
     }

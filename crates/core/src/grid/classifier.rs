@@ -72,16 +72,18 @@ impl Layout {
                     grid[0], grid[1]
                 )));
             }
-            let plans = config.scan.plans(&geometry(times, at), config.walked(&class_tokens))?;
-            let coarse = coarse(config, times, at)?;
+            let (over, map) = config.scanned(stage, times, at);
+            let plans = config.scan.plans(&geometry(over, map), config.walked(&class_tokens))?;
+            let coarse = coarse(config, stage, times, at)?;
             let written = config.written_as.iter().map(|text| plan(text, 0, &geometry(times, at), &[]));
             let written = written.map(|plan| Ok(Orders::new(&plan?))).collect::<Result<Vec<_>>>()?;
-            let placed = |plan| {
-                let orders = placed(Orders::new(plan), times, at, config.walked(&class_tokens));
+            let placed = |(i, plan): (usize, &Plan)| {
+                let orders = placed(Orders::new(plan), over, map, config.walked(&class_tokens));
                 let orders = written.iter().try_fold(orders, |orders, other| orders.written_as(other))?;
-                Ok(coarse.iter().fold(orders, |orders, coarse| orders.with_coarse(coarse.clone())))
+                let coarse = coarse.iter().cycle().nth(i);
+                Ok(coarse.into_iter().fold(orders, |orders, coarse| orders.with_coarse(coarse.clone())))
             };
-            let distinct = plans.iter().map(placed).collect::<Result<Vec<Orders>>>()?;
+            let distinct = plans.iter().enumerate().map(placed).collect::<Result<Vec<Orders>>>()?;
             let plans: Vec<Arc<Plan>> = plans.into_iter().map(Arc::new).collect();
             for i in (orders.len()..).take(*depth as usize) {
                 orders.push(distinct[i % distinct.len()].clone());
@@ -92,12 +94,17 @@ impl Layout {
     }
 }
 
-/// The orders of the coarser map of a grid, if the mixers read one.
-fn coarse(config: &ModelConfig, times: Option<i64>, grid: [i64; 2]) -> Result<Option<Orders>> {
-    let (Some(coarse), Some(text)) = (config.coarse, &config.coarse_scan) else { return Ok(None) };
+/// The orders of the second map that a stage's mixers read, if they do, one for each plan or for all of them: of a coarser
+/// one, or of one image of two.
+fn coarse(config: &ModelConfig, stage: usize, times: Option<i64>, grid: [i64; 2]) -> Result<Vec<Orders>> {
+    if config.kind(stage) == MixerKind::ChangeMamba {
+        let plans = config.scan.plans(&geometry(None, grid), &[])?;
+        return Ok(plans.iter().map(|plan| placed(Orders::new(plan), None, grid, &[])).collect());
+    }
+    let (Some(coarse), Some(text)) = (config.coarse, &config.coarse_scan) else { return Ok(Vec::new()) };
     let low = Kernel::around(1, 1, coarse.taps, coarse.stride).output(grid);
     let plan = plan(text, 0, &geometry(times, low), &[])?;
-    Ok(Some(placed(Orders::new(&plan), times, low, &[])))
+    Ok(vec![placed(Orders::new(&plan), times, low, &[])])
 }
 
 /// Orders that know where their tokens lie, unless there are class tokens, which lie nowhere.

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Weights of a block that every token is multiplied with.
-const MULTIPLIED: [&str; 19] = [
+const MULTIPLIED: [&str; 20] = [
     "in_proj",
     "x_proj",
     "dt_proj",
@@ -33,6 +33,7 @@ const MULTIPLIED: [&str; 19] = [
     "proj",
     "fc_D",
     "state_fusion",
+    "fuse",
 ];
 
 /// Parameters and operations of a model for one image.
@@ -172,7 +173,8 @@ impl ModelConfig {
         for (number, stage) in stages.iter().enumerate() {
             let times = input.times(self.tubelet);
             let class_tokens = self.pool.class_tokens(times.unwrap_or(1) * stage.grid[0] * stage.grid[1]);
-            let plans = self.scan.plans(&geometry(times, stage.grid), self.walked(&class_tokens))?;
+            let (over, map) = self.scanned(number, times, stage.grid);
+            let plans = self.scan.plans(&geometry(over, map), self.walked(&class_tokens))?;
             for _ in 0..stage.blocks {
                 let plan = &plans[walks.len() % plans.len()];
                 let steps: usize = plan.orders().iter().map(|order| order.len()).sum();
@@ -206,7 +208,9 @@ impl ModelConfig {
             MixerKind::GrootV => 2.0 * walk.tokens,
             _ => walk.steps,
         };
-        let (d, n) = (mixer.d_inner() as f64, mixer.d_state as f64);
+        // Two maps of both images, and one of half as many tokens.
+        let maps = if walk.kind == MixerKind::ChangeMamba { 2.5 } else { 1.0 };
+        let (d, n) = (maps * mixer.d_inner() as f64, mixer.d_state as f64);
         let coarse = mixer.coarse.map_or(0.0, |coarse| {
             coarse.directions as f64 * walk.tokens / (coarse.stride * coarse.stride).max(1) as f64
         });
@@ -296,6 +300,9 @@ impl ModelConfig {
                     f64::from(u8::from(weight(&["fc1", "fc2"])))
                 } else if weight(&["x_proj", "dt_proj", "conv1d"]) && each {
                     tokens * walks.get(*block).map_or(1.0, |walk| walk.directions)
+                } else if name.contains(".mixer.stacked.") || name.contains(".mixer.fuse.") {
+                    // One token for the two of a place.
+                    if weight(&MULTIPLIED) { tokens / 2.0 } else { 0.0 }
                 } else if weight(&MULTIPLIED) || weight(&["query", "key", "value", "out"]) {
                     tokens
                 } else {
@@ -346,8 +353,9 @@ pub fn canonical(table: &toml::Table, input_shape: &[i64], classes: i64) -> Resu
     let counted = config.count(Input::try_from(input_shape)?, classes)?;
     let texts = config.scan.texts();
     let mut blocks = Vec::new();
-    for (stage, depth) in counted.stages.iter().zip(config.depths()) {
-        let geometry = geometry(stage.times, stage.grid);
+    for (number, (stage, depth)) in counted.stages.iter().zip(config.depths()).enumerate() {
+        let (times, grid) = config.scanned(number, stage.times, stage.grid);
+        let geometry = geometry(times, grid);
         let spelt = |text: &String| {
             if reseeded(text, 0).is_some() {
                 return shortest(text);
@@ -388,7 +396,8 @@ pub fn describe(table: &toml::Table, input_shape: &[i64], classes: i64) -> Resul
     let input = Input::try_from(input_shape)?;
     let counted = config.count(input, classes)?;
     let Some(stage) = counted.stages.first() else { return Ok(Description::default()) };
-    let geometry = geometry(stage.times, stage.grid);
+    let (times, grid) = config.scanned(0, stage.times, stage.grid);
+    let geometry = geometry(times, grid);
     let plans = config.scan.plans(&geometry, &[])?;
     let walk =
         |(name, plan): (&String, _)| adapter::Walk { name: name.clone(), plan, geometry: geometry.clone() };

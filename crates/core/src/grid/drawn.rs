@@ -44,7 +44,8 @@ impl Drawn {
             }
             let scan = |text: &String| {
                 reseeded(text, 0)?;
-                let scan = Scan { text: text.clone(), geometry: geometry(times, at), times, grid: at };
+                let (times, grid) = config.scanned(stage, times, at);
+                let scan = Scan { text: text.clone(), geometry: geometry(times, grid), times, grid };
                 drawn.scans.push(scan);
                 Some(drawn.scans.len() - 1)
             };
@@ -67,7 +68,11 @@ impl Drawn {
         let of = |(place, own): (&Option<usize>, &Orders)| {
             let drawn = place.and_then(|at| Some((samples.get(at)?, self.scans.get(at)?)));
             match drawn {
-                Some((orders, scan)) => placed(orders.clone(), scan.times, scan.grid, &self.class_tokens),
+                Some((orders, scan)) => {
+                    let orders = placed(orders.clone(), scan.times, scan.grid, &self.class_tokens);
+                    // A second map is walked as it was laid out.
+                    own.coarse().into_iter().fold(orders, |orders, map| orders.with_coarse(map.clone()))
+                }
                 None => own.clone(),
             }
         };

@@ -19,7 +19,8 @@ pub mod visionmamba;
 
 pub use classifier::{Classifier, build};
 pub use config::{
-    AttentionOptions, MixerKind, Mixers, ModelConfig, PerStage, Scans, Size, pattern, reseeded,
+    AttentionOptions, MixerKind, Mixers, ModelConfig, PerStage, Scans, Size, pattern, published_with,
+    reseeded,
 };
 pub use count::{Part, StageCount, Summary, canonical, describe, shortest};
 pub use embed::{Pool, resize_positions};

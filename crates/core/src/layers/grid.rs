@@ -31,7 +31,9 @@ pub fn to_map(tokens: &Tensor, [h, w]: [i64; 2]) -> Result<Tensor> {
 /// # Errors
 /// `map` has other than four axes.
 pub fn to_tokens(map: &Tensor) -> Result<Tensor> {
-    Ok(map.f_flatten(2, 3)?.f_transpose(1, 2)?.f_contiguous()?)
+    // In this order: behind a batch norm, the gradient that comes back through `flatten(2, 3).transpose(1, 2)` has strides
+    // for one sample that libtorch 2.11's backward pass on the CPU misreads.
+    Ok(map.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_flatten(1, 2)?)
 }
 
 /// A convolution over a map.

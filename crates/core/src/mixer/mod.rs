@@ -3,6 +3,7 @@
 
 mod affinity;
 mod attention;
+mod changemamba;
 mod choice;
 mod deform;
 mod divided;
@@ -25,6 +26,7 @@ use crate::{Error, Result, ops::Orders};
 
 pub use affinity::ChannelAffinity;
 pub use attention::{Attention, AttentionConfig};
+pub use changemamba::{ChangeMamba, ChangeMambaConfig};
 pub use choice::Choice;
 pub use deform::{DefMamba, DefMambaConfig, DeformCompat, DeformablePath, Deformed};
 pub use divided::{Divided, DividedConfig};
@@ -86,6 +88,8 @@ pub enum MixerConfig {
     Inverted(InvertedConfig),
     /// [`Divided`].
     Divided(DividedConfig),
+    /// [`ChangeMamba`].
+    ChangeMamba(ChangeMambaConfig),
 }
 
 impl From<Mamba2Config> for MixerConfig {
@@ -118,6 +122,7 @@ impl MixerConfig {
             MixerConfig::Semantic(config) => Box::new(Semantic::new(vs, config)?),
             MixerConfig::Inverted(config) => Box::new(Inverted::new(vs, config)?),
             MixerConfig::Divided(config) => Box::new(Divided::new(vs, config)?),
+            MixerConfig::ChangeMamba(config) => Box::new(ChangeMamba::new(vs, config)?),
         })
     }
 
@@ -135,6 +140,7 @@ impl MixerConfig {
             MixerConfig::Semantic(config) => config.d_model,
             MixerConfig::Inverted(config) => config.d_model,
             MixerConfig::Divided(config) => config.time.d_model,
+            MixerConfig::ChangeMamba(config) => config.mamba.d_model,
         }
     }
 }

@@ -6,14 +6,14 @@ use tch::{Device, Kind, Tensor, nn::VarStore};
 
 use crate::{seeded, table};
 
-fn build(text: &str, shape: &[i64]) -> Result<(VarStore, Box<dyn Model>), Error> {
+pub fn build(text: &str, shape: &[i64]) -> Result<(VarStore, Box<dyn Model>), Error> {
     let vs = VarStore::new(Device::Cpu);
     let resolved = models::CATALOGUE.resolve(table(text))?;
     let model = models::build(&resolved, shape, 10, vs.root())?;
     Ok((vs, model))
 }
 
-fn refused(text: &str, shape: &[i64]) -> String {
+pub fn refused(text: &str, shape: &[i64]) -> String {
     let error = build(text, shape).err().expect("an error");
     assert!(!matches!(error, Error::Torch(_)), "{error}");
     error.to_string()
@@ -67,7 +67,7 @@ fn what_else_a_published_scan_goes_with_is_said() {
         assert!(said[0].contains(part), "{said:?}");
     }
     for silent in [
-        "scan = 'vmamba/cross2d'\nmerge = 'sum'",
+        "scan = 'vmamba/cross2d'\nmerge = 'sum'\nconv = 'grid'\nd_conv = 3\nout_norm = 'layer'\npool = 'mean'",
         "scan = 'cross'",
         "scan = 'zigma/zigzag8'",
         "scan = 'localmamba/w7'",
@@ -230,6 +230,11 @@ fn every_mixer_is_a_line_of_the_config() {
             trains(&format!("{text}\ndivided = {{gate = false}}"), &[2, 3, 16, 16]);
             continue;
         }
+        if kind == MixerKind::ChangeMamba {
+            trains(&text, &[2, 2, 16, 16]);
+            trains(&format!("{text}\nchangemamba = {{activated = true, mlp_ratio = 0}}"), &[2, 2, 16, 16]);
+            continue;
+        }
         trains(&text, &[2, 16, 16]);
         let listed = text
             .replace(&format!("'{name}'"), &format!("['mamba1', '{name}']"))
@@ -275,7 +280,7 @@ fn mamba2_is_a_line_of_any_config() {
 }
 
 /// A finite loss with a gradient for every parameter.
-fn trains(text: &str, shape: &[i64]) {
+pub fn trains(text: &str, shape: &[i64]) {
     let (vs, model) = build(text, shape).unwrap_or_else(|error| panic!("{text}: {error}"));
     let images = Tensor::randn([&[3], shape].concat(), (Kind::Float, Device::Cpu));
     let logits = model.forward(&images, true).unwrap();

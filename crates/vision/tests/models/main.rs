@@ -6,11 +6,13 @@ mod config;
 mod init;
 mod published;
 mod reference;
+mod slopes;
 #[path = "../../../core/tests/support/mod.rs"]
 mod support;
 mod timemamba;
 mod videomamba;
 mod vim;
+mod whole;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

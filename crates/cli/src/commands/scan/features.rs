@@ -1,6 +1,6 @@
 //! Scans whose order the features choose: trees (GrootV, GrootL), DefMamba's path, MambaIRv2's classes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use ophidian_core::{
@@ -8,10 +8,12 @@ use ophidian_core::{
     mixer::{DeformCompat, DeformablePath, sorted_by_class},
     ops::{Sweep, Trees, tree_scan},
     published::blocks::{Author, deformable_path},
-    tensors::Tensors,
+    tensors::{self, Tensors},
 };
 use ophidian_scan::{Candidates, Geometry, Order, Plan, Published, RootedTree, Shape, published};
 use tch::{Device, Kind, Tensor, nn::VarStore};
+
+use super::roundtrip::place;
 
 /// Channels of features that are made up, and classes that they choose among.
 const CHANNELS: i64 = 4;
@@ -123,9 +125,108 @@ fn map(scan: &Published, geometry: &Geometry) -> Result<[i64; 2]> {
     })
 }
 
-/// The walk over made-up features, which are always the same, and what it is.
-pub fn made_up(scan: &Published, geometry: &Geometry) -> Result<(String, Plan)> {
-    let [rows, columns] = map(scan, geometry)?;
+/// One sample's features from a file.
+pub struct Features {
+    /// (1, L, C).
+    x: Tensor,
+    /// Where the tokens lie.
+    pub geometry: Geometry,
+    /// What else the file holds.
+    file: Tensors,
+    path: PathBuf,
+}
+
+impl Features {
+    /// Sample number `sample` of `x` in the file at `path`.
+    ///
+    /// # Errors
+    /// No tensor `x`, one of another shape or dtype, a value that is not finite, or no such sample.
+    pub fn read(path: &Path, sample: usize) -> Result<Features> {
+        let file = tensors::read(path)?;
+        let wrong = |reason: String| anyhow::Error::from(Error::file(path, reason));
+        let Some(x) = file.get("x") else {
+            let names = file.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(wrong(format!("the tensor `x` of features is missing; it holds {names}")));
+        };
+        let shape = x.size();
+        if !x.is_floating_point() || !(3..=5).contains(&shape.len()) || x.numel() == 0 {
+            return Err(wrong(format!(
+                "`x` is {:?} {shape:?}, expected floats (batch, channels, L) or (batch, channels, H, W), none of them 0",
+                x.kind()
+            )));
+        }
+        if sample as i64 >= shape[0] {
+            return Err(wrong(format!(
+                "there is no sample {sample}: `x` {shape:?} holds 0 to {}",
+                shape[0] - 1
+            )));
+        }
+        let x = x.f_to_kind(Kind::Float)?;
+        let odd = x.f_isfinite()?.f_logical_not()?;
+        let count = odd.f_sum(Kind::Int64)?.f_int64_value(&[])?;
+        if count > 0 {
+            let first = Vec::<i64>::try_from(odd.f_nonzero()?.f_select(0, 0)?)?;
+            return Err(wrong(format!(
+                "`x` holds {count} values that are not finite, the first at {first:?}"
+            )));
+        }
+        let geometry = place(&shape[2..]).map_err(|reason| wrong(format!("`x` is {shape:?}: {reason}")))?;
+        let sample = sample as i64;
+        let x = x.f_narrow(0, sample, 1)?.f_flatten(2, -1)?.f_transpose(1, 2)?;
+        let own = |(name, t): (&String, &Tensor)| {
+            // Of the same sample.
+            let own = name == "label" && t.dim() > 0 && t.size()[0] == shape[0];
+            Ok::<_, anyhow::Error>((
+                name.clone(),
+                if own { t.f_narrow(0, sample, 1)? } else { t.shallow_clone() },
+            ))
+        };
+        let file = file.iter().map(own).collect::<Result<Tensors>>()?;
+        Ok(Features { x, geometry, file, path: path.to_path_buf() })
+    }
+
+    /// What a scan reads beside the features, if the file holds anything of it.
+    fn rest(&self, scan: &Published) -> Option<&Tensors> {
+        let needed = |name: &String| match scan.name() {
+            "defmamba/deform_path" => name.starts_with("param."),
+            "mambairv2/semantic_sort" => name == "label",
+            _ => false,
+        };
+        self.file.keys().any(needed).then_some(&self.file)
+    }
+}
+
+/// The walk that features choose, made-up ones, which are always the same, if none are given; and what it is.
+pub fn walk(scan: &Published, geometry: &Geometry, given: Option<&Features>) -> Result<(String, Plan)> {
+    let map = map(scan, geometry)?;
+    let rest = given.and_then(|features| features.rest(scan));
+    let made_up = made_up(map)?;
+    let x = given.map_or(&made_up, |features| &features.x);
+    let chosen = tch::no_grad(|| choose(scan, x, map, rest));
+    let chosen = chosen.map_err(|error| match (error.downcast::<Error>(), given) {
+        (Ok(error), Some(features)) => error.of_file(&features.path).into(),
+        (Ok(error), None) => error.into(),
+        (Err(other), _) => other,
+    })?;
+    let whose = given.map_or("made-up smooth features".to_owned(), |features| {
+        format!("the features of {}", features.path.display())
+    });
+    let what = match (scan.name(), rest.is_some()) {
+        ("grootv/treescan" | "grootl/block", _) => {
+            format!("the tree of {whose}, breadth first from its root")
+        }
+        ("defmamba/deform_path", true) => format!("the path that the file's weights choose for {whose}"),
+        ("defmamba/deform_path", false) => format!("the path that fresh weights choose for {whose}"),
+        (_, true) => format!("tokens by their class in {whose}"),
+        (_, false) => format!("tokens by the greatest channel of {whose}"),
+    };
+    let index = Vec::<i64>::try_from(chosen.index.f_view([-1])?)?;
+    let order = Order::from_i64(&index, geometry.tokens()?)?;
+    Ok((format!("{} ({what})", scan.name()), Plan::new(vec![order])?))
+}
+
+/// Features over a map of [rows, columns], always the same: (1, L, C).
+fn made_up([rows, columns]: [i64; 2]) -> Result<Tensor> {
     // Smooth, as those of images are: waves of another length and way in every channel.
     let wave = |at: i64, channel: i64| {
         let (row, column, channel) = ((at / columns) as f64, (at % columns) as f64, channel as f64);
@@ -133,18 +234,7 @@ pub fn made_up(scan: &Published, geometry: &Geometry) -> Result<(String, Plan)> 
     };
     let values: Vec<f32> =
         (0..rows * columns).flat_map(|at| (0..CHANNELS).map(move |channel| wave(at, channel))).collect();
-    let x = Tensor::f_from_slice(&values)?.f_view([1, rows * columns, CHANNELS])?;
-    let chosen = tch::no_grad(|| choose(scan, &x, [rows, columns], None))?;
-    let index = Vec::<i64>::try_from(chosen.index.f_view([-1])?)?;
-    let what = match scan.name() {
-        "grootv/treescan" | "grootl/block" => {
-            "the tree of made-up smooth features, breadth first from its root"
-        }
-        "defmamba/deform_path" => "the path that fresh weights choose for made-up smooth features",
-        _ => "tokens by the greatest of four made-up smooth features",
-    };
-    let order = Order::from_i64(&index, geometry.tokens()?)?;
-    Ok((format!("{} ({what})", scan.name()), Plan::new(vec![order])?))
+    Ok(Tensor::f_from_slice(&values)?.f_view([1, rows * columns, CHANNELS])?)
 }
 
 /// x of `file` along the walk that its own features choose, and back: `index` (B, L), `scanned.0` (B, C, L) and `merged`, of

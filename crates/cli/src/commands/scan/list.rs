@@ -1,7 +1,8 @@
 //! `ophidian scan list`.
 
 use anyhow::Result;
-use ophidian_scan::{Entry, Kind, Published, entries, published};
+use ophidian_core::grid::published_with;
+use ophidian_scan::{Entry, Kind, Pattern, Published, Shape, entries, published};
 use serde_json::{Value, json};
 
 use crate::printer::Printer;
@@ -85,7 +86,7 @@ fn readable(text: &str) -> String {
 }
 
 /// What a published scan is.
-fn explain(scan: &Published, printer: &Printer) -> Result<()> {
+fn explain(scan: &'static Published, printer: &Printer) -> Result<()> {
     printer.line(readable(scan.name()))?;
     let said = |what: &str, text: &str| -> Result<()> {
         if !text.is_empty() {
@@ -102,9 +103,31 @@ fn explain(scan: &Published, printer: &Printer) -> Result<()> {
     said("released", scan.released().unwrap_or_default())?;
     said("released", scan.deviation())?;
     said("parameters", &scan.parameters().to_string())?;
+    said("[model]", &keys(scan).join(", "))?;
     said("note", scan.note())?;
     said("code", scan.system().repository())?;
     Ok(printer.line("")?)
+}
+
+/// The keys of a model's config that give the whole of what was published, where models of `[model]` walk it.
+fn keys(scan: &'static Published) -> Vec<String> {
+    let walked = scan.shapes().iter().any(|shape| matches!(shape, Shape::Grid | Shape::Volume));
+    if !walked || scan.needs().is_some() {
+        return Vec::new();
+    }
+    let keys = published_with(scan, &scan.example()).into_iter();
+    keys.map(|(key, value)| format!("{key} = {value}")).collect()
+}
+
+/// Beside a drawing of `text`: what a published scan has that an order does not show.
+pub fn beside(text: &str, printer: &Printer) {
+    let Some(scan) = text.parse::<Pattern>().ok().and_then(|pattern| pattern.published()) else { return };
+    if !scan.note().is_empty() {
+        printer.note(format_args!("{}: {}", scan.name(), scan.note()));
+    }
+    if !keys(scan).is_empty() {
+        printer.note(format_args!("these are its orders; `ophidian scan list {text}` has the rest"));
+    }
 }
 
 fn row(scan: &'static Published) -> Value {
@@ -119,6 +142,7 @@ fn row(scan: &'static Published) -> Value {
         "directions": scan.directions(),
         "merge": scan.merge(),
         "parameters": scan.parameters().to_string(),
+        "model": keys(scan),
         "schedule": scan.schedule().to_string(),
         "composition": scan.composition().map(readable),
         "composition_over": scan.composition_over().map(|(shape, text)| json!({shape.to_string(): readable(text)})),

@@ -16,7 +16,8 @@ use clap::ValueEnum;
 use ophidian_core::{files::write_whole, grid::reseeded};
 use ophidian_scan::{Geometry, Graph, Pattern, Plan, Points, draw};
 
-use crate::printer::Printer;
+use self::features::Features;
+use crate::{exit::Usage, printer::Printer};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -75,7 +76,32 @@ struct What {
     /// or an index file. What a config draws for every sample (`random(seed=sample)`) is drawn with seed 0.
     pattern: String,
     #[command(flatten)]
+    at: Where,
+}
+
+/// Where the tokens lie, and what they are where a scan goes by that.
+#[derive(clap::Args)]
+struct Where {
+    #[command(flatten)]
     place: Place,
+    /// Which sample of the features [default: 0].
+    #[arg(long, value_name = "NUMBER")]
+    sample: Option<usize>,
+}
+
+impl Where {
+    fn read(&self, printer: &Printer) -> Result<(Geometry, Option<Features>)> {
+        match &self.place.features {
+            Some(path) => {
+                let features = Features::read(path, self.sample.unwrap_or(0))?;
+                Ok((features.geometry.clone(), Some(features)))
+            }
+            None if self.sample.is_some() => {
+                Err(Usage("`--sample` is one of the samples of `--features`, which is missing".into()).into())
+            }
+            None => Ok((self.place.geometry(printer)?, None)),
+        }
+    }
 }
 
 /// Where the tokens lie.
@@ -91,6 +117,11 @@ struct Place {
     /// A graph: `edge_index` (2, E), with `batch` (N) where graphs are packed.
     #[arg(long, value_name = "FILE.safetensors")]
     graph: Option<PathBuf>,
+    /// Features of the tokens, for a scan that they choose (`grootv/treescan`, `grootl/block`, `defmamba/deform_path`,
+    /// `mambairv2/semantic_sort`): `x` (batch, channels, then L, or H, W), and where the scan has weights or classes of its
+    /// own, `param.*` or `label` by the authors' names.
+    #[arg(long, value_name = "FILE.safetensors")]
+    features: Option<PathBuf>,
 }
 
 impl Place {
@@ -128,10 +159,19 @@ fn pattern(text: &str, printer: &Printer) -> Result<Pattern> {
     Ok(pattern)
 }
 
-/// The plan of `text` over `geometry` and what to call it. A scan whose order the features choose is that of made-up ones.
-fn planned(text: &str, geometry: &Geometry, printer: &Printer) -> Result<(String, Plan)> {
+/// The plan of `text` over `geometry` and what to call it. A scan whose order the features choose is that of the given
+/// ones, else of made-up ones.
+fn planned(
+    text: &str,
+    geometry: &Geometry,
+    features: Option<&Features>,
+    printer: &Printer,
+) -> Result<(String, Plan)> {
     if let Some(scan) = features::find(text) {
-        return features::made_up(scan, geometry);
+        return features::walk(scan, geometry, features);
+    }
+    if features.is_some() {
+        printer.note(format_args!("{text}: the same whatever the features are; their shape alone is read"));
     }
     let pattern = pattern(text, printer)?;
     let plan = pattern.plan(geometry)?;
@@ -143,8 +183,8 @@ fn planned(text: &str, geometry: &Geometry, printer: &Printer) -> Result<(String
 
 impl What {
     fn plan(&self, printer: &Printer) -> Result<(String, Geometry, Plan)> {
-        let geometry = self.place.geometry(printer)?;
-        let (name, plan) = planned(&self.pattern, &geometry, printer)?;
+        let (geometry, features) = self.at.read(printer)?;
+        let (name, plan) = planned(&self.pattern, &geometry, features.as_ref(), printer)?;
         Ok((name, geometry, plan))
     }
 }
@@ -158,7 +198,9 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
         Command::Show { what, output: None, .. } => {
             let (name, geometry, plan) = what.plan(printer)?;
             printer.line(format_args!("{name} over {}\n", geometry.describe()))?;
-            Ok(printer.line(draw::text(&plan, &geometry)?.trim_end())?)
+            printer.line(draw::text(&plan, &geometry)?.trim_end())?;
+            list::beside(&what.pattern, printer);
+            Ok(())
         }
         Command::Show { what, output: Some(path), view } => {
             let encode = picture::encoder(&path)?;

@@ -168,7 +168,7 @@ fn pick<'a>(input: &'a Tensors, name: Option<&str>) -> std::result::Result<(&'a 
 }
 
 /// The geometry of the axes after batch and channels.
-fn place(axes: &[i64]) -> std::result::Result<Geometry, String> {
+pub fn place(axes: &[i64]) -> std::result::Result<Geometry, String> {
     let size = |axis: i64| axis as usize;
     match *axes {
         [len] => Ok(Geometry::Sequence { len: size(len) }),

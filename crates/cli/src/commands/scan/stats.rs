@@ -4,7 +4,7 @@ use anyhow::Result;
 use ophidian_scan::{Pattern, Spread, Stats, published, stats};
 use serde_json::json;
 
-use super::Place;
+use super::Where;
 use crate::{exit::Usage, printer::Printer};
 
 /// Measure what tells orders apart.
@@ -22,17 +22,17 @@ pub struct Args {
     #[arg(long)]
     all: bool,
     #[command(flatten)]
-    place: Place,
+    at: Where,
     /// Print one line of JSON per pattern.
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: Args, printer: &Printer) -> Result<()> {
-    let geometry = args.place.geometry(printer)?;
+    let (geometry, features) = args.at.read(printer)?;
     let mut found: Vec<(String, Stats)> = Vec::new();
     for text in &args.patterns {
-        let (name, plan) = super::planned(text, &geometry, printer)?;
+        let (name, plan) = super::planned(text, &geometry, features.as_ref(), printer)?;
         found.push((name, stats(&plan, &geometry)?));
     }
     if args.all {

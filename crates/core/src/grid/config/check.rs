@@ -228,6 +228,10 @@ impl ModelConfig {
                 let inside = self.inverted(width);
                 block += 2.0 * d * inside.expand as f64 * d * (1.0 + inside.expand as f64);
             }
+            if self.has(MixerKind::ChangeMamba) {
+                let mlp = self.changemamba.as_ref().map_or(0.0, |options| options.mlp_ratio);
+                block = 3.0 * (block + 2.0 * mlp * d * d) + 9.0 * d * d;
+            }
             if self.has(MixerKind::QuadMamba) {
                 block += 2.0 * inner * inner;
             }
@@ -256,6 +260,9 @@ impl ModelConfig {
     /// [`Error::Config`] naming the part that knows no time, or what only clips have.
     pub(in crate::grid) fn check_frames(&self, input: &Input) -> Result<()> {
         if input.frames.is_none() {
+            if self.has(MixerKind::ChangeMamba) {
+                return self.check_pair(input);
+            }
             if self.has(MixerKind::Divided) {
                 return wrong(
                     "mixer",
@@ -274,6 +281,8 @@ impl ModelConfig {
             "`stem` (but \"patch\"), `patch_pad` and `patch_bias`"
         } else if self.class_blocks > 0 {
             "`class_blocks`"
+        } else if self.has(MixerKind::ChangeMamba) {
+            return self.check_pair(input);
         } else if let Some(key) = self.needs_map().filter(|key| !["mlp", "attention"].contains(&key.as_str()))
         {
             return Err(Error::Config(format!(

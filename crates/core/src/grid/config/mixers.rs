@@ -1,242 +1,26 @@
 //! Which mixer the blocks have, and what it needs of the other keys.
 
-use crate::{
-    Error, Result, config,
-    mixer::{
-        ConvPlace, DefMambaConfig, DeformCompat, DividedConfig, GrootLConfig, HydraConfig, InvertedConfig,
-        Mamba2Config, Merge, MixerConfig, QuadMambaConfig, SemanticCompat, SemanticConfig, head_of,
-    },
-};
 use ophidian_scan::Plan;
-use serde::{Deserialize, Serialize};
-use toml::{Table, Value};
 
 use super::{
-    DividedOptions, GrootLOptions, HydraOptions, InvertedOptions, ModelConfig, PerStage, SemanticOptions,
+    ChangeMambaOptions, DividedOptions, GrootLOptions, HydraOptions, InvertedOptions,
+    MixerKind::{
+        self, ChangeMamba, DefMamba, Divided, GrootL, GrootV, Hydra, Inverted, Mamba1, Mamba2, QuadMamba,
+        Semantic, SpatialMamba,
+    },
+    ModelConfig, SemanticOptions, pattern,
 };
-use crate::grid::embed::Pool;
-
-/// A mixer by name.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum MixerKind {
-    /// Mamba-1 along any scan, with whatever the keys ask for.
-    #[default]
-    Mamba1,
-    /// Mamba-2 along any scan: a scalar decay per head, many states.
-    Mamba2,
-    /// GrootV's scan over a tree that the features choose.
-    GrootV,
-    /// GrootL's: the scan along the tokens and one over a tree.
-    GrootL,
-    /// Spatial-Mamba's fusion of neighbouring states.
-    SpatialMamba,
-    /// Hydra's quasi-separable matrix.
-    Hydra,
-    /// DefMamba's deformable path beside two others.
-    DefMamba,
-    /// QuadMamba's quadrants.
-    QuadMamba,
-    /// MambaIRv2's tokens sorted by class.
-    Semantic,
-    /// Convolutions alone, as EfficientVMamba's late stages.
-    Inverted,
-    /// TimeMamba's time, then space, of clips.
-    Divided,
-}
-
-use MixerKind::{
-    DefMamba, Divided, GrootL, GrootV, Hydra, Inverted, Mamba1, Mamba2, QuadMamba, Semantic, SpatialMamba,
+use crate::{
+    Error, Result,
+    block::BlockConfig,
+    config,
+    grid::{Input, embed::Pool},
+    mixer::{
+        ChangeMambaConfig, ConvPlace, DefMambaConfig, DeformCompat, DividedConfig, GrootLConfig, HydraConfig,
+        InvertedConfig, Mamba2Config, Merge, MixerConfig, QuadMambaConfig, SemanticCompat, SemanticConfig,
+        head_of,
+    },
 };
-
-/// What nothing but Mamba-1 can be told.
-const MAMBA1_ALONE: [&str; 9] = [
-    "channels",
-    "coarse",
-    "coarse_scan",
-    "cascade",
-    "step_embedding",
-    "norm_each",
-    "squeeze",
-    "written_as",
-    "compat",
-];
-
-impl MixerKind {
-    /// All of them.
-    pub const ALL: [MixerKind; 11] = [
-        Mamba1,
-        Mamba2,
-        GrootV,
-        GrootL,
-        SpatialMamba,
-        Hydra,
-        DefMamba,
-        QuadMamba,
-        Semantic,
-        Inverted,
-        Divided,
-    ];
-
-    /// The name in a config.
-    pub fn name(self) -> &'static str {
-        match self {
-            Mamba1 => "mamba1",
-            Mamba2 => "mamba2",
-            GrootV => "grootv",
-            GrootL => "grootl",
-            SpatialMamba => "spatialmamba",
-            Hydra => "hydra",
-            DefMamba => "defmamba",
-            QuadMamba => "quadmamba",
-            Semantic => "semantic",
-            Inverted => "inverted",
-            Divided => "divided",
-        }
-    }
-
-    /// Whether it reads the map that the tokens lie on.
-    pub fn needs_map(self) -> bool {
-        !matches!(self, Mamba1 | Mamba2 | GrootL | Hydra | Divided)
-    }
-
-    /// Keys of `[model]` that follow from the mixer where a config does not set them: what its paper has.
-    fn implied(self) -> Vec<(&'static str, Value)> {
-        let mut keys: Vec<(&str, Value)> = match self {
-            Mamba1 => return Vec::new(),
-            Mamba2 => vec![("d_state", 64.into())],
-            GrootV | SpatialMamba => vec![
-                ("d_state", 1.into()),
-                ("scan", "row".into()),
-                ("merge", "sum".into()),
-                ("out_norm", "layer".into()),
-            ],
-            GrootL => vec![("scan", "row".into()), ("merge", "sum".into()), ("pool", "last".into())],
-            Hydra => vec![("d_state", 64.into()), ("d_conv", 7.into()), ("scan", "bidirectional".into())],
-            DefMamba => vec![("scan", "row | bidirectional".into()), ("merge", "mean".into())],
-            QuadMamba => {
-                vec![("scan", "row".into()), ("merge", "sum".into()), ("out_norm", "layer".into())]
-            }
-            Semantic | Inverted => vec![("scan", "row".into())],
-            Divided => vec![
-                ("expand", 1.0.into()),
-                ("scan", "videomambasuite/timemamba".into()),
-                ("merge", "sum".into()),
-                ("norm", "layer".into()),
-                ("pool", "head".into()),
-                ("mlp_ratio", 4.0.into()),
-            ],
-        };
-        if self.needs_map() {
-            keys.push(("pool", "mean".into()));
-        }
-        if matches!(self, GrootV | SpatialMamba | DefMamba | QuadMamba) {
-            keys.extend([("conv", "grid".into()), ("d_conv", 3.into())]);
-        }
-        keys
-    }
-
-    /// Keys of `[model]` that it does not read.
-    fn unread(self) -> Vec<&'static str> {
-        let more: &[&str] = match self {
-            Mamba1 | Divided => return Vec::new(),
-            // How Mamba-1 makes step sizes, and its norm, have a counterpart that is not told by these keys; they may stay,
-            // so that one line turns a config of Mamba-1 into one of Mamba-2.
-            Mamba2 => &[],
-            GrootV | GrootL | SpatialMamba | DefMamba | QuadMamba => &["parameters"],
-            Hydra => &[
-                "conv",
-                "dt_rank",
-                "dt_init",
-                "dt_scale",
-                "step_sizes",
-                "parameters",
-                "merge",
-                "gate",
-                "out_norm",
-            ],
-            // What shapes a scan is left alone, so that stages of convolutions can follow others.
-            Semantic | Inverted => &[
-                "conv",
-                "d_conv",
-                "conv_bias",
-                "bias",
-                "dt_min",
-                "dt_max",
-                "dt_floor",
-                "dt_init",
-                "dt_scale",
-                "step_sizes",
-                "parameters",
-                "merge",
-                "gate",
-                "out_norm",
-            ],
-        };
-        [more, &MAMBA1_ALONE].concat()
-    }
-}
-
-/// One mixer for all stages, or one for each.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Names", into = "Names")]
-pub struct Mixers(pub PerStage<MixerKind>);
-
-impl Default for Mixers {
-    fn default() -> Self {
-        Mixers(PerStage::One(MixerKind::default()))
-    }
-}
-
-/// Mixers as they are written.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected the name of a mixer such as \"mamba1\", or one for each stage")]
-enum Names {
-    One(String),
-    Each(Vec<String>),
-}
-
-impl TryFrom<Names> for Mixers {
-    type Error = String;
-
-    fn try_from(names: Names) -> std::result::Result<Self, String> {
-        let names_of_all = || MixerKind::ALL.map(MixerKind::name);
-        let find = |name: &String| {
-            MixerKind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
-                let near = config::nearest(name, names_of_all());
-                let hint = near.map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
-                format!("\"{name}\", expected one of {}{hint}", names_of_all().join(", "))
-            })
-        };
-        Ok(Mixers(match &names {
-            Names::One(name) => PerStage::One(find(name)?),
-            Names::Each(names) => {
-                PerStage::Each(names.iter().map(find).collect::<std::result::Result<_, _>>()?)
-            }
-        }))
-    }
-}
-
-impl From<Mixers> for Names {
-    fn from(mixers: Mixers) -> Names {
-        let name = |kind: &MixerKind| kind.name().to_owned();
-        match &mixers.0 {
-            PerStage::One(kind) => Names::One(name(kind)),
-            PerStage::Each(kinds) => Names::Each(kinds.iter().map(name).collect()),
-        }
-    }
-}
-
-/// `table`, a `[model]` table, with what the mixer it names implies where it does not say otherwise.
-pub(in crate::grid) fn with_implied(table: Table) -> Table {
-    match table.get("mixer") {
-        Some(Value::String(name)) => {
-            let kind = MixerKind::ALL.into_iter().find(|kind| kind.name() == name);
-            let implied = kind.map(MixerKind::implied).unwrap_or_default();
-            config::with_defaults(table, implied)
-        }
-        _ => table,
-    }
-}
 
 impl ModelConfig {
     /// The mixer of a stage's blocks.
@@ -247,6 +31,20 @@ impl ModelConfig {
     /// Whether a stage has it.
     pub(in crate::grid) fn has(&self, kind: MixerKind) -> bool {
         self.mixer.0.values().contains(&kind)
+    }
+
+    /// What the scans of a stage run over, its tokens lying on `grid` at each of `times`: groups of frames, rows and
+    /// columns. ChangeMamba lays two images out as one map.
+    pub(in crate::grid) fn scanned(
+        &self,
+        stage: usize,
+        times: Option<i64>,
+        [rows, columns]: [i64; 2],
+    ) -> (Option<i64>, [i64; 2]) {
+        match self.kind(stage) {
+            ChangeMamba => (None, [rows, 2 * columns]),
+            _ => (times, [rows, columns]),
+        }
     }
 
     /// Those of `class_tokens` that orders visit: none where time and space are divided.
@@ -269,6 +67,7 @@ impl ModelConfig {
         fill(self.has(Semantic), &mut self.semantic);
         fill(self.has(Inverted), &mut self.inverted);
         fill(self.has(Divided), &mut self.divided);
+        fill(self.has(ChangeMamba), &mut self.changemamba);
         self
     }
 
@@ -290,6 +89,7 @@ impl ModelConfig {
             (Semantic, self.semantic.is_some()),
             (Inverted, self.inverted.is_some()),
             (Divided, self.divided.is_some()),
+            (ChangeMamba, self.changemamba.is_some()),
         ] {
             if set && !self.has(kind) {
                 let name = kind.name();
@@ -390,6 +190,20 @@ impl ModelConfig {
                 let (norm, norm_eps) = (self.norm, self.norm_eps);
                 MixerConfig::Divided(DividedConfig { time: mamba, heads, gate, keep_time, norm, norm_eps })
             }
+            ChangeMamba => {
+                let ChangeMambaOptions { mlp_ratio, activated } =
+                    self.changemamba.clone().unwrap_or_default();
+                let block = BlockConfig {
+                    d_model,
+                    norm: self.norm,
+                    norm_eps: self.norm_eps,
+                    mlp: (mlp_ratio * d_model as f64) as i64,
+                    start: self.init,
+                    residuals: self.residuals(),
+                    ..BlockConfig::default()
+                };
+                MixerConfig::ChangeMamba(ChangeMambaConfig { mamba, block, activated })
+            }
         })
     }
 
@@ -430,7 +244,12 @@ impl ModelConfig {
 
     /// Whether something needs the map that the tokens lie on, and what: a key.
     pub(super) fn needs_map(&self) -> Option<String> {
-        let mixer = self.mixer.0.values().iter().find(|kind| kind.needs_map());
+        self.map_keys().into_iter().next()
+    }
+
+    /// All keys that ask for what needs the map.
+    pub(super) fn map_keys(&self) -> Vec<String> {
+        let mixers = self.mixer.0.values().iter().filter(|kind| kind.needs_map());
         let keys = [
             (self.conv == ConvPlace::Grid, "conv = \"grid\""),
             (self.step_embedding, "step_embedding"),
@@ -441,8 +260,35 @@ impl ModelConfig {
             (self.mlp.needs_grid() && self.has_mlp(), "mlp"),
             (self.attention.is_some(), "attention"),
         ];
-        let key = keys.into_iter().find(|(set, _)| *set).map(|(_, key)| key.to_owned());
-        mixer.map(|kind| format!("mixer = \"{}\"", kind.name())).or(key)
+        let keys = keys.into_iter().filter(|(set, _)| *set).map(|(_, key)| key.to_owned());
+        mixers.map(|kind| format!("mixer = \"{}\"", kind.name())).chain(keys).collect()
+    }
+
+    /// Checks what two images ask of the rest.
+    pub(super) fn check_pair(&self, input: &Input) -> Result<()> {
+        let fail = |text: String| Err(Error::Config(text));
+        if input.times(self.tubelet) != Some(2) {
+            return fail(format!(
+                "`mixer = \"changemamba\"` reads two images, but the inputs are {} of {input}; choose clips of 2 frames, or of \
+                 2 groups of `tubelet`",
+                input.unit()
+            ));
+        }
+        let fits = ["mixer = \"changemamba\"", "conv = \"grid\"", "attention"];
+        if let Some(key) = self.map_keys().iter().find(|key| !fits.contains(&key.as_str())) {
+            return fail(format!("`{key}` does not go with `mixer = \"changemamba\"`; leave it out"));
+        }
+        let text = self.scan.texts().iter().find(|text| {
+            let scan = pattern(text, 0).ok().and_then(|pattern| pattern.published());
+            scan.is_some_and(|scan| scan.name().starts_with("changemamba/"))
+        });
+        match text {
+            Some(text) => fail(format!(
+                "`scan` is \"{text}\", but `mixer = \"changemamba\"` lays the two images out itself; choose what each \
+                 layout is walked by: `scan = \"cross\"` in the paper"
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Checks what stands around the mixers.
@@ -479,6 +325,10 @@ impl ModelConfig {
         }
         if !(0.0..=1024.0).contains(&self.head_width) {
             return fail(format!("`head_width` is {}, expected 0 (none) to 1024", self.head_width));
+        }
+        let ratio = self.changemamba.as_ref().map_or(0.0, |options| options.mlp_ratio);
+        if !(0.0..=1024.0).contains(&ratio) {
+            return fail(format!("`changemamba.mlp_ratio` is {ratio}, expected 0 (no MLP) to 1024"));
         }
         if self.merge == Merge::Search && !plain {
             return fail("`merge = \"search\"` goes with `mixer = \"mamba1\"`".into());

@@ -1,6 +1,7 @@
 //! The `[model]` table of a config.
 
 mod check;
+mod kinds;
 mod mixers;
 mod options;
 mod published;
@@ -21,12 +22,13 @@ use crate::{
     },
 };
 
-pub(super) use mixers::with_implied;
-pub use mixers::{MixerKind, Mixers};
+pub(super) use kinds::with_implied;
+pub use kinds::{MixerKind, Mixers};
 pub use options::{
-    AttentionOptions, DefMambaOptions, DividedOptions, GrootLOptions, HydraOptions, InvertedOptions,
-    SemanticOptions,
+    AttentionOptions, ChangeMambaOptions, DefMambaOptions, DividedOptions, GrootLOptions, HydraOptions,
+    InvertedOptions, SemanticOptions,
 };
+pub use published::published_with;
 pub(super) use values::plan;
 pub use values::{PerStage, Scans, Size, pattern, reseeded};
 
@@ -75,7 +77,8 @@ pub struct ModelConfig {
     /// A norm behind each stage but the last, in front of the step to the next (GrootV, GroupMamba).
     pub stage_norm: bool,
     /// The blocks' token mixer, or one for each stage: "mamba1", "mamba2", "grootv", "grootl", "spatialmamba", "hydra",
-    /// "defmamba", "quadmamba", "semantic", "inverted" (convolutions alone) or "divided" (time, then space: clips alone).
+    /// "defmamba", "quadmamba", "semantic", "inverted" (convolutions alone), "divided" (time, then space: clips alone) or
+    /// "changemamba" (two images in three arrangements: clips of two frames alone).
     /// Keys that a mixer cannot do without (a `scan` of one
     /// direction, a `conv` on the grid …) take what its paper has unless they are set.
     pub mixer: Mixers,
@@ -103,6 +106,9 @@ pub struct ModelConfig {
     /// What `mixer = "divided"` is told beside the other keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub divided: Option<DividedOptions>,
+    /// What `mixer = "changemamba"` is told beside the other keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changemamba: Option<ChangeMambaOptions>,
     /// Blocks of attention in front of each stage's, in each frame of a clip by itself (SegFormer, Vivim). None if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attention: Option<AttentionOptions>,
@@ -265,6 +271,7 @@ impl Default for ModelConfig {
             semantic: None,
             inverted: None,
             divided: None,
+            changemamba: None,
             attention: None,
             affinity: None,
             conv_branch: false,
@@ -342,6 +349,10 @@ impl ModelConfig {
         ));
         keys.extend(KeyDoc::within("divided", KeyDoc::of(&DividedOptions::default(), DividedOptions::DOCS)));
         keys.extend(KeyDoc::within(
+            "changemamba",
+            KeyDoc::of(&ChangeMambaOptions::default(), ChangeMambaOptions::DOCS),
+        ));
+        keys.extend(KeyDoc::within(
             "attention",
             KeyDoc::of(&AttentionOptions::default(), AttentionOptions::DOCS),
         ));
@@ -357,7 +368,7 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) naming the key (`model.…`) that is unknown or wrong.
     pub fn read(table: toml::Table) -> Result<ModelConfig> {
-        let mut read: ModelConfig = config::from_table(mixers::with_implied(table), "model")?;
+        let mut read: ModelConfig = config::from_table(kinds::with_implied(table), "model")?;
         if read.stride == Size::Square(0) {
             read.stride = read.patch_size;
         }

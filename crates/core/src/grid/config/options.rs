@@ -50,6 +50,24 @@ impl Default for DividedOptions {
 }
 
 documented! {
+/// What `mixer = "changemamba"` is told beside the other keys, which are those of the three blocks' Mamba.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ChangeMambaOptions {
+    /// Channels inside the MLPs of the three blocks, per channel of a token; 0 for none.
+    pub mlp_ratio: f64,
+    /// A batch norm and a ReLU behind the convolution that brings the three together, as released.
+    pub activated: bool,
+}
+}
+
+impl Default for ChangeMambaOptions {
+    fn default() -> Self {
+        ChangeMambaOptions { mlp_ratio: 4.0, activated: false }
+    }
+}
+
+documented! {
 /// What `mixer = "hydra"` is told beside the other keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -103,7 +103,9 @@ pub(super) static TABLE: &[Published] = &[
         "[cross | montage(interleaved), cross | montage(beside)]",
     )
     .merged(Merge::Sum, Own)
-    .noted("the 8 directions of two arrangements, interleaved and side by side, summed; the paper has a block of its own for each \
-         of three arrangements (the third is changemamba/stacked, over one grid of twice the channels), merges each by sum \
-         and concatenates the three on channels"),
+    .noted(
+        "the orders over two of three arrangements, and their sum; `mixer = \"changemamba\"` of a model has the whole: \
+         a block for each of the three (the third over one map of both images' channels) and a 1x1 convolution over what \
+         the blocks make",
+    ),
 ];
