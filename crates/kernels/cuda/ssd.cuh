@@ -13,7 +13,8 @@
 // Macros: DTYPE; HEADDIM, P; D_STATE, N; CHUNK, Q (32, 64 or 128); WIDTH, the channels of a slab.
 //
 // Masks are products with 0. So a NaN of x reaches other steps of its chunk, in its channel and even over a reset, which on
-// the CPU it does not; no state takes it over a reset.
+// the CPU it does not; no state takes it over a reset, but one of B or dt it does. The op's doc says so; a mask by selection
+// would cost the products' inner loops an instruction an operand.
 //
 // A slab is what one block carries the state of: whole heads, each padded to a multiple of 16 channels, or, where a head is
 // wider than WIDTH, a piece of one. Channels of a head never mix, so a piece is a head of its own but for its sums.

@@ -14,7 +14,7 @@ use ophidian_kernels::cuda::{Driver, Error, Launch, Result};
 use tempfile::TempDir;
 
 /// Every number a test may set, by name.
-const DEFAULTS: [(&str, i64); 11] = [
+const DEFAULTS: [(&str, i64); 14] = [
     ("INIT", 0),
     ("VERSION", 13000),
     ("COUNT", 2),
@@ -26,11 +26,17 @@ const DEFAULTS: [(&str, i64); 11] = [
     ("SET", 0),
     ("LAUNCH", 0),
     ("SILENT", 0),
+    ("ALLOCATE", 0),
+    ("COPY", 0),
+    ("WAIT", 0),
 ];
 
 const FAKE: &str = r#"
+#include <stdlib.h>
+#include <string.h>
+typedef unsigned long long address;
 extern "C" {
-int depth = 0, loaded = 0, launched = 0, seen_shared = 0, seen_value = 0;
+int depth = 0, loaded = 0, launched = 0, seen_shared = 0, seen_value = 0, held = 0, events = 0, now = 0;
 int cuInit(unsigned) { return INIT; }
 int cuDriverGetVersion(int* v) { *v = VERSION; return 0; }
 int cuDeviceGetCount(int* n) { *n = COUNT; return 0; }
@@ -38,7 +44,7 @@ int cuDeviceGet(int* d, int i) { *d = i + 7; return 0; }
 int cuDeviceGetName(char* s, int, int) { const char* n = "Some GPU"; while ((*s++ = *n++)) {} return 0; }
 int cuDeviceGetAttribute(int* v, int which, int d) {
     if (d < 7) return 101;
-    *v = which == 75 ? MAJOR : which == 76 ? MINOR : which == 16 ? 132 : which == 97 ? 232448 : -1;
+    *v = which == 75 ? MAJOR : which == 76 ? MINOR : which == 16 ? 132 : which == 97 ? 232448 : which == 13 ? 1980000 : -1;
     return 0;
 }
 int cuDevicePrimaryCtxRetain(void** c, int) { *c = &depth; return RETAIN; }
@@ -54,6 +60,23 @@ int cuLaunchKernel(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsi
     seen_value = *(int*)a[0];
     return LAUNCH;
 }
+int cuMemAlloc_v2(address* a, size_t n) {
+    if (depth != 1 || n == 0) return 201;
+    if (ALLOCATE) return ALLOCATE;
+    *a = (address)malloc(n);
+    held++;
+    return 0;
+}
+int cuMemFree_v2(address a) { free((void*)a); held--; return depth == 1 ? 0 : 201; }
+int cuMemcpyHtoD_v2(address to, const void* from, size_t n) { memcpy((void*)to, from, n); return depth == 1 ? COPY : 201; }
+int cuMemcpyDtoH_v2(void* to, address from, size_t n) { memcpy(to, (void*)from, n); return depth == 1 ? COPY : 201; }
+int cuMemcpyDtoD_v2(address to, address from, size_t n) { memcpy((void*)to, (void*)from, n); return depth == 1 ? COPY : 201; }
+int cuMemsetD8_v2(address to, unsigned char value, size_t n) { memset((void*)to, value, n); return depth == 1 ? 0 : 201; }
+int cuCtxSynchronize() { return depth == 1 ? WAIT : 201; }
+int cuEventCreate(void** e, unsigned) { *e = new int(0); events++; return depth == 1 ? 0 : 201; }
+int cuEventRecord(void* e, void*) { *(int*)e = now += 3; return depth == 1 ? 0 : 201; }
+int cuEventElapsedTime(float* ms, void* a, void* b) { *ms = *(int*)b - *(int*)a; return depth == 1 ? 0 : 201; }
+int cuEventDestroy_v2(void* e) { delete (int*)e; events--; return depth == 1 ? 0 : 201; }
 int cuGetErrorString(int code, const char** s) { *s = SILENT ? 0 : code == 700 ? "an illegal address" : "some error"; return 0; }
 }
 "#;
@@ -123,8 +146,63 @@ fn a_kernel_is_launched() {
     run(&driver, Launch { shared: 100 << 10, ..LAUNCH }).unwrap();
     run(&driver, Launch { grid: [3, 0, 1], ..LAUNCH }).unwrap();
     assert_eq!([fake.number("launched"), fake.number("seen_shared")], [2, 100 << 10]);
+    // Also where it is enough but for what the kernel has of its own.
+    run(&driver, Launch { shared: 47 << 10, ..LAUNCH }).unwrap();
+    assert_eq!([fake.number("launched"), fake.number("seen_shared")], [3, 47 << 10]);
     // The context that was current before is again, and nothing stays loaded.
     assert_eq!([fake.number("depth"), fake.number("loaded")], [0, 0]);
+}
+
+/// What runs without libtorch: memory is taken, filled, copied and given back, and launches are timed.
+#[test]
+fn memory_and_time() {
+    let fake = Fake::new(&[]);
+    let driver = fake.driver().unwrap();
+    let device = driver.device(0).unwrap();
+    assert_eq!(device.clock(), 1_980_000);
+    let module = device.load(b"\x7fELF", &["kernel"], (13, 0)).unwrap();
+    {
+        let (memory, empty) = (device.allocate(10).unwrap(), device.allocate(0).unwrap());
+        assert_ne!(memory.address(), empty.address());
+        assert_eq!(fake.number("held"), 2);
+        memory.fill(0xff).unwrap();
+        memory.write(1, &[1, 2, 3]).unwrap();
+        memory.copy_within(6, 4).unwrap();
+        let mut bytes = [0; 9];
+        memory.read(1, &mut bytes).unwrap();
+        assert_eq!(bytes, [1, 2, 3, 255, 255, 255, 1, 2, 3]);
+        for outside in [9, usize::MAX] {
+            let write = || memory.write(outside, &[0, 0]);
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(write)).is_err());
+        }
+        // Safety: no memory is named.
+        let launch = || unsafe { module.launch("kernel", 42i32, LAUNCH, null_mut()) };
+        let taken = device.time(|| (0..5).try_for_each(|_| launch())).unwrap();
+        assert_eq!((taken, fake.number("launched")), (3.0, 5));
+        device.synchronise().unwrap();
+    }
+    assert_eq!(["held", "events", "depth"].map(|name| fake.number(name)), [0, 0, 0]);
+}
+
+#[test]
+fn memory_that_fails() {
+    let fake = Fake::new(&[("ALLOCATE", 2)]);
+    let driver = fake.driver().unwrap();
+    let (error, _) = sentence(driver.device(0).unwrap().allocate(10));
+    assert_eq!(error, Error::OutOfMemory { index: 0 });
+    let fake = Fake::new(&[("COPY", 700), ("WAIT", 700)]);
+    let driver = fake.driver().unwrap();
+    let device = driver.device(0).unwrap();
+    let memory = device.allocate(4).unwrap();
+    let (_, said) = sentence(memory.write(0, &[1]));
+    assert_eq!(said, "cuMemcpyHtoD failed: an illegal address (700)");
+    let (_, said) = sentence(memory.read(0, &mut [1]));
+    assert_eq!(said, "cuMemcpyDtoH failed: an illegal address (700)");
+    for result in [device.synchronise(), device.time(|| Ok(())).map(|_| ())] {
+        assert_eq!(sentence(result).1, "cuCtxSynchronize failed: an illegal address (700)");
+    }
+    drop(memory);
+    assert_eq!(["held", "events", "depth"].map(|name| fake.number(name)), [0, 0, 0]);
 }
 
 /// The sentence of an error: one line, no full stop.

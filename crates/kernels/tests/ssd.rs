@@ -4,8 +4,8 @@
 mod common;
 
 use common::{
-    Draw, Kind, Two, close, close_to,
-    ssd::{Answer, NAMES, Problem, Shape, shapes},
+    Compared, Draw, Kind, Two,
+    ssd::{Answer, NAMES, Problem, Shape, Summing, shapes},
 };
 use ophidian_kernels::{
     Isa, View, ViewMut,
@@ -48,18 +48,21 @@ impl Problem {
         if self.initial.is_some() {
             grads[8] = initial;
         }
-        Answer { y, last, grads, sizes: [0.0; 9] }
+        Answer { y, last, grads }
     }
 
     fn check(&self, pool: &dyn ophidian_kernels::Pool) {
         let want = self.reference(&self.leaves());
+        let sizes = self.sizes(Summing { chunk: 64, at_resets: true, cancelling: 1.0 });
         for isa in common::isas() {
             let got = self.run(isa, pool);
-            close("y", &got.y, &want.y, 1e-5);
-            close("final_state", &got.last, &want.last, 1e-5);
-            for (i, (got, grad)) in got.grads.iter().zip(&want.grads).enumerate() {
-                // Sums over samples and steps cancel: 1e-6 of what was summed.
-                close_to(NAMES[i], got, grad, 3e-5, (want.sizes[i] / 30.0).max(1e-3));
+            let compare = |name: &str, got: &[f32], want: &[f64], sizes: &[f64]| {
+                Compared::within(name, got, want, |i| 1e-5 * sizes[i] + 1e-30).check();
+            };
+            compare("y", &got.y, &want.y, &sizes.y);
+            compare("final_state", &got.last, &want.last, &sizes.last);
+            for (i, name) in NAMES.into_iter().enumerate() {
+                compare(name, &got.grads[i], &want.grads[i], &sizes.grads[i]);
             }
         }
     }
@@ -83,7 +86,11 @@ proptest! {
             dot(&y, &p.dy) + dot(&last, &p.dfinal)
         };
         let mut draw = Draw(shape.seed ^ 1);
+        let kinked = p.any_at_a_limit(1e-4);
         for (i, grad) in grads.iter().enumerate() {
+            if kinked && matches!(NAMES[i], "ddt" | "ddt_bias") {
+                continue;
+            }
             for _ in 0..grad.len().min(6) {
                 let j = draw.below(grad.len());
                 let mut moved = x.clone();

@@ -1,7 +1,7 @@
 //! CUDA's driver, opened at run time: devices, modules, launches.
 //!
 //! Memory, streams and the context are the caller's (libtorch's): a device here is its primary context, which libtorch
-//! uses too, and a launch goes to the stream it is given.
+//! uses too, and a launch goes to the stream it is given. What has no libtorch takes [`super::Memory`].
 
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_uint, c_void},
@@ -25,25 +25,27 @@ const WHAT: &str = "CUDA's driver";
 /// The oldest compute capability that the sources are written for.
 const OLDEST: u32 = 80;
 
-/// Bytes of shared memory that a kernel may have without asking for more.
-const ALWAYS_SHARED: usize = 48 << 10;
+/// Bytes of dynamic shared memory that a kernel may have without asking for more: 48 KiB less what its own, static shared
+/// memory may take.
+const ALWAYS_SHARED: usize = 32 << 10;
 
 // Numbers of cuda.h.
 const OUT_OF_MEMORY: c_int = 2;
 const NO_DEVICE: c_int = 100;
 const NO_BINARY_FOR_GPU: c_int = 209;
 const UNSUPPORTED_PTX: c_int = 222;
+const CLOCK: c_int = 13;
 const MULTIPROCESSORS: c_int = 16;
 const MAJOR: c_int = 75;
 const MINOR: c_int = 76;
 const SHARED_OPTIN: c_int = 97;
 const MAX_DYNAMIC_SHARED: c_int = 8;
 
-type Status = c_int;
+pub(super) type Status = c_int;
 /// A pointer that only the driver looks into.
-type Opaque = *mut c_void;
+pub(super) type Opaque = *mut c_void;
 
-struct Functions {
+pub(super) struct Functions {
     init: unsafe extern "C" fn(c_uint) -> Status,
     version: unsafe extern "C" fn(*mut c_int) -> Status,
     count: unsafe extern "C" fn(*mut c_int) -> Status,
@@ -72,11 +74,22 @@ struct Functions {
         *mut *mut c_void,
     ) -> Status,
     error: unsafe extern "C" fn(Status, *mut *const c_char) -> Status,
+    pub(super) allocate: unsafe extern "C" fn(*mut u64, usize) -> Status,
+    pub(super) free: unsafe extern "C" fn(u64) -> Status,
+    pub(super) write: unsafe extern "C" fn(u64, *const c_void, usize) -> Status,
+    pub(super) read: unsafe extern "C" fn(*mut c_void, u64, usize) -> Status,
+    pub(super) copy: unsafe extern "C" fn(u64, u64, usize) -> Status,
+    pub(super) fill: unsafe extern "C" fn(u64, u8, usize) -> Status,
+    pub(super) synchronise: unsafe extern "C" fn() -> Status,
+    pub(super) event: unsafe extern "C" fn(*mut Opaque, c_uint) -> Status,
+    pub(super) record: unsafe extern "C" fn(Opaque, Opaque) -> Status,
+    pub(super) elapsed: unsafe extern "C" fn(*mut f32, Opaque, Opaque) -> Status,
+    pub(super) forget: unsafe extern "C" fn(Opaque) -> Status,
 }
 
 /// An open driver.
 pub struct Driver {
-    functions: Functions,
+    pub(super) functions: Functions,
     version: i32,
     count: usize,
     _library: Library,
@@ -116,6 +129,19 @@ impl Driver {
                 set: function(&library, path, WHAT, "cuFuncSetAttribute")?,
                 launch: function(&library, path, WHAT, "cuLaunchKernel")?,
                 error: function(&library, path, WHAT, "cuGetErrorString")?,
+                allocate: function(&library, path, WHAT, "cuMemAlloc_v2")?,
+                free: function(&library, path, WHAT, "cuMemFree_v2")?,
+                write: function(&library, path, WHAT, "cuMemcpyHtoD_v2")?,
+                read: function(&library, path, WHAT, "cuMemcpyDtoH_v2")?,
+                copy: function(&library, path, WHAT, "cuMemcpyDtoD_v2")?,
+                fill: function(&library, path, WHAT, "cuMemsetD8_v2")?,
+                synchronise: function(&library, path, WHAT, "cuCtxSynchronize")?,
+                event: function(&library, path, WHAT, "cuEventCreate")?,
+                record: function(&library, path, WHAT, "cuEventRecord")?,
+                // One and the same type: CUDA 13 names the second in its header, older drivers have only the first.
+                elapsed: function(&library, path, WHAT, "cuEventElapsedTime")
+                    .or_else(|_| function(&library, path, WHAT, "cuEventElapsedTime_v2"))?,
+                forget: function(&library, path, WHAT, "cuEventDestroy_v2")?,
             }
         };
         let mut driver = Driver { functions, version: 0, count: 0, _library: library };
@@ -172,13 +198,15 @@ impl Driver {
         let card =
             Card { multiprocessors: attribute(MULTIPROCESSORS)?, shared: attribute(SHARED_OPTIN)? as usize };
         let mut context = ptr::null_mut();
+        // Nothing depends on it.
+        let clock = attribute(CLOCK).unwrap_or(0);
         // Safety: as above. It stays retained: libtorch keeps its own hold for as long as the process lives, too.
         let status = unsafe { (f.retain)(&raw mut context, handle) };
         self.check_on(index, "cuDevicePrimaryCtxRetain", status)?;
-        Ok(Device { driver: self, index, name, capability, card, context })
+        Ok(Device { driver: self, index, name, capability, card, clock, context })
     }
 
-    fn check(&self, function: &'static str, code: Status) -> Result<()> {
+    pub(super) fn check(&self, function: &'static str, code: Status) -> Result<()> {
         match code {
             0 => Ok(()),
             NO_DEVICE => Err(Error::NoDevice),
@@ -198,19 +226,20 @@ impl Driver {
         }
     }
 
-    fn check_on(&self, index: usize, function: &'static str, code: Status) -> Result<()> {
+    pub(super) fn check_on(&self, index: usize, function: &'static str, code: Status) -> Result<()> {
         if code == OUT_OF_MEMORY { Err(Error::OutOfMemory { index }) } else { self.check(function, code) }
     }
 }
 
 /// A GPU.
 pub struct Device<'d> {
-    driver: &'d Driver,
-    index: usize,
+    pub(super) driver: &'d Driver,
+    pub(super) index: usize,
     name: String,
     capability: u32,
     card: Card,
-    context: Opaque,
+    clock: u32,
+    pub(super) context: Opaque,
 }
 
 // Safety: the driver may be called from any thread; the context is made current around each call.
@@ -231,6 +260,11 @@ impl<'d> Device<'d> {
     /// What launches have to know of it.
     pub fn card(&self) -> Card {
         self.card
+    }
+
+    /// The highest clock of its multiprocessors in kHz; 0 if the driver does not say.
+    pub fn clock(&self) -> u32 {
+        self.clock
     }
 
     /// The kernels of `variant`, from the cache or compiled for this GPU. The caller keeps them: loading takes a while.
@@ -293,7 +327,7 @@ impl<'d> Device<'d> {
         Ok(module)
     }
 
-    fn enter(&self) -> Result<Entered<'d>> {
+    pub(super) fn enter(&self) -> Result<Entered<'d>> {
         Entered::new(self.driver, self.context)
     }
 }
@@ -366,10 +400,10 @@ impl Drop for Module<'_> {
 }
 
 /// A context that is current on this thread, until the one before it is again.
-struct Entered<'d>(&'d Driver);
+pub(super) struct Entered<'d>(&'d Driver);
 
 impl<'d> Entered<'d> {
-    fn new(driver: &'d Driver, context: Opaque) -> Result<Self> {
+    pub(super) fn new(driver: &'d Driver, context: Opaque) -> Result<Self> {
         // Safety: a retained primary context.
         driver.check("cuCtxPushCurrent", unsafe { (driver.functions.push)(context) })?;
         Ok(Entered(driver))

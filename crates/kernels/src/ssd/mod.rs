@@ -16,6 +16,12 @@
 //! L the decays from step to step; from chunk to chunk the state is carried. A chunk ends where the state starts afresh,
 //! so no product reaches over a reset. f32 or bf16 in, f32 arithmetic and outputs. One token of the recurrence is a scan
 //! of one step from the initial state to the final one.
+//!
+//! NaN and infinity: on the CPU one of x, B, C or dt reaches later steps only, of its channel (x) or its heads, and nothing
+//! behind a reset. On a GPU ([`cuda`]) a mask is a product with 0, and 0 NaN is NaN: there it may also reach the other
+//! steps of its chunk (at most 128), earlier ones and those behind a reset among them, and if it is one of B or dt, by way
+//! of the state, steps behind that chunk up to the next chunk with a reset. Other heads (of dt), groups (of B and C),
+//! samples and directions never see it. Where a sequence may hold NaN and its neighbours count, do not pack them.
 
 mod backward;
 mod blocks;

@@ -128,11 +128,60 @@ pub fn close(name: &str, got: &[f32], want: &[f64], tolerance: f64) {
 /// Largest difference relative to the largest value of `want`, or to `size` where that is larger: of sums that cancel, the
 /// size of what was summed.
 pub fn close_to(name: &str, got: &[f32], want: &[f64], tolerance: f64, size: f64) {
-    assert_eq!(got.len(), want.len(), "{name}");
-    let scale = want.iter().fold(size, |m, v| m.max(v.abs()));
-    for (i, (g, w)) in got.iter().zip(want).enumerate() {
-        let error = (f64::from(*g) - w).abs() / scale;
-        assert!(error <= tolerance, "{name}[{i}]: got {g}, want {w}, error {error:.2e} of the largest");
+    Compared::new(name, got, want, tolerance, size).check();
+}
+
+/// How far an answer is from what it should be, in some unit.
+pub struct Compared {
+    pub name: String,
+    pub error: f64,
+    pub tolerance: f64,
+    /// Where it is farthest: the index, what was got and what was wanted.
+    at: (usize, f32, f64),
+}
+
+impl Compared {
+    /// As `close_to` has it.
+    pub fn new(name: &str, got: &[f32], want: &[f64], tolerance: f64, size: f64) -> Compared {
+        assert_eq!(got.len(), want.len(), "{name}");
+        let scale = want.iter().fold(size, |m, v| m.max(v.abs()));
+        let mut worst = Compared { name: name.into(), error: 0.0, tolerance, at: (0, 0.0, 0.0) };
+        for (i, (g, w)) in got.iter().zip(want).enumerate() {
+            let error = (f64::from(*g) - w).abs() / scale;
+            // What is no number is as far as can be.
+            let error = if error.is_nan() { f64::INFINITY } else { error };
+            if error > worst.error {
+                (worst.error, worst.at) = (error, (i, *g, *w));
+            }
+        }
+        worst
+    }
+
+    /// Each value of its own allowance; the error is a share of it.
+    pub fn within(name: &str, got: &[f32], want: &[f64], allowed: impl Fn(usize) -> f64) -> Compared {
+        assert_eq!(got.len(), want.len(), "{name}");
+        let mut worst = Compared { name: name.into(), error: 0.0, tolerance: 1.0, at: (0, 0.0, 0.0) };
+        for (i, (g, w)) in got.iter().zip(want).enumerate() {
+            let error = (f64::from(*g) - w).abs() / allowed(i);
+            // What is no number is as far as can be.
+            let error = if g.is_finite() { error } else { f64::INFINITY };
+            if error > worst.error {
+                (worst.error, worst.at) = (error, (i, *g, *w));
+            }
+        }
+        worst
+    }
+
+    pub fn passes(&self) -> bool {
+        self.error <= self.tolerance
+    }
+
+    pub fn check(&self) {
+        let Compared { name, error, tolerance, at: (i, got, want) } = self;
+        assert!(
+            self.passes(),
+            "{name}[{i}]: got {got}, want {want}, error {error:.2e}, allowed {tolerance:.2e}"
+        );
     }
 }
 

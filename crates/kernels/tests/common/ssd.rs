@@ -63,8 +63,17 @@ pub struct Answer<T> {
     pub y: Vec<T>,
     pub last: Vec<T>,
     pub grads: Vec<Vec<T>>,
-    /// Of the gradients of A, D and dt_bias: the largest sum of the sizes of what was summed, in the order of [`NAMES`].
-    pub sizes: [f64; 9],
+}
+
+/// How kernels sum, for [`Problem::sizes`].
+#[derive(Debug, Clone, Copy)]
+pub struct Summing {
+    /// Steps of a chunk.
+    pub chunk: usize,
+    /// Whether a chunk ends where the state starts afresh.
+    pub at_resets: bool,
+    /// What pairs of steps that cancel within a chunk cost, of what a size costs.
+    pub cancelling: f64,
 }
 
 pub const NAMES: [&str; 9] = ["dx", "ddt", "dA", "dB", "dC", "dD", "dz", "ddt_bias", "dinitial"];
@@ -167,24 +176,64 @@ impl Problem {
         ]
     }
 
-    /// The step size, and its derivative by what it is made of.
-    pub fn step_size(&self, raw: f64) -> (f64, f64) {
-        let (dt, slope) = if self.softplus {
+    /// dt + bias after softplus, and its derivative.
+    fn unlimited(&self, raw: f64) -> (f64, f64) {
+        if self.softplus {
             (if raw > 30.0 { raw } else { raw.exp().ln_1p() }, 1.0 / (1.0 + (-raw).exp()))
         } else {
             (raw, 1.0)
+        }
+    }
+
+    /// Whether a step size is that close to a limit, where it has no derivative.
+    fn at_a_limit(&self, raw: f64, margin: f64) -> bool {
+        let (dt, _) = self.unlimited(raw);
+        self.limits.iter().any(|limit| (dt - f64::from(*limit)).abs() < margin)
+    }
+
+    /// Whether any is.
+    pub fn any_at_a_limit(&self, margin: f64) -> bool {
+        let bias = self.bias.as_deref().unwrap_or(&[]);
+        let of = |(i, dt): (usize, &f32)| {
+            let parameter = i / self.heads % self.directions * self.heads + i % self.heads;
+            f64::from(*dt) + f64::from(bias.get(parameter).copied().unwrap_or(0.0))
         };
-        let [lo, hi] = self.limits.map(f64::from);
+        // A blank step has nothing but the bias.
+        let blanks = bias.iter().map(|bias| f64::from(*bias));
+        self.dt.iter().enumerate().map(of).chain(blanks).any(|raw| self.at_a_limit(raw, margin))
+    }
+
+    /// The step size, and its derivative by what it is made of.
+    pub fn step_size(&self, raw: f64) -> (f64, f64) {
+        let ((dt, slope), [lo, hi]) = (self.unlimited(raw), self.limits.map(f64::from));
         (dt.clamp(lo, hi), if dt < lo || dt > hi { 0.0 } else { slope })
     }
 
     /// The recurrence, one number at a time, on `v` in the order of `leaves`.
     pub fn reference(&self, v: &[Vec<f64>]) -> Answer<f64> {
+        self.recurrence(v, None)
+    }
+
+    /// Of every value of the answer, the sum of the sizes of what it is a sum of: what errors of rounding are relative to.
+    ///
+    /// A decay is counted as if its exponent were 5% nearer to 0, because its error grows with its exponent. The gradient of
+    /// a decay is that of all pairs of steps on either side of it; kernels take it from sums over all later pairs of its
+    /// chunk, most of which cancel: these count `cancelling` times. Where f32 may be on another side of a limit of dt than
+    /// f64, the gradient has no bound.
+    pub fn sizes(&self, summing: Summing) -> Answer<f64> {
+        let mut v = self.leaves();
+        for i in [0, 3, 4, 5, 8] {
+            v[i].iter_mut().for_each(|v| *v = v.abs());
+        }
+        self.recurrence(&v, Some(summing))
+    }
+
+    fn recurrence(&self, v: &[Vec<f64>], sizes: Option<Summing>) -> Answer<f64> {
         let [x, dt, a, b, c, d, z, bias, initial] = v else { panic!("nine inputs") };
+        let sized = |v: f64| if sizes.is_some() { v.abs() } else { v };
         let mut y = vec![0.0; x.len()];
         let mut last = vec![0.0; self.ssd().state_len()];
         let mut grads: Vec<Vec<f64>> = v.iter().map(|v| vec![0.0; v.len()]).collect();
-        let mut sizes: Vec<Vec<f64>> = grads.clone();
         let (p_all, n_all) = (self.headdim, self.states);
         let orders = (0..self.batch).flat_map(|s| (0..self.directions).map(move |k| (s, k)));
         for (s, k, h) in orders.flat_map(|(s, k)| (0..self.heads).map(move |h| (s, k, h))) {
@@ -196,13 +245,18 @@ impl Problem {
                 false => initial[row * size..(row + 1) * size].to_vec(),
             };
             let mut states = vec![start];
-            let gate = |z: f64| z / (1.0 + (-z).exp());
+            let gate = |z: f64| sized(z / (1.0 + (-z).exp()));
+            let raw = |token: i32, ds: usize| {
+                (if token < 0 { 0.0 } else { dt[ds] }) + bias.get(param).copied().unwrap_or(0.0)
+            };
+            let rate = a[param] * if sizes.is_some() { 0.95 } else { 1.0 };
+            let decays = |step: f64, reset: bool| if reset { 0.0 } else { (step * rate).exp() };
             let mut outs = Vec::new();
             for &(token, reset, written) in &path {
                 let [xs, ds, cs] = self.at(s, k, h, token);
                 let read = |v: &[f64], at: usize| if token < 0 { 0.0 } else { v[at] };
-                let (step, _) = self.step_size(read(dt, ds) + bias.get(param).copied().unwrap_or(0.0));
-                let decay = if reset { 0.0 } else { (step * a[param]).exp() };
+                let (step, _) = self.step_size(raw(token, ds));
+                let (decay, step) = (decays(step, reset), sized(step));
                 let mut state = states[states.len() - 1].clone();
                 for p in 0..p_all {
                     let input = read(x, xs + p);
@@ -220,60 +274,80 @@ impl Problem {
                 states.push(state);
             }
             last[row * size..(row + 1) * size].copy_from_slice(&states[path.len()]);
-            let mut g: Vec<f64> = to_wide(&self.dfinal[row * size..(row + 1) * size]);
+            let dfinal = &self.dfinal[row * size..(row + 1) * size];
+            let mut g: Vec<f64> = dfinal.iter().map(|v| sized(f64::from(*v))).collect();
+            // Where chunks begin.
+            let mut taken = 0;
+            let mut begins = |reset: bool, Summing { chunk, at_resets, .. }: Summing| {
+                let begins = taken == chunk || at_resets && reset;
+                taken = if begins { 1 } else { taken + 1 };
+                begins
+            };
+            let begins: Vec<bool> =
+                path.iter().map(|step| sizes.is_some_and(|summing| begins(step.1, summing))).collect();
+            // What y of later steps of the chunk has of its states, times its gradient.
+            let mut later = 0.0;
             for (t, &(token, reset, written)) in path.iter().enumerate().rev() {
                 let [xs, ds, cs] = self.at(s, k, h, token);
                 let read = |v: &[f64], at: usize| if token < 0 { 0.0 } else { v[at] };
-                let (step, slope) = self.step_size(read(dt, ds) + bias.get(param).copied().unwrap_or(0.0));
-                let decay = if reset { 0.0 } else { (step * a[param]).exp() };
+                let (step, slope) = self.step_size(raw(token, ds));
+                let (decay, step) = (decays(step, reset), sized(step));
+                if begins.get(t + 1) == Some(&true) {
+                    later = 0.0;
+                }
                 let mut dstep = 0.0;
                 for p in 0..p_all {
-                    let mut dy = if written >= 0 { f64::from(self.dy[xs + p]) } else { 0.0 };
+                    let mut dy = if written >= 0 { sized(f64::from(self.dy[xs + p])) } else { 0.0 };
                     if let Some(z) = z.get(xs + p).filter(|_| token >= 0) {
                         let sigmoid = 1.0 / (1.0 + (-z).exp());
-                        grads[6][xs + p] += dy * outs[t * p_all + p] * sigmoid * (1.0 + z * (1.0 - sigmoid));
-                        dy *= z * sigmoid;
+                        grads[6][xs + p] +=
+                            dy * outs[t * p_all + p] * sigmoid * (1.0 + sized(*z) * (1.0 - sigmoid));
+                        dy *= gate(*z);
                     }
                     let input = read(x, xs + p);
                     let mut dx = 0.0;
                     if let Some(d) = d.get(param * p_all + p) {
                         grads[5][param * p_all + p] += dy * input;
-                        sizes[5][param * p_all + p] += (dy * input).abs();
                         dx += d * dy;
                     }
                     for n in 0..n_all {
                         let at = p * n_all + n;
                         let (before, after) = (states[t][at], states[t + 1][at]);
                         g[at] += dy * read(c, cs + n);
+                        later += dy * after * read(c, cs + n);
                         if token >= 0 {
                             grads[4][cs + n] += dy * after;
                             grads[3][cs + n] += g[at] * step * input;
                         }
                         dx += g[at] * step * read(b, cs + n);
-                        dstep += g[at] * (input * read(b, cs + n) + decay * a[param] * before);
-                        let exponent = g[at] * decay * step * before;
-                        grads[2][param] += exponent;
-                        sizes[2][param] += exponent.abs();
+                        dstep += g[at] * (input * read(b, cs + n) + decay * sized(a[param]) * before);
+                        grads[2][param] += g[at] * decay * step * before;
                         g[at] *= decay;
                     }
                     if token >= 0 {
                         grads[0][xs + p] += dx;
                     }
                 }
+                let mut dt = dstep * slope;
+                if let Some(Summing { cancelling, .. }) = sizes {
+                    grads[2][param] += step * cancelling * later;
+                    dt += slope * sized(a[param]) * cancelling * later;
+                    if self.at_a_limit(raw(token, ds), 1e-6) {
+                        dt = f64::INFINITY;
+                    }
+                }
                 if token >= 0 {
-                    grads[1][ds] += dstep * slope;
+                    grads[1][ds] += dt;
                 }
                 if !bias.is_empty() {
-                    grads[7][param] += dstep * slope;
-                    sizes[7][param] += (dstep * slope).abs();
+                    grads[7][param] += dt;
                 }
             }
             if !initial.is_empty() {
                 grads[8][row * size..(row + 1) * size].copy_from_slice(&g);
             }
         }
-        let sizes = std::array::from_fn(|i| sizes[i].iter().fold(0.0, |m: f64, v| m.max(*v)));
-        Answer { y, last, grads, sizes }
+        Answer { y, last, grads }
     }
 
     /// The quadratic dual form (section 5 of the paper): y of each step as a masked sum over all earlier ones.

@@ -12,6 +12,7 @@ use std::{
 };
 
 use libloading::Library;
+use ophidian_kernels::cuda::Variant;
 
 /// The order in which threads and blocks are taken.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,6 +30,9 @@ pub struct Schedule {
     /// Asynchronous copies are made when they are waited for, else when they are asked for.
     pub late_copies: bool,
 }
+
+/// What exponentials and sums in f32 cost, relative to the sizes of what is summed.
+pub const SUMS: f64 = 3e-6;
 
 /// Enough to find a missing barrier.
 pub const SCHEDULES: [Schedule; 3] = [
@@ -161,6 +165,22 @@ impl Module {
     }
 }
 
+/// Runs a kernel of the crate.
+///
+/// # Errors
+/// What the emulator found.
+pub fn launch<A: Copy>(
+    variant: &Variant,
+    kernel: &str,
+    arguments: A,
+    launch: ophidian_kernels::cuda::Launch,
+    schedule: Schedule,
+) -> Result<(), String> {
+    let macros: Vec<_> = variant.macros.iter().map(|(name, value)| (*name, i64::from(*value))).collect();
+    let shape = Launch { grid: launch.grid, block: launch.block, shared: launch.shared };
+    module(variant.source.name, &macros).launch(kernel, arguments, shape, schedule)
+}
+
 fn fused_multiply_add() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::is_x86_feature_detected!("fma");
@@ -203,6 +223,11 @@ impl<T: Copy> Buffer<T> {
 
     pub fn ptr(&self) -> *mut T {
         self.data
+    }
+
+    /// What is in it now.
+    pub fn read(&self) -> Vec<T> {
+        self.to_vec()
     }
 }
 

@@ -1,12 +1,19 @@
-//! Launches of the crate's CUDA kernels on the emulator, and rows of any element type.
-#![allow(dead_code, missing_docs)]
+//! Problems of the CUDA kernels, their equations in f64 and their launches, for any device: `crate::cuda` is the emulator in
+//! the tests, and a GPU in `examples/gpu`.
+#![allow(dead_code, missing_docs, unused_imports)]
+
+pub mod conv;
+pub mod golden;
+pub mod norm;
+pub mod scan;
+pub mod ssd;
 
 use std::ffi::c_void;
 
 use half::{bf16, f16};
 use ophidian_kernels::{
     Strides,
-    cuda::{Card, Element, Launch, Pass, Tables, Variant, sums},
+    cuda::{Card, Element, Launch, Pass, Tables, Variant, aligned, sums},
 };
 use proptest::prelude::*;
 
@@ -17,16 +24,13 @@ use crate::cuda::{self, Buffer, SCHEDULES, Schedule};
 pub struct Device(pub Schedule);
 
 impl Device {
-    /// Runs a kernel; fails the test where the emulator finds an error.
+    /// Runs a kernel; fails the test where the device finds an error.
     pub fn launch<A: Copy>(&self, variant: &Variant, kernel: &str, arguments: A, launch: Launch) {
         if launch.grid.contains(&0) {
             return;
         }
         assert!(variant.source.kernels.contains(&kernel), "{kernel}");
-        let macros: Vec<_> = variant.macros.iter().map(|(name, value)| (*name, i64::from(*value))).collect();
-        let module = cuda::module(variant.source.name, &macros);
-        let shape = cuda::Launch { grid: launch.grid, block: launch.block, shared: launch.shared };
-        if let Err(error) = module.launch(kernel, arguments, shape, self.0) {
+        if let Err(error) = cuda::launch(variant, kernel, arguments, launch, self.0) {
             panic!("{variant}, {kernel}, {launch:?}, {:?}: {error}", self.0);
         }
     }
@@ -61,40 +65,35 @@ impl Rows {
         let stride = width + pad;
         // The last row ends where memory ends.
         let len = shift + if count == 0 { 0 } else { (count - 1) * stride + width };
-        let bytes = Buffer::new(len * element.size(), true);
-        Rows { bytes, element, width, stride, shift, count }
+        Rows::on(Buffer::poisoned(len * element.size()), element, count, width, [pad, shift])
     }
 
-    pub fn of(element: Element, values: &[f32], width: usize, apart: [usize; 2]) -> Rows {
-        let mut rows = Rows::new(element, values.len() / width.max(1), width, apart);
-        for (i, value) in values.iter().enumerate() {
-            let at = rows.at(i) * element.size();
-            match element {
-                Element::F32 => rows.bytes[at..at + 4].copy_from_slice(&value.to_ne_bytes()),
-                Element::Bf16 => {
-                    rows.bytes[at..at + 2].copy_from_slice(&bf16::from_f32(*value).to_ne_bytes())
-                }
-                Element::F16 => rows.bytes[at..at + 2].copy_from_slice(&f16::from_f32(*value).to_ne_bytes()),
-            }
+    /// Those in `bytes`.
+    pub fn on(
+        bytes: Buffer<u8>,
+        element: Element,
+        count: usize,
+        width: usize,
+        [pad, shift]: [usize; 2],
+    ) -> Rows {
+        Rows { bytes, element, width, stride: width + pad, shift, count }
+    }
+
+    pub fn of(element: Element, values: &[f32], width: usize, [pad, shift]: [usize; 2]) -> Rows {
+        let (size, stride) = (element.size(), width + pad);
+        let mut bytes = vec![0xff; shift * size];
+        for row in encode(element, values).chunks(width.max(1) * size) {
+            bytes.resize((bytes.len() - shift * size).next_multiple_of(stride * size) + shift * size, 0xff);
+            bytes.extend(row);
         }
-        rows
-    }
-
-    fn at(&self, i: usize) -> usize {
-        self.shift + i / self.width * self.stride + i % self.width
+        Rows::on(Buffer::of(&bytes), element, values.len() / width.max(1), width, [pad, shift])
     }
 
     pub fn values(&self) -> Vec<f32> {
-        let value = |i| {
-            let at = self.at(i) * self.element.size();
-            let two = || [self.bytes[at], self.bytes[at + 1]];
-            match self.element {
-                Element::F32 => f32::from_ne_bytes(self.bytes[at..at + 4].try_into().unwrap()),
-                Element::Bf16 => bf16::from_ne_bytes(two()).to_f32(),
-                Element::F16 => f16::from_ne_bytes(two()).to_f32(),
-            }
-        };
-        (0..self.count * self.width).map(value).collect()
+        let values = decode(self.element, &self.bytes.read());
+        (0..self.count * self.width)
+            .map(|i| values[self.shift + i / self.width * self.stride + i % self.width])
+            .collect()
     }
 
     pub fn ptr(&self) -> *mut c_void {
@@ -105,6 +104,215 @@ impl Rows {
     pub fn bytes(&self) -> [usize; 2] {
         [self.ptr() as usize, self.stride * self.element.size()]
     }
+}
+
+/// `values` as an element type has them in memory.
+pub fn encode(element: Element, values: &[f32]) -> Vec<u8> {
+    match element {
+        Element::F32 => values.iter().flat_map(|v| v.to_ne_bytes()).collect(),
+        Element::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_ne_bytes()).collect(),
+        Element::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_ne_bytes()).collect(),
+    }
+}
+
+/// And back.
+pub fn decode(element: Element, bytes: &[u8]) -> Vec<f32> {
+    let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+    match element {
+        Element::F32 => bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        Element::Bf16 => pairs().map(|b| bf16::from_ne_bytes(b).to_f32()).collect(),
+        Element::F16 => pairs().map(|b| f16::from_ne_bytes(b).to_f32()).collect(),
+    }
+}
+
+/// Sums, by token, of rows that a kernel stored by step.
+pub struct VisitSum {
+    arguments: sums::VisitSums,
+    launch: Launch,
+    _lists: [Buffer<i32>; 2],
+}
+
+impl VisitSum {
+    /// Of `from` (B, K, T, D) into the rows at `out`; directions together if `summed`. Strides: sample, token, direction.
+    pub fn new(
+        tables: &Tables,
+        element: Element,
+        [batch, channels]: [usize; 2],
+        from: &Buffer<f32>,
+        (out, out_strides): (*mut c_void, [i64; 3]),
+        [written, summed]: [bool; 2],
+    ) -> VisitSum {
+        let visits = tables.visits(written, summed);
+        let lists = [Buffer::of(&visits.starts), Buffer::of(&visits.steps)];
+        let distances = out_strides.map(|stride| stride as usize * element.size());
+        let arguments = sums::VisitSums {
+            rows: from.ptr(),
+            starts: lists[0].ptr(),
+            visits: lists[1].ptr(),
+            out,
+            out_strides,
+            batch: batch as i32,
+            tokens: tables.tokens as i32,
+            groups: visits.groups as i32,
+            channels: channels as i32,
+            visited: (tables.steps * tables.directions) as i32,
+            listed: visits.listed as i32,
+            per_sample: tables.per_sample.into(),
+            aligned: aligned(&[&distances[..], &[out as usize, from.ptr() as usize, channels * 4]].concat()),
+        };
+        let launch = sums::visits_launch(element, [batch, tables.tokens, visits.groups, channels]).unwrap();
+        VisitSum { arguments, launch, _lists: lists }
+    }
+
+    pub fn run(&self, device: Device, element: Element) {
+        device.launch(&sums::variant(element), "sum_visits", self.arguments, self.launch);
+    }
+}
+
+/// The sums of `count` shares of `columns` gradients.
+pub struct PartSum {
+    pub out: Buffer<f32>,
+    arguments: sums::Parts,
+}
+
+impl PartSum {
+    pub fn new(parts: &Buffer<f32>, count: usize, columns: usize) -> PartSum {
+        let out = Buffer::poisoned(columns);
+        let (count, columns) = (count as i32, columns as i32);
+        PartSum { arguments: sums::Parts { parts: parts.ptr(), out: out.ptr(), count, columns }, out }
+    }
+
+    pub fn run(&self, device: Device) {
+        let launch = sums::parts_launch(self.arguments.columns as usize).unwrap();
+        device.launch(&sums::variant(Element::F32), "sum_parts", self.arguments, launch);
+    }
+}
+
+/// Rows of `width` values that a kernel writes: at their tokens, or by step, where they are summed by token afterwards.
+pub struct Target {
+    element: Element,
+    rows: Buffer<u8>,
+    steps: Option<(Buffer<f32>, VisitSum)>,
+    strides: Strides,
+}
+
+impl Target {
+    /// Of the tokens that steps write, or that they read if not `written`.
+    pub fn new(
+        tables: &Tables,
+        element: Element,
+        [batch, width]: [usize; 2],
+        strides: Strides,
+        written: bool,
+    ) -> Target {
+        let shared = strides.direction == 0;
+        let directions = if shared { 1 } else { tables.directions };
+        let rows = Buffer::<u8>::poisoned(batch * tables.tokens * directions * width * element.size());
+        let by_token = tables.permutations && !(shared && tables.directions > 1);
+        let steps = (!by_token).then(|| {
+            let steps = Buffer::<f32>::poisoned(batch * tables.directions * tables.steps * width);
+            let out_strides = [strides.batch, strides.token, strides.direction].map(|s| s as i64);
+            let out = (rows.ptr().cast(), out_strides);
+            let sum = VisitSum::new(tables, element, [batch, width], &steps, out, [written, shared]);
+            (steps, sum)
+        });
+        Target { element, rows, steps, strides }
+    }
+
+    /// Of the rows and of the steps: one of them is 0.
+    pub fn addresses(&self) -> [u64; 2] {
+        match &self.steps {
+            Some((steps, _)) => [0, address(steps)],
+            None => [address(&self.rows), 0],
+        }
+    }
+
+    /// From sample to sample, token to token and direction to direction, in elements.
+    pub fn strides(&self) -> [i64; 3] {
+        [self.strides.batch, self.strides.token, self.strides.direction].map(|s| s as i64)
+    }
+
+    /// Sums what was written by step.
+    pub fn sum(&self, device: Device) {
+        self.steps.iter().for_each(|(_, sum)| sum.run(device, self.element));
+    }
+
+    pub fn values(&self) -> Vec<f32> {
+        decode(self.element, &self.rows.read())
+    }
+}
+
+/// Sums of the parts of dB or dC that the backward left.
+pub struct CoefficientSum {
+    element: Element,
+    out: Buffer<u8>,
+    arguments: sums::Coefficients,
+    values: usize,
+    _lists: [Buffer<i32>; 2],
+}
+
+impl CoefficientSum {
+    /// `parts` holds `count` parts of each row: by token if every order visits each once, else by step.
+    pub fn new(
+        tables: &Tables,
+        element: Element,
+        [batch, groups, states]: [usize; 3],
+        (parts, count): (&Buffer<f32>, usize),
+        strides: Strides,
+    ) -> CoefficientSum {
+        let Tables { tokens, directions, permutations, per_sample, .. } = *tables;
+        let visits = tables.visits(false, false);
+        let lists = [Buffer::of(&visits.starts), Buffer::of(&visits.steps)];
+        let values = batch * directions * tokens * groups * states;
+        let out = Buffer::<u8>::poisoned(values * element.size());
+        let arguments = sums::Coefficients {
+            parts: address(parts),
+            starts: if permutations { 0 } else { address(&lists[0]) },
+            visits: address(&lists[1]),
+            out: address(&out),
+            out_strides: [strides.batch, strides.token, strides.direction, strides.group].map(|s| s as i64),
+            batch: batch as i32,
+            tokens: tokens as i32,
+            directions: directions as i32,
+            groups: groups as i32,
+            states: states as i32,
+            rows: coefficient_rows(tables) as i32,
+            count: count as i32,
+            per_sample: per_sample.into(),
+        };
+        CoefficientSum { element, out, arguments, values, _lists: lists }
+    }
+
+    pub fn run(&self, device: Device) {
+        let launch = sums::coefficients_launch(self.values).unwrap();
+        device.launch(&sums::variant(self.element), "sum_coefficients", self.arguments, launch);
+    }
+
+    pub fn values(&self) -> Vec<f32> {
+        decode(self.element, &self.out.read())
+    }
+}
+
+/// Rows of parts of dB and dC, of a direction.
+pub fn coefficient_rows(tables: &Tables) -> usize {
+    if tables.permutations { tables.tokens } else { tables.steps }
+}
+
+/// Launches in order.
+pub fn launch<A: Copy>(device: Device, variant: &Variant, passes: &[Pass], arguments: A) {
+    for (kernel, launch) in passes {
+        device.launch(variant, kernel, arguments, *launch);
+    }
+}
+
+/// An address as some kernels take it.
+pub fn address<T: Copy>(buffer: &Buffer<T>) -> u64 {
+    buffer.ptr() as u64
+}
+
+/// Likewise, or 0.
+pub fn given<T: Copy>(buffer: &Option<Buffer<T>>) -> u64 {
+    buffer.as_ref().map_or(0, address)
 }
 
 /// A device's copy of what may be absent.
@@ -119,12 +327,7 @@ pub fn ptr<T: Copy>(buffer: &Option<Buffer<T>>) -> *mut T {
 
 /// `values` as the element type holds them.
 pub fn rounded(element: Element, values: Vec<f32>) -> Vec<f32> {
-    let round = |v: f32| match element {
-        Element::F32 => v,
-        Element::Bf16 => bf16::from_f32(v).to_f32(),
-        Element::F16 => f16::from_f32(v).to_f32(),
-    };
-    values.into_iter().map(round).collect()
+    decode(element, &encode(element, &values))
 }
 
 /// What storing in the element type may add to an error, relative to the largest value.
@@ -154,163 +357,4 @@ pub fn apart() -> impl Strategy<Value = [usize; 2]> {
         Just([4, 8]),
         (0..5usize, 0..3usize).prop_map(|(pad, shift)| [pad, shift])
     ]
-}
-
-/// Its address.
-pub fn address<T: Copy>(buffer: &Buffer<T>) -> u64 {
-    buffer.ptr() as u64
-}
-
-/// Likewise, or 0.
-pub fn given<T: Copy>(buffer: &Option<Buffer<T>>) -> u64 {
-    ptr(buffer) as u64
-}
-
-/// Values in an element type.
-pub fn encoded(element: Element, values: &[f32]) -> Buffer<u8> {
-    let bytes = |v: &f32| match element {
-        Element::F32 => v.to_le_bytes().to_vec(),
-        Element::Bf16 => half::bf16::from_f32(*v).to_le_bytes().to_vec(),
-        Element::F16 => half::f16::from_f32(*v).to_le_bytes().to_vec(),
-    };
-    Buffer::of(&values.iter().flat_map(bytes).collect::<Vec<u8>>())
-}
-
-pub fn decoded(element: Element, bytes: &[u8]) -> Vec<f32> {
-    let value = |b: &[u8]| match element {
-        Element::F32 => f32::from_le_bytes(b.try_into().unwrap()),
-        Element::Bf16 => half::bf16::from_le_bytes(b.try_into().unwrap()).to_f32(),
-        Element::F16 => half::f16::from_le_bytes(b.try_into().unwrap()).to_f32(),
-    };
-    bytes.chunks(element.size()).map(value).collect()
-}
-
-/// Rows of `width` values that a kernel writes.
-pub struct Target {
-    element: Element,
-    width: usize,
-    rows: Option<Buffer<u8>>,
-    steps: Option<Buffer<f32>>,
-    strides: Strides,
-    len: usize,
-}
-
-impl Target {
-    pub fn new(
-        batch: usize,
-        tables: &Tables,
-        element: Element,
-        strides: Strides,
-        width: usize,
-        len: usize,
-    ) -> Target {
-        let shared = strides.direction == 0 && tables.directions > 1;
-        let by_token = tables.permutations && !shared;
-        Target {
-            element,
-            width,
-            rows: by_token.then(|| Buffer::poisoned(len * element.size())),
-            steps: (!by_token).then(|| Buffer::poisoned(batch * tables.directions * tables.steps * width)),
-            strides,
-            len,
-        }
-    }
-
-    /// Of the rows and of the steps: one of them is 0.
-    pub fn addresses(&self) -> [u64; 2] {
-        [given(&self.rows), given(&self.steps)]
-    }
-
-    /// From sample to sample, token to token and direction to direction, in elements.
-    pub fn strides(&self) -> [i64; 3] {
-        [self.strides.batch, self.strides.token, self.strides.direction].map(|s| s as i64)
-    }
-
-    /// What storing may add to an error: sums over steps are left in f32.
-    pub fn storing(&self) -> f64 {
-        if self.rows.is_some() { storing(self.element) } else { 0.0 }
-    }
-
-    /// The rows; those by step are summed by token, as `sum_visits` does.
-    pub fn collect(&self, batch: usize, tables: &Tables, written: bool) -> Vec<f32> {
-        let Some(steps) = &self.steps else { return decoded(self.element, self.rows.as_ref().unwrap()) };
-        let table = tables.written.as_ref().filter(|_| written).unwrap_or(&tables.read);
-        let mut out = vec![0f32; self.len];
-        for sequence in 0..batch * tables.directions {
-            let (b, k) = (sequence / tables.directions, sequence % tables.directions);
-            let order = if tables.per_sample { sequence } else { k };
-            for t in 0..tables.steps {
-                let Ok(token) = usize::try_from(table[order * tables.steps + t]) else { continue };
-                let from = (sequence * tables.steps + t) * self.width;
-                let to = b * self.strides.batch + token * self.strides.token + k * self.strides.direction;
-                for c in 0..self.width {
-                    out[to + c] += steps[from + c];
-                }
-            }
-        }
-        out
-    }
-}
-
-/// Parts of dB or dC as the backward leaves them, by token or by step.
-pub struct Parts<'a> {
-    pub element: Element,
-    /// Of the sum.
-    pub strides: Strides,
-    pub tables: &'a Tables,
-    /// Of a row.
-    pub count: usize,
-    pub states: usize,
-}
-
-impl Parts<'_> {
-    /// Their sums: `len` values.
-    pub fn sum(
-        &self,
-        parts: &Buffer<f32>,
-        [batch, groups]: [usize; 2],
-        len: usize,
-        device: Device,
-    ) -> Vec<f32> {
-        let Tables { tokens, directions, steps, permutations, per_sample, .. } = *self.tables;
-        let visits = self.tables.visits(false, false);
-        let (starts, listed) = (Buffer::of(&visits.starts), Buffer::of(&visits.steps));
-        let out = Buffer::<u8>::poisoned(len * self.element.size());
-        let Strides { batch: b, token, direction, group, .. } = self.strides;
-        let arguments = sums::Coefficients {
-            parts: address(parts),
-            starts: if permutations { 0 } else { address(&starts) },
-            visits: address(&listed),
-            out: address(&out),
-            out_strides: [b, token, direction, group].map(|s| s as i64),
-            batch: batch as i32,
-            tokens: tokens as i32,
-            directions: directions as i32,
-            groups: groups as i32,
-            states: self.states as i32,
-            rows: if permutations { tokens } else { steps } as i32,
-            count: self.count as i32,
-            per_sample: per_sample.into(),
-        };
-        let values = batch * directions * tokens * groups * self.states;
-        let shape = sums::coefficients_launch(values).unwrap();
-        device.launch(&sums::variant(self.element), "sum_coefficients", arguments, shape);
-        decoded(self.element, &out)
-    }
-}
-
-/// Launches in order.
-pub fn launch<A: Copy>(device: Device, variant: &Variant, passes: &[Pass], arguments: A) {
-    for (kernel, launch) in passes {
-        device.launch(variant, kernel, arguments, *launch);
-    }
-}
-
-/// Sums of parts, of `columns` each.
-pub fn folded(parts: &Option<Buffer<f32>>, columns: usize) -> Vec<f32> {
-    let mut sum = vec![0f32; if parts.is_some() { columns } else { 0 }];
-    for part in parts.iter().flat_map(|parts| parts.chunks(columns.max(1))) {
-        sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
-    }
-    sum
 }
