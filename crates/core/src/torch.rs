@@ -1,4 +1,4 @@
-//! What tch leaves out of libtorch: which one it is, its CUDA library, autocast on the CPU and the fused AdamW step.
+//! What tch leaves out of libtorch: which one it is, its CUDA library, autocast and the fused AdamW step.
 
 use std::ffi::{CStr, c_char, c_void};
 
@@ -14,6 +14,7 @@ unsafe extern "C" {
     fn ophidian_meter_start() -> i64;
     fn ophidian_meter_stop(before: i64) -> i64;
     fn ophidian_open_cuda(name: *const c_char) -> bool;
+    fn ophidian_cuda_stream(device: i32, stream: *mut *mut c_void) -> bool;
     fn ophidian_autocast_enter() -> bool;
     fn ophidian_autocast_leave(before: bool);
     fn ophidian_autocast_set(enabled: bool) -> bool;
@@ -59,7 +60,16 @@ pub fn register_cuda() -> bool {
     unsafe { ophidian_open_cuda(c"libtorch_cuda.so".as_ptr()) }
 }
 
-/// Runs `f`; if `enabled`, with libtorch's autocast to bfloat16 on the CPU: matrix products and convolutions run in
+/// The stream on which libtorch runs this thread's work on GPU `index` (null is the default one); none if this libtorch does
+/// not tell.
+pub(crate) fn cuda_stream(index: usize) -> Option<*mut c_void> {
+    let mut stream = std::ptr::null_mut();
+    let index = i32::try_from(index).ok()?;
+    // Safety: the place is there.
+    unsafe { ophidian_cuda_stream(index, &raw mut stream) }.then_some(stream)
+}
+
+/// Runs `f`; if `enabled`, with libtorch's autocast to bfloat16: matrix products and convolutions run in
 /// bf16, sums that need it (losses, norms) in f32. The ops of [`crate::ops`] keep their state in f32 either way.
 pub fn autocast<T>(enabled: bool, f: impl FnOnce() -> T) -> T {
     struct Leave(bool);
