@@ -128,7 +128,10 @@ fn a_device_is_spelt_in_one_way() {
         let output = machine.run(Path::new(""), &["bench", "op", "ssd", "--device", device]);
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(&format!("the device is \"{device}\", expected cpu, cuda or cuda:N")), "{said}");
+        assert!(
+            said.contains(&format!("the device is \"{device}\", expected cpu, cuda or cuda:N")),
+            "{said}"
+        );
     }
 }
 
@@ -163,7 +166,9 @@ fn the_doctor_says_what_there_is() {
     let output = machine.run(machine.0.path(), &["doctor"]);
     assert!(output.status.success());
     let said = String::from_utf8(output.stdout).unwrap();
-    for part in ["cuda:0 Some GPU (compute capability 9.0); cuda:1 Some GPU", "CUDA up to 13.0", "NVRTC     13.0, "] {
+    for part in
+        ["cuda:0 Some GPU (compute capability 9.0); cuda:1 Some GPU", "CUDA up to 13.0", "NVRTC     13.0, "]
+    {
         assert!(said.contains(part), "{part}: {said}");
     }
     let output = Machine::new(&[("COUNT", 0)]).run(Path::new("/nowhere"), &["doctor"]);

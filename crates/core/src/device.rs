@@ -177,7 +177,8 @@ pub fn catch_out_of_memory<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// The error that a panic stands for, if it is about memory.
 pub(crate) fn of_panic(payload: &(dyn Any + Send)) -> Option<Error> {
-    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+    let text =
+        payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
     out_of_memory(text?).map(Error::Invalid)
 }
 

@@ -96,9 +96,8 @@ pub fn run_with(
     let mut published = open(family, folder, weights)?;
     move_to(&mut published.variables, device)?;
     let named = file.iter().filter_map(|(name, tensor)| Some((name.strip_prefix("in.")?, tensor)));
-    let inputs: Tensors = named
-        .map(|(name, tensor)| Ok((name.to_owned(), send(tensor, device)?)))
-        .collect::<Result<_>>()?;
+    let inputs: Tensors =
+        named.map(|(name, tensor)| Ok((name.to_owned(), send(tensor, device)?))).collect::<Result<_>>()?;
     let outputs = if published.model.has_loss(&inputs) {
         published.model.run(&inputs)?
     } else {

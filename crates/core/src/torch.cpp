@@ -185,6 +185,9 @@ int64_t ophidian_meter_stop(int64_t before) {
 // Opens libtorch's CUDA library, whose loading registers the backend; false if there is none.
 bool ophidian_open_cuda(const char* name) { return dlopen(name, RTLD_NOW | RTLD_GLOBAL) != nullptr; }
 
+// Whether operations on this thread are recorded for a backward.
+bool ophidian_records_gradients() { return at::GradMode::is_enabled(); }
+
 // The stream on which libtorch's CUDA backend runs this thread's work on a GPU. False if libtorch does not tell; the function
 // is its own, of its stable interface, and only its CUDA library has it.
 bool ophidian_cuda_stream(int32_t device, void** stream) {

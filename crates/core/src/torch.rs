@@ -14,6 +14,7 @@ unsafe extern "C" {
     fn ophidian_meter_start() -> i64;
     fn ophidian_meter_stop(before: i64) -> i64;
     fn ophidian_open_cuda(name: *const c_char) -> bool;
+    fn ophidian_records_gradients() -> bool;
     fn ophidian_cuda_stream(device: i32, stream: *mut *mut c_void) -> bool;
     fn ophidian_autocast_enter() -> bool;
     fn ophidian_autocast_leave(before: bool);
@@ -58,6 +59,12 @@ pub fn register_cuda() -> bool {
     // macOS has no CUDA; elsewhere the loader looks where it found libtorch itself.
     // Safety: a constant C string.
     unsafe { ophidian_open_cuda(c"libtorch_cuda.so".as_ptr()) }
+}
+
+/// Whether operations on this thread are recorded for a backward.
+pub(crate) fn records_gradients() -> bool {
+    // Safety: reads a flag of the thread.
+    unsafe { ophidian_records_gradients() }
 }
 
 /// The stream on which libtorch runs this thread's work on GPU `index` (null is the default one); none if this libtorch does

@@ -207,11 +207,7 @@ impl Checkpoint {
 ///
 /// # Errors
 /// The adapter refuses the config for that input.
-pub fn build(
-    about: &About,
-    adapter: &dyn Adapter,
-    device: Device,
-) -> Result<(nn::VarStore, Box<dyn Model>)> {
+pub fn build(about: &About, adapter: &dyn Adapter, device: Device) -> Result<(nn::VarStore, Box<dyn Model>)> {
     let seed = hash(&[about.config.seed, keys::INIT]);
     // For what an adapter draws without a name.
     tch::manual_seed(seed as i64);

@@ -249,7 +249,9 @@ fn a_checkpoint_of_another_model_lists_all_that_differs() {
     let nan = tensors["model.second.bias"].zeros_like() / 0.0;
     tensors.insert("model.second.bias".to_owned(), nan);
     ophidian_core::tensors::write_with_metadata(&path, &tensors, metadata.clone()).unwrap();
-    let reason = |path: &Path| match Checkpoint::read(path).and_then(|read| read.model(&Blobs, tch::Device::Cpu).map(|_| ())) {
+    let reason = |path: &Path| match Checkpoint::read(path)
+        .and_then(|read| read.model(&Blobs, tch::Device::Cpu).map(|_| ()))
+    {
         Err(Error::Checkpoint { reason, .. }) => reason,
         other => panic!("{other:?}"),
     };

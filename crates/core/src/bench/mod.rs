@@ -276,8 +276,9 @@ impl<'a> Prepared<'a> {
         }
         let h = d / p;
         let float = (Kind::Float, Device::Cpu);
-        let leaf =
-            |tensor: Tensor, kind| tensor.to_device(case.device).to_kind(kind).detach().set_requires_grad(true);
+        let leaf = |tensor: Tensor, kind| {
+            tensor.to_device(case.device).to_kind(kind).detach().set_requires_grad(true)
+        };
         let normal = |shape: &[i64]| leaf(Tensor::randn(shape, float), case.kind);
         let exact = |tensor| leaf(tensor, Kind::Float);
         tch::manual_seed(0);

@@ -4,8 +4,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, nn};
 
 use crate::{
-    Error, Result,
-    block,
+    Error, Result, block,
     init::Init,
     ops::cuda::{Gated, Launcher, add_norm, gated_norm},
 };

@@ -254,7 +254,13 @@ pub fn causal_conv1d_update(
     }
     expect_one_device(
         &format!("{NAME}_update"),
-        &[("x", Some(x)), ("conv_state", Some(state)), ("weight", Some(weight)), ("bias", bias), ("cache_seqlens", cache_seqlens)],
+        &[
+            ("x", Some(x)),
+            ("conv_state", Some(state)),
+            ("weight", Some(weight)),
+            ("bias", bias),
+            ("cache_seqlens", cache_seqlens),
+        ],
     )?;
     let all = [x, state, weight].into_iter().chain(bias);
     if let Some(launcher) = Launcher::of(x.device())?

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ophidian_kernels::orders::{BLANK, SKIP, identity};
 use ophidian_scan::{Blank, Order, Plan};
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use super::cuda::{Launcher, Tables};
 use crate::{Error, Result};
@@ -43,7 +43,7 @@ struct Table {
 #[derive(Debug, Default)]
 struct Kept {
     /// It on devices.
-    placed: Mutex<Vec<(Device, Arc<Tables>)>>,
+    placed: Mutex<Vec<(Launcher, Arc<Tables>)>>,
     derived: Mutex<Vec<(Derived, Arc<Table>)>>,
 }
 
@@ -360,14 +360,13 @@ impl Orders {
     /// The orders where the kernels of a GPU read them: put there once, and kept for as long as these orders are.
     pub(super) fn on(&self, launcher: &Launcher) -> Result<Arc<Tables>> {
         let mut placed = lock(&self.table.kept.placed);
-        let device = launcher.device();
-        if let Some((_, tables)) = placed.iter().find(|(known, _)| *known == device) {
+        if let Some((_, tables)) = placed.iter().find(|(known, _)| known.is(launcher)) {
             return Ok(tables.clone());
         }
         let Table { samples, tokens, directions, .. } = *self.table;
         let sizes = [samples.unwrap_or(1), tokens, directions];
         let tables = Arc::new(Tables::new(&self.kernel(), sizes, launcher)?);
-        placed.push((device, tables.clone()));
+        placed.push((launcher.clone(), tables.clone()));
         Ok(tables)
     }
 
@@ -418,7 +417,8 @@ impl Table {
     }
 
     fn cut(&self, first: usize, count: usize) -> Table {
-        let Table { ref table, ref resets, ref silent, steps, directions, tokens, blanks, samples, .. } = *self;
+        let Table { ref table, ref resets, ref silent, steps, directions, tokens, blanks, samples, .. } =
+            *self;
         let first = first.min(directions);
         let count = count.min(directions - first);
         let (sample, range) = ((steps * directions).max(1), first * steps..(first + count) * steps);

@@ -102,8 +102,7 @@ impl Emulator for Emulated {
             let kernel = *library.get::<*const c_void>(kernel.as_bytes()).map_err(|e| e.to_string())?;
             let context = (kernel, argument);
             let (grid, block) = (launch.grid.as_ptr(), launch.block.as_ptr());
-            let error =
-                start(call, (&raw const context).cast(), grid, block, launch.shared, self.order, 1);
+            let error = start(call, (&raw const context).cast(), grid, block, launch.shared, self.order, 1);
             if error.is_null() { Ok(()) } else { Err(CStr::from_ptr(error).to_string_lossy().into_owned()) }
         }
     }

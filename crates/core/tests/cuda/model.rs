@@ -22,7 +22,8 @@ fn blocks_are_those_of_the_cpu() {
         let store = VarStore::new(Device::Cpu);
         tch::manual_seed(3);
         let mixer = config.build(&(store.root() / "mixer")).unwrap();
-        let block = Block::new(&store.root(), &BlockConfig { d_model: 12, mlp: 20, ..BlockConfig::default() }, mixer);
+        let block =
+            Block::new(&store.root(), &BlockConfig { d_model: 12, mlp: 20, ..BlockConfig::default() }, mixer);
         let float = (Kind::Float, Device::Cpu);
         let [hidden, residual, cotangent] = [0; 3].map(|_| Tensor::randn([2, 30, 12], float));
         let mut named: Vec<(String, Tensor)> = store.variables().into_iter().collect();

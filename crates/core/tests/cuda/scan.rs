@@ -35,8 +35,17 @@ fn cases() -> impl Strategy<Value = Case> {
         processors,
         any::<u64>(),
     )
-        .prop_map(|((b, k, l, groups, per_group, n), dtypes, flags, processors, seed)| {
-            Case { b, k, l, groups, per_group, n, dtypes, flags, processors, seed }
+        .prop_map(|((b, k, l, groups, per_group, n), dtypes, flags, processors, seed)| Case {
+            b,
+            k,
+            l,
+            groups,
+            per_group,
+            n,
+            dtypes,
+            flags,
+            processors,
+            seed,
         })
 }
 

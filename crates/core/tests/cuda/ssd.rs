@@ -36,8 +36,18 @@ fn cases() -> impl Strategy<Value = Case> {
     ];
     let processors = prop_oneof![Just(1u32), Just(40)];
     ((1i64..3, 1i64..3, 0i64..90, 1i64..3, 1i64..3), sizes, 0u32..1 << 11, processors, any::<u64>()).prop_map(
-        |((b, k, l, groups, per_group), (p, n, dtypes), flags, processors, seed)| {
-            Case { b, k, l, groups, per_group, p, n, dtypes, flags, processors, seed }
+        |((b, k, l, groups, per_group), (p, n, dtypes), flags, processors, seed)| Case {
+            b,
+            k,
+            l,
+            groups,
+            per_group,
+            p,
+            n,
+            dtypes,
+            flags,
+            processors,
+            seed,
         },
     )
 }
@@ -69,7 +79,11 @@ impl Case {
         }
         if self.has(2) {
             let bias = randn(&[k, h]);
-            inputs.push(Input::new("dt_bias", if self.has(4) { bias } else { bias.abs() * 0.1 }, Kind::Float));
+            inputs.push(Input::new(
+                "dt_bias",
+                if self.has(4) { bias } else { bias.abs() * 0.1 },
+                Kind::Float,
+            ));
         }
         if self.has(3) {
             inputs.push(Input::new("initial_state", randn(&[b, k, h, p, n]), Kind::Float));

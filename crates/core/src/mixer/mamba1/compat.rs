@@ -13,8 +13,9 @@ pub(super) fn scan_unordered(
     mut coefficients: Coefficients,
     orders: &Orders,
 ) -> Result<Tensor> {
-    let index: Vec<Tensor> =
-        (0..orders.directions() as usize).map(|k| Ok(orders.index(k)?.to_device(u.device()))).collect::<Result<_>>()?;
+    let index: Vec<Tensor> = (0..orders.directions() as usize)
+        .map(|k| Ok(orders.index(k)?.to_device(u.device())))
+        .collect::<Result<_>>()?;
     let direction = |t: &Tensor, k: usize| t.f_select(2, if t.size()[2] == 1 { 0 } else { k as i64 });
     let gathered = |t: &Tensor, index: &[Tensor]| -> Result<Tensor> {
         let all = index.iter().enumerate().map(|(k, index)| Ok(direction(t, k)?.f_index_select(1, index)?));

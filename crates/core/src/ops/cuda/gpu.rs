@@ -49,9 +49,8 @@ impl Gpu {
     /// The kernels of `variant`. Others that need them wait here until they are compiled, instead of compiling them too.
     pub fn module(&self, variant: &Variant) -> Result<Arc<Module<'static>>> {
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |known: &Variant| {
-            known.source.name == variant.source.name && known.macros == variant.macros
-        };
+        let same =
+            |known: &Variant| known.source.name == variant.source.name && known.macros == variant.macros;
         if let Some((_, module)) = modules.iter().find(|(known, _)| same(known)) {
             return Ok(module.clone());
         }
@@ -72,7 +71,9 @@ impl Gpu {
         let stream = cuda_stream(self.index).ok_or_else(|| Error::Call {
             function: "aoti_torch_get_current_cuda_stream",
             code: -1,
-            text: "this libtorch does not tell its current stream; use the one that `cargo xtask setup` brings".into(),
+            text:
+                "this libtorch does not tell its current stream; use the one that `cargo xtask setup` brings"
+                    .into(),
         })?;
         // Safety: the ops give each kernel the twin of its argument, with addresses of tensors on this device. Those that
         // are dropped before the kernel has run go back to libtorch's allocator, which gives them out again on the same

@@ -31,7 +31,7 @@ use std::{cell::RefCell, ffi::c_void, marker::PhantomData, sync::Arc};
 use ophidian_kernels::cuda::{Card, Element, Launch, Variant};
 use tch::{Device, Kind, Tensor};
 
-use crate::{Error, Result, device::send};
+use crate::{Error, Result, device::send, torch::records_gradients};
 
 /// What runs the kernels on the tensors of one device.
 #[derive(Clone)]
@@ -40,7 +40,25 @@ pub(crate) enum Launcher {
     Emulated(Arc<dyn Emulator>),
 }
 
+impl std::fmt::Debug for Launcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Launcher::Gpu(gpu) => write!(f, "GPU {}", gpu.index()),
+            Launcher::Emulated(_) => f.write_str("emulator"),
+        }
+    }
+}
+
 impl Launcher {
+    /// Whether it is the same one, and sees the same memory.
+    pub fn is(&self, other: &Launcher) -> bool {
+        match (self, other) {
+            (Launcher::Gpu(one), Launcher::Gpu(other)) => one.index() == other.index(),
+            (Launcher::Emulated(one), Launcher::Emulated(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     /// For tensors on `device`; none on the CPU, which has kernels of its own.
     pub fn of(device: Device) -> Result<Option<Launcher>> {
         match device {
@@ -197,6 +215,5 @@ pub(super) fn kind_of(element: Element) -> Kind {
 
 /// Whether a backward may come of an op on `tensors`.
 pub(super) fn wants_gradient<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> bool {
-    // Of a tensor that requires a gradient, a view does unless gradients are not recorded now.
-    tensors.into_iter().any(|tensor| tensor.requires_grad() && tensor.alias().requires_grad())
+    records_gradients() && tensors.into_iter().any(Tensor::requires_grad)
 }

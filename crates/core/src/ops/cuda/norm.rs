@@ -105,9 +105,17 @@ impl GatedOp {
     const NAME: &'static str = "gated RMS norm";
 
     /// x, z, weight, bias.
-    fn inputs<'a>(&self, list: &'a [Tensor]) -> (&'a Tensor, Option<&'a Tensor>, &'a Tensor, Option<&'a Tensor>) {
+    fn inputs<'a>(
+        &self,
+        list: &'a [Tensor],
+    ) -> (&'a Tensor, Option<&'a Tensor>, &'a Tensor, Option<&'a Tensor>) {
         let after = 1 + usize::from(self.has[0]);
-        (&list[0], list.get(1).filter(|_| self.has[0]), &list[after], list.get(after + 1).filter(|_| self.has[1]))
+        (
+            &list[0],
+            list.get(1).filter(|_| self.has[0]),
+            &list[after],
+            list.get(after + 1).filter(|_| self.has[1]),
+        )
     }
 
     fn count(&self) -> usize {

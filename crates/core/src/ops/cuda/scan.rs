@@ -23,7 +23,11 @@ use crate::{
 const MOST_STATES: i64 = 256;
 
 /// y and the final state of `op` on its inputs in their order, canonical and of any floating dtype.
-pub(in crate::ops) fn scan_op(op: scan::ScanOp, launcher: Launcher, args: &scan::Arguments) -> Result<[Tensor; 2]> {
+pub(in crate::ops) fn scan_op(
+    op: scan::ScanOp,
+    launcher: Launcher,
+    args: &scan::Arguments,
+) -> Result<[Tensor; 2]> {
     check(&op)?;
     let element = super::element_of(args.rows());
     let kind = kind_of(element);
@@ -60,7 +64,11 @@ fn output(name: &str, target: &Target, kind: Kind) -> Result<Output> {
 }
 
 fn token_bytes(name: &str, token: i64, kind: Kind) -> Result<i32> {
-    int(NAME, &format!("the distance of two tokens of `{name}` in bytes"), token * kind.elt_size_in_bytes() as i64)
+    int(
+        NAME,
+        &format!("the distance of two tokens of `{name}` in bytes"),
+        token * kind.elt_size_in_bytes() as i64,
+    )
 }
 
 impl CudaScan {
@@ -147,8 +155,7 @@ impl CustomOp for CudaScan {
         };
         let dfinal = grads[1].as_ref().map(whole);
         let target = |t: &Tensor| Target::empty(&run, &t.size());
-        let (du, ddelta, dz) =
-            (target(inputs.u)?, target(inputs.delta)?, inputs.z.map(target).transpose()?);
+        let (du, ddelta, dz) = (target(inputs.u)?, target(inputs.delta)?, inputs.z.map(target).transpose()?);
         let spans = cut.spans as i64;
         let carried = |shape: &[i64]| (spans > 1).then(|| self.empty(shape)).transpose();
         let (carry, reach) = (carried(&[b, k, spans, d, n])?, carried(&[b, k, spans, d])?);
@@ -156,8 +163,7 @@ impl CustomOp for CudaScan {
         let unsummed = [b, k, line(&run) as i64, g, parts as i64, n];
         let (db, dc) = (self.empty(&unsummed)?, self.empty(&unsummed)?);
         let da = self.empty(&[b, spans, k, d, n])?;
-        let per_channel =
-            |t: Option<&Tensor>| t.map(|_| self.empty(&[b, spans, k, d])).transpose();
+        let per_channel = |t: Option<&Tensor>| t.map(|_| self.empty(&[b, spans, k, d])).transpose();
         let (dd, dbias) = (per_channel(inputs.d)?, per_channel(inputs.delta_bias)?);
         let dinitial = inputs.initial_state.map(|_| self.empty(&[b, k, d, n])).transpose()?;
         let arguments = Arguments {

@@ -21,7 +21,11 @@ use crate::{
 };
 
 /// y and the final state of `op` on its inputs in their order, canonical and of any floating dtype.
-pub(in crate::ops) fn ssd_op(op: ssd::SsdOp, launcher: Launcher, args: &ssd::Arguments) -> Result<[Tensor; 2]> {
+pub(in crate::ops) fn ssd_op(
+    op: ssd::SsdOp,
+    launcher: Launcher,
+    args: &ssd::Arguments,
+) -> Result<[Tensor; 2]> {
     let element = element_of(args.rows());
     let kind = kind_of(element);
     let list = args.map(|t| rows_of(t, kind), whole);
@@ -76,8 +80,7 @@ impl CudaSsd {
         let steps = tables.host().steps;
         let sizes = Sizes { batch, tokens, directions, heads, headdim, groups, states, steps };
         let card = self.launcher.card();
-        let tiling =
-            Tiling::new(self.element, &sizes, card.shared, training).map_err(kernel_error(NAME))?;
+        let tiling = Tiling::new(self.element, &sizes, card.shared, training).map_err(kernel_error(NAME))?;
         Ok(Problem { sizes, tiling, cut: Cut::new(&sizes, &tiling, card) })
     }
 
@@ -271,7 +274,8 @@ pub(in crate::ops) fn ssd_step(
         softplus: op.softplus.into(),
         d_per_head: 0,
     };
-    let (kernel, launch) = kernels::step(b as usize, (h * p) as usize, n as usize).map_err(kernel_error(NAME))?;
+    let (kernel, launch) =
+        kernels::step(b as usize, (h * p) as usize, n as usize).map_err(kernel_error(NAME))?;
     launcher.launch(&kernels::step_variant(element, p as usize, n as usize), kernel, arguments, launch)?;
     Ok([y, after])
 }

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use ophidian_kernels::{Orders, cuda};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::{Launcher, rows::given};
 use crate::{Result, ops::args::kernel_error};
@@ -41,7 +41,11 @@ impl Visits {
 impl Tables {
     /// # Errors
     /// An order that points outside, or no memory.
-    pub fn new(orders: &Orders, [batch, tokens, directions]: [usize; 3], launcher: &Launcher) -> Result<Tables> {
+    pub fn new(
+        orders: &Orders,
+        [batch, tokens, directions]: [usize; 3],
+        launcher: &Launcher,
+    ) -> Result<Tables> {
         let host = cuda::Tables::new(orders, batch, tokens, directions).map_err(kernel_error("orders"))?;
         let indices = |values: &[i32]| launcher.put(&Tensor::f_from_slice(values)?);
         Ok(Tables {
@@ -64,7 +68,7 @@ impl Tables {
     }
 
     /// The steps that write each token, or that read it if not `written`; all directions together if `summed`.
-    pub fn visits(&self, written: bool, summed: bool, launcher: &Launcher) -> Result<Visits> {
+    pub(super) fn visits(&self, written: bool, summed: bool, launcher: &Launcher) -> Result<Visits> {
         let of = [written && self.written.is_some(), summed];
         let mut known = self.visits.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(visits) = known.iter().find(|visits| visits.of == of) {
