@@ -206,3 +206,36 @@ pub fn send(tensor: &Tensor, device: Device) -> Result<Tensor> {
     let pinned = tensor.f_contiguous()?.f_pin_memory(device)?;
     Ok(pinned.f_to_device_(device, tensor.kind(), true, false)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MESSAGE: &str = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 1 has a total capacity of 79.11 GiB of which \
+                           1.20 GiB is free. Process 7 has 77.90 GiB memory in use.\nException raised from …";
+    const TOLD: &str =
+        "GPU 1 is out of memory (2.50 GiB more were asked for); take a smaller batch, or another device";
+
+    #[test]
+    fn no_memory_is_one_sentence() {
+        let error = Error::Torch(tch::TchError::Torch(MESSAGE.to_owned()));
+        assert_eq!(error.to_string(), format!("libtorch: {TOLD}"));
+        let panicked: Result<()> = catch_out_of_memory(|| panic!("Torch({MESSAGE:?})"));
+        assert_eq!(panicked.unwrap_err().to_string(), TOLD);
+        assert_eq!(catch_out_of_memory(|| Ok(3)).unwrap(), 3);
+        let other = panic::catch_unwind(|| catch_out_of_memory::<()>(|| panic!("something else")));
+        assert!(other.is_err(), "no other panic is taken for it");
+    }
+
+    #[test]
+    fn a_place_is_spelt_in_one_way() {
+        for (text, place) in [("cpu", Place::Cpu), ("cuda", Place::Gpu(0)), ("cuda:12", Place::Gpu(12))] {
+            assert_eq!(text.parse::<Place>().unwrap(), place);
+            assert_eq!(place.to_string().parse::<Place>().unwrap(), place);
+        }
+        for text in ["", "gpu", "CPU", "cuda:", "cuda:-1", "cuda:+1", "cpu:0", "cuda:99999999999999999999"] {
+            let said = text.parse::<Place>().unwrap_err().to_string();
+            assert_eq!(said, format!("the device is \"{text}\", expected cpu, cuda or cuda:N"));
+        }
+    }
+}

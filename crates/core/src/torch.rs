@@ -1,6 +1,9 @@
 //! What tch leaves out of libtorch: which one it is, its CUDA library, autocast and the fused AdamW step.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::{
+    ffi::{CStr, CString, c_char, c_void},
+    path::Path,
+};
 
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -57,8 +60,13 @@ pub fn peak_of_tensors<T>(f: impl FnOnce() -> T) -> (T, u64) {
 /// against it. To be called once, before any other use of libtorch; returns whether there is such a library.
 pub fn register_cuda() -> bool {
     // macOS has no CUDA; elsewhere the loader looks where it found libtorch itself.
-    // Safety: a constant C string.
-    unsafe { ophidian_open_cuda(c"libtorch_cuda.so".as_ptr()) }
+    open_cuda(Path::new("libtorch_cuda.so"))
+}
+
+pub(crate) fn open_cuda(library: &Path) -> bool {
+    // Safety: a C string.
+    CString::new(library.as_os_str().as_encoded_bytes())
+        .is_ok_and(|name| unsafe { ophidian_open_cuda(name.as_ptr()) })
 }
 
 /// Whether operations on this thread are recorded for a backward.

@@ -29,7 +29,10 @@ pub(super) fn expect_on_cpu(op: &str, name: &str, tensor: &Tensor) -> Result<()>
 
 /// Fails unless all that is there is on one device, the CPU or a GPU.
 pub(super) fn expect_one_device(op: &str, named: &[(&str, Option<&Tensor>)]) -> Result<()> {
-    let mut there = named.iter().filter_map(|(name, tensor)| Some((name, tensor.as_ref()?.device())));
+    one_device(op, named.iter().filter_map(|(name, tensor)| Some((*name, tensor.as_ref()?.device()))))
+}
+
+fn one_device<'a>(op: &str, mut there: impl Iterator<Item = (&'a str, Device)>) -> Result<()> {
     let Some((first, device)) = there.next() else { return Ok(()) };
     if !matches!(device, Device::Cpu | Device::Cuda(_)) {
         return Err(Error::invalid(format!(
@@ -141,4 +144,28 @@ pub(super) fn empty(shape: &[i64], kind: Kind) -> Tensor {
 /// The error of a kernel.
 pub(super) fn kernel_error(op: &str) -> impl Fn(ophidian_kernels::Error) -> Error + '_ {
     move |error| Error::invalid(format!("{op}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_on_two_devices() {
+        let said = |devices: &[(&'static str, Device)]| {
+            one_device("op", devices.iter().copied()).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        let gpu = Device::Cuda;
+        assert_eq!(said(&[]), "");
+        assert_eq!(said(&[("u", gpu(1)), ("B", gpu(1))]), "");
+        assert_eq!(
+            said(&[("u", gpu(0)), ("A", gpu(0)), ("B", Device::Cpu)]),
+            "op: `u` is on GPU 0, but `B` on the CPU: move one of them to the other's device"
+        );
+        assert_eq!(
+            said(&[("u", gpu(0)), ("A", gpu(1))]),
+            "op: `u` is on GPU 0, but `A` on GPU 1: move one of them to the other's device"
+        );
+        assert_eq!(said(&[("u", Device::Mps)]), "op: `u` is on Mps; the op runs on the CPU or a GPU");
+    }
 }

@@ -4,6 +4,7 @@ use ophidian_core::{
     block::{Block, BlockConfig},
     mixer::{Mamba1Config, Mamba2Config, Mamba2Options, MixerConfig},
     ops::{Orders, cuda::emulated},
+    torch::autocast,
 };
 use ophidian_scan::{Geometry, Pattern};
 use tch::{Device, Kind, Tensor, nn::VarStore};
@@ -29,14 +30,15 @@ fn blocks_are_those_of_the_cpu() {
         let mut named: Vec<(String, Tensor)> = store.variables().into_iter().collect();
         named.sort_by(|a, b| a.0.cmp(&b.0));
         let leaves: Vec<Tensor> = named.iter().map(|(_, t)| t.shallow_clone()).collect();
-        let run = || {
-            let (branch, stream) = block.forward(&hidden, Some(&residual), &orders, true).unwrap();
+        let run = |bf16: bool| {
+            let (branch, stream) =
+                autocast(bf16, || block.forward(&hidden, Some(&residual), &orders, true)).unwrap();
             let loss = ((&branch + &stream) * &cotangent).sum(Kind::Double);
             (branch, Tensor::run_backward(&[loss], &leaves, false, false))
         };
-        let (want, want_gradients) = run();
+        let (want, want_gradients) = run(false);
         let emulator = Emulated::new(4, 2);
-        let (got, gradients) = emulated(emulator.clone(), run);
+        let (got, gradients) = emulated(emulator.clone(), || run(false));
         let error = |got: &Tensor, want: &Tensor| {
             let scale = want.abs().max().double_value(&[]).max(1e-2);
             (got - want).abs().max().double_value(&[]) / scale
@@ -45,6 +47,12 @@ fn blocks_are_those_of_the_cpu() {
         for (((name, _), got), want) in named.iter().zip(&gradients).zip(&want_gradients) {
             assert!(error(got, want) < 1e-3, "{name}: {:.1e}", error(got, want));
         }
+        // Under autocast as near to f32 as the CPU is.
+        let (rounded, _) = run(true);
+        let (got, gradients) = emulated(emulator.clone(), || run(true));
+        let bound = 2.0 * error(&rounded, &want) + 5e-3;
+        assert!(error(&got, &want) < bound, "bf16, {config:?}: {:.1e}, {bound:.1e}", error(&got, &want));
+        assert!(gradients.iter().all(|gradient| gradient.isfinite().all().int64_value(&[]) == 1));
         let scan = if matches!(config, MixerConfig::Mamba1(_)) { "selective_scan" } else { "ssd" };
         for kernel in ["causal_conv1d_forward", "add_norm_backward", &format!("{scan}_backward")] {
             assert!(emulator.ran(kernel), "{kernel}");

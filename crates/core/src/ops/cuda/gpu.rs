@@ -81,3 +81,7 @@ impl Gpu {
         unsafe { module.launch(kernel, arguments, launch, stream) }
     }
 }
+
+#[cfg(test)]
+#[path = "gpu_tests.rs"]
+mod tests;
