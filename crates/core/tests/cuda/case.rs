@@ -99,14 +99,21 @@ impl Input {
         Input { name, values: values.to_kind(kind).to_kind(Kind::Double), kind }
     }
 
-    /// A leaf of its dtype, and what the op is given of it: the leaf, some of a wider tensor, or the transpose of a copy.
+    /// A leaf of its dtype, and what the op is given of it: the leaf, some of a wider tensor from an even or an odd place on,
+    /// or the transpose of a copy.
     fn laid_out(&self, emulator: &Emulated, layout: i64) -> (Tensor, Tensor) {
         let leaf = emulator.copy(&self.values.to_kind(self.kind)).set_requires_grad(true);
         let dims = self.values.dim() as i64;
         let width = self.values.size().last().copied().unwrap_or(0);
+        let wider = |from: i64| {
+            let rest = leaf.detach();
+            let all = if from == 0 { [&leaf, &rest, &rest] } else { [&rest, &leaf, &rest] };
+            Tensor::cat(&all, -1).narrow(-1, if from == 0 { 0 } else { width }, width)
+        };
         let given = match layout {
-            1 if dims > 2 => Tensor::cat(&[&leaf, &leaf.detach(), &leaf.detach()], -1).narrow(-1, 0, width),
+            1 if dims > 2 => wider(0),
             2 if dims > 2 => leaf.transpose(1, -1).contiguous().transpose(1, -1),
+            3 if dims > 2 => wider(width),
             _ => leaf.shallow_clone(),
         };
         (leaf, given)
@@ -151,12 +158,22 @@ pub fn compare(
     // Not every output is used, but one is.
     let unused = layouts.below(8) as usize;
     let used = (0..got.len()).map(|i| i != unused || got.len() == 1).collect::<Vec<_>>();
+    let strided = layouts.flip();
     let gradients = |outputs: &[Tensor], leaves: &[Tensor]| {
         let mut loss = leaves.iter().fold(Tensor::from(0.0), |sum, leaf| sum + leaf.sum(Kind::Double) * 0.0);
         for ((output, cotangent), used) in outputs.iter().zip(&cotangents).zip(&used) {
-            if *used {
-                loss += (output * cotangent.to_kind(output.kind())).sum(Kind::Double);
+            if !used {
+                continue;
             }
+            let cotangent = cotangent.to_kind(output.kind());
+            // The gradient that the op is given is then some of a wider tensor, from an odd place on.
+            let (output, cotangent) = if strided && output.dim() > 2 && output.numel() > 0 {
+                let beside = |t: &Tensor| Tensor::cat(&[&t.detach().narrow(-1, 0, 1), t], -1);
+                (beside(output), beside(&cotangent))
+            } else {
+                (output.shallow_clone(), cotangent)
+            };
+            loss += (output * cotangent).sum(Kind::Double);
         }
         Tensor::run_backward(&[loss], leaves, false, false)
     };
