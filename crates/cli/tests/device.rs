@@ -1,5 +1,6 @@
 //! `--device`: what the program says where a GPU cannot be used. A driver and an NVRTC that only answer as they are told
-//! stand in for the real ones.
+//! stand in for the real ones, found where Linux looks for libraries.
+#![cfg(target_os = "linux")]
 #![allow(missing_docs)]
 
 use std::{
@@ -97,7 +98,6 @@ impl Machine {
     }
 }
 
-#[cfg(target_os = "linux")]
 #[test]
 fn each_fault_is_one_sentence() {
     let none = Machine::new(&[("COUNT", 0)]).says("cuda", 1);
@@ -150,7 +150,6 @@ fn the_key_of_a_config() {
     };
     let (code, said) = train(&[]);
     assert!(code == Some(2) && said.contains("train.device") && said.contains("\"tpu\""), "{said}");
-    #[cfg(target_os = "linux")]
     for more in [["--set", "train.device=cuda"], ["--device", "cuda"]] {
         fs::write(config, "adapter = 'vision'\n[data]\nformat = 'shapes'\n").unwrap();
         let (code, said) = train(&more);
@@ -159,7 +158,6 @@ fn the_key_of_a_config() {
     }
 }
 
-#[cfg(target_os = "linux")]
 #[test]
 fn the_doctor_says_what_there_is() {
     let machine = Machine::new(&[]);

@@ -48,6 +48,11 @@ impl Emulated {
         copy
     }
 
+    /// Tensors that were handed out.
+    pub fn tensors(&self) -> usize {
+        self.memory.lock().unwrap().len()
+    }
+
     /// Whether the kernel `name` ran.
     pub fn ran(&self, name: &str) -> bool {
         self.launched.lock().unwrap().iter().any(|kernel| kernel == name)

@@ -198,3 +198,35 @@ fn what_a_gpu_does_not_run() {
     let said = scan(&zeros(&[1, 2, 3], Kind::Float), &zeros(&[3, 300], Kind::Float), 300);
     assert!(said.contains("`A` has 300 states; a GPU takes 1 to 256"), "{said}");
 }
+
+/// What orders come to on the device is made once for orders that stay, and for parts of them.
+#[test]
+fn orders_are_put_on_the_device_once() {
+    let emulator = Emulated::new(1, 0);
+    let orders = Draw(3).orders(1, 2, 20, true, false);
+    let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Float, tch::Device::Cpu));
+    let [u, delta, a, b] = [&[1, 20, 4][..], &[1, 20, 1, 4], &[1, 4, 3], &[1, 20, 1, 3]].map(zeros);
+    // How many tensors a scan takes.
+    let scan = || {
+        let before = emulator.tensors();
+        let input = ScanInput {
+            u: &u,
+            delta: &delta,
+            a: &a,
+            b: &b,
+            c: &b,
+            d: None,
+            z: None,
+            delta_bias: None,
+            delta_softplus: false,
+            initial_state: None,
+            orders: &orders.part(1, 1),
+            merge: Merge::Sum,
+        };
+        emulated(emulator.clone(), || selective_scan(&input)).unwrap();
+        emulator.tensors() - before
+    };
+    let (first, second, third) = (scan(), scan(), scan());
+    // y, by token and by step, and the state.
+    assert!(first > second && second == third && third == 3, "{first}, {second}, {third}");
+}
