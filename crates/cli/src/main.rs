@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use ophidian_core::device::catch_out_of_memory;
 
 mod commands;
 mod exit;
@@ -13,8 +14,9 @@ fn main() -> ExitCode {
     ophidian_core::torch::keep_freed_memory(true);
     ophidian_core::torch::register_cuda();
     ophidian_points::scans::register_scans();
-    match commands::Cli::parse().run(&printer) {
-        Ok(code) => code,
-        Err(error) => exit::report(&error, &printer),
+    match catch_out_of_memory(|| Ok(commands::Cli::parse().run(&printer))) {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => exit::report(&error, &printer),
+        Err(error) => exit::report(&error.into(), &printer),
     }
 }

@@ -3,7 +3,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ophidian_core::bench::{Case, Op, Prepared};
-use tch::Kind;
+use tch::{Device, Kind};
 
 fn ops(criterion: &mut Criterion) {
     let cases = [
@@ -18,6 +18,7 @@ fn ops(criterion: &mut Criterion) {
             shape: shape.parse().expect("a shape"),
             pattern: pattern.parse().expect("a pattern"),
             kind: Kind::Float,
+            device: Device::Cpu,
         };
         let prepared = Prepared::new(&case).expect("a case");
         let mut group = criterion.benchmark_group(format!("{op:?}"));

@@ -1,6 +1,6 @@
 //! One block: norm, mixer, residual (and, if asked for, norm, MLP, residual).
 
-use tch::{Tensor, nn};
+use tch::{Kind, Tensor, nn};
 
 use crate::{
     Result,
@@ -140,19 +140,18 @@ impl Block {
             Some([first, second]) => [Some(first), Some(second)],
             None => [None, None],
         };
-        let mut residual = positioned(add(hidden, residual)?, position, orders)?;
-        let mut branch = match (&self.norm, self.place) {
+        let (mut branch, residual) = match (&self.norm, self.place) {
             (Some(norm), NormPlace::Before) => {
-                let normed = norm.forward(&residual)?;
-                if self.carry_normed {
-                    residual = normed.shallow_clone();
-                }
-                self.mixer.forward_t(&normed, orders, train)?
+                let [normed, stream] = normed(norm, hidden, residual, position, orders)?;
+                let branch = self.mixer.forward_t(&normed, orders, train)?;
+                (branch, if self.carry_normed { normed.to_kind(Kind::Float) } else { stream })
             }
-            (Some(norm), NormPlace::After) => {
-                norm.forward(&self.mixer.forward_t(&residual, orders, train)?)?
+            (norm, _) => {
+                let stream = positioned(add(hidden, residual)?, position, orders)?;
+                let branch = self.mixer.forward_t(&stream, orders, train)?;
+                let after = norm.as_ref().filter(|_| self.place == NormPlace::After);
+                (after.map_or(Ok(branch.shallow_clone()), |norm| norm.forward(&branch))?, stream)
             }
-            _ => self.mixer.forward_t(&residual, orders, train)?,
         };
         if let Some(gamma) = &self.gamma {
             branch = branch.f_mul(gamma)?;
@@ -161,9 +160,9 @@ impl Block {
         let Some((norm, mlp)) = &self.mlp else {
             return Ok((branch, residual));
         };
-        let residual = positioned(add(&branch, Some(&residual))?, position2, orders)?;
+        let [normed, residual] = normed(norm, &branch, Some(&residual), position2, orders)?;
         let grid = if mlp.needs_grid() { orders.plane()? } else { &[] };
-        let branch = mlp.forward(&norm.forward(&residual)?, grid)?;
+        let branch = mlp.forward(&normed, grid)?;
         Ok((self.drop_path.forward(branch, train), residual))
     }
 }
@@ -173,8 +172,23 @@ pub(crate) fn add(hidden: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> 
     Ok(match residual {
         // bf16 + f32 is f32.
         Some(residual) => residual.f_add(hidden)?,
-        None => hidden.to_kind(tch::Kind::Float),
+        None => hidden.to_kind(Kind::Float),
     })
+}
+
+/// The norm of the stream that `hidden` is added to, and that stream.
+fn normed(
+    norm: &Norm,
+    hidden: &Tensor,
+    residual: Option<&Tensor>,
+    conv: Option<&Conv2d>,
+    orders: &Orders,
+) -> Result<[Tensor; 2]> {
+    if let (Some(residual), None) = (residual, conv) {
+        return norm.add(hidden, residual);
+    }
+    let stream = positioned(add(hidden, residual)?, conv, orders)?;
+    Ok([norm.forward(&stream)?, stream])
 }
 
 /// The stream, and what a convolution over its map makes of it.

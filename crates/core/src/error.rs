@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::device::out_of_memory;
+
 /// What can go wrong below the trainer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -30,6 +32,9 @@ pub enum Error {
 /// What libtorch has to say, without the trace of its own code that follows.
 fn first_line(error: &tch::TchError) -> String {
     let text = error.to_string();
+    if let Some(told) = out_of_memory(&text) {
+        return told;
+    }
     text.lines().next().unwrap_or_default().to_owned()
 }
 

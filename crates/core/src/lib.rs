@@ -8,6 +8,7 @@ pub mod block;
 pub mod cards;
 pub mod config;
 pub mod data;
+pub mod device;
 pub mod error;
 pub mod files;
 pub mod grid;

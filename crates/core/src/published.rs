@@ -7,11 +7,12 @@ mod hydra;
 
 use std::path::Path;
 
-use tch::nn::VarStore;
+use tch::{Device, nn::VarStore};
 
 use crate::{
     Error, Result,
     adapter::Model,
+    device::{move_to, send},
     keymap::{self, Key},
     tensors::{self, Tensors},
 };
@@ -82,10 +83,10 @@ const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 /// A file of the folder that is missing or wrong, weights that do not fit the config (all listed), an input
 /// that is missing or misshaped.
 pub fn run(family: &dyn Family, folder: &Path, file: &Tensors) -> Result<Tensors> {
-    run_with(family, folder, None, file)
+    run_with(family, folder, None, file, Device::Cpu)
 }
 
-/// As [`run`], with the weights of another file than the folder's, if one is given.
+/// As [`run`], on `device`, with the weights of another file than the folder's, if one is given.
 ///
 /// # Errors
 /// As [`run`].
@@ -94,12 +95,13 @@ pub fn run_with(
     folder: &Path,
     weights: Option<&Path>,
     file: &Tensors,
+    device: Device,
 ) -> Result<Tensors> {
-    let published = open(family, folder, weights)?;
-    let inputs: Tensors = file
-        .iter()
-        .filter_map(|(name, tensor)| Some((name.strip_prefix("in.")?.to_owned(), tensor.shallow_clone())))
-        .collect();
+    let mut published = open(family, folder, weights)?;
+    move_to(&mut published.variables, device)?;
+    let named = file.iter().filter_map(|(name, tensor)| Some((name.strip_prefix("in.")?, tensor)));
+    let inputs: Tensors =
+        named.map(|(name, tensor)| Ok((name.to_owned(), send(tensor, device)?))).collect::<Result<_>>()?;
     let outputs = if published.model.has_loss(&inputs) {
         published.model.run(&inputs)?
     } else {

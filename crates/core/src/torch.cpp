@@ -185,26 +185,38 @@ int64_t ophidian_meter_stop(int64_t before) {
 // Opens libtorch's CUDA library, whose loading registers the backend; false if there is none.
 bool ophidian_open_cuda(const char* name) { return dlopen(name, RTLD_NOW | RTLD_GLOBAL) != nullptr; }
 
-// Turns autocast to bfloat16 on for the CPU; returns whether it was on.
-bool ophidian_autocast_enter() {
+// Whether operations on this thread are recorded for a backward.
+bool ophidian_records_gradients() { return at::GradMode::is_enabled(); }
+
+// The stream on which libtorch's CUDA backend runs this thread's work on a GPU. False if libtorch does not tell; the function
+// is its own, of its stable interface, and only its CUDA library has it.
+bool ophidian_cuda_stream(int32_t device, void** stream) {
+  using Current = int32_t (*)(int32_t, void**);
+  auto current = reinterpret_cast<Current>(dlsym(RTLD_DEFAULT, "aoti_torch_get_current_cuda_stream"));
+  return current != nullptr && current(device, stream) == 0;
+}
+
+// Where autocast can be on.
+constexpr at::DeviceType kAutocast[] = {at::kCPU, at::kCUDA};
+
+// Turns autocast on or off on all of them; returns whether it was on.
+bool ophidian_autocast_set(bool enabled) {
   bool before = at::autocast::is_autocast_enabled(at::kCPU);
-  at::autocast::set_autocast_enabled(at::kCPU, true);
-  at::autocast::set_autocast_dtype(at::kCPU, at::kBFloat16);
+  for (auto device : kAutocast) at::autocast::set_autocast_enabled(device, enabled);
+  return before;
+}
+
+// Turns autocast to bfloat16 on; returns whether it was on.
+bool ophidian_autocast_enter() {
+  for (auto device : kAutocast) at::autocast::set_autocast_dtype(device, at::kBFloat16);
   at::autocast::set_autocast_cache_enabled(true);
   at::autocast::increment_nesting();
-  return before;
+  return ophidian_autocast_set(true);
 }
 
 void ophidian_autocast_leave(bool before) {
   if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
-  at::autocast::set_autocast_enabled(at::kCPU, before);
-}
-
-// Turns autocast on the CPU on or off; returns whether it was on.
-bool ophidian_autocast_set(bool enabled) {
-  bool before = at::autocast::is_autocast_enabled(at::kCPU);
-  at::autocast::set_autocast_enabled(at::kCPU, enabled);
-  return before;
+  ophidian_autocast_set(before);
 }
 
 // `tensors` holds parameters, gradients, first moments, second moments, steps: `count` each. `options`: learning rate,

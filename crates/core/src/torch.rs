@@ -1,6 +1,9 @@
-//! What tch leaves out of libtorch: which one it is, its CUDA library, autocast on the CPU and the fused AdamW step.
+//! What tch leaves out of libtorch: which one it is, its CUDA library, autocast and the fused AdamW step.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::{
+    ffi::{CStr, CString, c_char, c_void},
+    path::Path,
+};
 
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -14,6 +17,8 @@ unsafe extern "C" {
     fn ophidian_meter_start() -> i64;
     fn ophidian_meter_stop(before: i64) -> i64;
     fn ophidian_open_cuda(name: *const c_char) -> bool;
+    fn ophidian_records_gradients() -> bool;
+    fn ophidian_cuda_stream(device: i32, stream: *mut *mut c_void) -> bool;
     fn ophidian_autocast_enter() -> bool;
     fn ophidian_autocast_leave(before: bool);
     fn ophidian_autocast_set(enabled: bool) -> bool;
@@ -55,11 +60,31 @@ pub fn peak_of_tensors<T>(f: impl FnOnce() -> T) -> (T, u64) {
 /// against it. To be called once, before any other use of libtorch; returns whether there is such a library.
 pub fn register_cuda() -> bool {
     // macOS has no CUDA; elsewhere the loader looks where it found libtorch itself.
-    // Safety: a constant C string.
-    unsafe { ophidian_open_cuda(c"libtorch_cuda.so".as_ptr()) }
+    open_cuda(Path::new("libtorch_cuda.so"))
 }
 
-/// Runs `f`; if `enabled`, with libtorch's autocast to bfloat16 on the CPU: matrix products and convolutions run in
+pub(crate) fn open_cuda(library: &Path) -> bool {
+    // Safety: a C string.
+    CString::new(library.as_os_str().as_encoded_bytes())
+        .is_ok_and(|name| unsafe { ophidian_open_cuda(name.as_ptr()) })
+}
+
+/// Whether operations on this thread are recorded for a backward.
+pub(crate) fn records_gradients() -> bool {
+    // Safety: reads a flag of the thread.
+    unsafe { ophidian_records_gradients() }
+}
+
+/// The stream on which libtorch runs this thread's work on GPU `index` (null is the default one); none if this libtorch does
+/// not tell.
+pub(crate) fn cuda_stream(index: usize) -> Option<*mut c_void> {
+    let mut stream = std::ptr::null_mut();
+    let index = i32::try_from(index).ok()?;
+    // Safety: the place is there.
+    unsafe { ophidian_cuda_stream(index, &raw mut stream) }.then_some(stream)
+}
+
+/// Runs `f`; if `enabled`, with libtorch's autocast to bfloat16: matrix products and convolutions run in
 /// bf16, sums that need it (losses, norms) in f32. The ops of [`crate::ops`] keep their state in f32 either way.
 pub fn autocast<T>(enabled: bool, f: impl FnOnce() -> T) -> T {
     struct Leave(bool);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ophidian_core::{
     adapter::{Adapter, Model},
+    device::move_to,
     init::keyed,
     rng::hash,
     tensors::{self, Metadata, Tensors},
@@ -185,14 +186,14 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// The model as it should be used: with the averaged weights where the run kept an average.
+    /// The model as it should be used, on `device`: with the averaged weights where the run kept an average.
     ///
     /// # Errors
     /// As [`Checkpoint::fill`].
-    pub fn model(&self, adapter: &dyn Adapter) -> Result<(nn::VarStore, Box<dyn Model>)> {
+    pub fn model(&self, adapter: &dyn Adapter, device: Device) -> Result<(nn::VarStore, Box<dyn Model>)> {
         let averaged = self.tensors.keys().any(|name| name.starts_with("ema."));
         let prefix = if averaged { "ema." } else { "model." };
-        let (vs, model) = build(&self.about, adapter)?;
+        let (vs, model) = build(&self.about, adapter, device)?;
         let targets: Vec<(String, Tensor)> = variables(&vs)
             .into_iter()
             .map(|(name, variable)| (format!("{prefix}{name}"), variable))
@@ -202,17 +203,18 @@ impl Checkpoint {
     }
 }
 
-/// The freshly initialised model of a run.
+/// The freshly initialised model of a run, on `device`: with the same values wherever that is.
 ///
 /// # Errors
 /// The adapter refuses the config for that input.
-pub fn build(about: &About, adapter: &dyn Adapter) -> Result<(nn::VarStore, Box<dyn Model>)> {
+pub fn build(about: &About, adapter: &dyn Adapter, device: Device) -> Result<(nn::VarStore, Box<dyn Model>)> {
     let seed = hash(&[about.config.seed, keys::INIT]);
     // For what an adapter draws without a name.
     tch::manual_seed(seed as i64);
-    let vs = nn::VarStore::new(Device::Cpu);
+    let mut vs = nn::VarStore::new(Device::Cpu);
     let classes = about.classes.len() as i64;
     let model = keyed(seed, || adapter.model(&about.config.model, &about.input_shape, classes, vs.root()))?;
+    move_to(&mut vs, device)?;
     Ok((vs, model))
 }
 

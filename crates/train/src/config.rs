@@ -3,6 +3,7 @@
 use ophidian_core::{
     adapter::Adapter,
     config::{self, KeyDoc},
+    device::Place,
 };
 use sha2::{Digest, Sha256};
 use toml::Table;
@@ -95,6 +96,8 @@ settings! {
         clip_grad_norm: f64 = 1.0,
         /// Share of each target spread evenly over all classes.
         label_smoothing: f64 = 0.1,
+        /// Where the model runs: "cpu", "cuda" (the first GPU) or "cuda:N".
+        device: Place = Place::Cpu,
         /// Decay per step of the moving average of the weights, for example 0.999; 0 = no average.
         /// With an average, it is what `best` is chosen by and what `eval` and `predict` use.
         ema_decay: f64 = 0.0,
@@ -122,7 +125,9 @@ settings! {
 }
 
 /// Keys of `[train]` that may change between interruption and resumption: they do not enter the arithmetic.
-const FREE_KEYS: [&str; 6] = [
+const FREE_KEYS: [&str; 7] = [
+    // Nothing but rounding depends on it, and a checkpoint is of none.
+    "device",
     "workers",
     "prefetch",
     "checkpoint_every_steps",

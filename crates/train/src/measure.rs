@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use ophidian_core::{adapter::Model, data::Dataset, torch::autocast};
-use tch::{Kind, Tensor};
+use ophidian_core::{adapter::Model, data::Dataset, device::send, torch::autocast};
+use tch::{Device, Kind, Tensor};
 
 use crate::{
     Error, Result,
@@ -73,17 +73,20 @@ pub struct Reading {
     pub on_corrupt: OnCorrupt,
     /// Precision of the forward pass.
     pub precision: Precision,
+    /// Where the model is.
+    pub device: Device,
 }
 
 impl Reading {
-    /// As the config of a run says.
-    pub fn of(config: &TrainConfig) -> Self {
+    /// As the config of a run says, of a model on `device`.
+    pub fn of(config: &TrainConfig, device: Device) -> Self {
         Reading {
             batch_size: config.eval_batch_size,
             workers: config.worker_threads(),
             prefetch: config.prefetch,
             on_corrupt: config.on_corrupt,
             precision: config.precision,
+            device,
         }
     }
 
@@ -145,7 +148,7 @@ pub fn measure(
         if batch.is_empty() {
             continue;
         }
-        let rows = log_probabilities(model, &batch, classes, reading.precision)?;
+        let rows = log_probabilities(model, &batch, classes, reading)?;
         for ((row, label), index) in rows.chunks_exact(classes).zip(&batch.labels).zip(&batch.indices) {
             let label = *label as usize;
             let predicted = likeliest(row);
@@ -188,11 +191,12 @@ pub fn log_probabilities(
     model: &dyn Model,
     batch: &Batch,
     classes: usize,
-    precision: Precision,
+    reading: &Reading,
 ) -> Result<Vec<f32>> {
     let rows = tch::no_grad(|| -> Result<Tensor> {
-        let logits = autocast(precision == Precision::Bf16, || {
-            model.forward_along(&batch.input, &batch.orders, false)
+        let input = send(&batch.input, reading.device)?;
+        let logits = autocast(reading.precision == Precision::Bf16, || {
+            model.forward_along(&input, &batch.orders, false)
         })?;
         check_logits(&logits, batch.len() as i64, classes)?;
         Ok(logits.f_to_kind(Kind::Float)?.f_log_softmax(-1, Kind::Float)?)

@@ -114,11 +114,12 @@ impl Optimizer {
     /// libtorch's.
     pub fn step(&mut self, learning_rate: f64) -> Result<()> {
         for group in &self.groups {
+            let Some(first) = group.parameters.first() else { continue };
             let gradients: Vec<Tensor> = group.parameters.iter().map(Tensor::grad).collect();
             let steps = Tensor::f_full(
                 [group.parameters.len() as i64],
                 self.updates as f64,
-                (Kind::Float, tch::Device::Cpu),
+                (Kind::Float, first.device()),
             )?;
             let steps: Vec<Tensor> = steps.unbind(0);
             let weight_decay = if group.decay { self.options.weight_decay } else { 0.0 };

@@ -47,7 +47,7 @@ pub fn predict(
         if batch.is_empty() {
             continue;
         }
-        let rows = log_probabilities(model, &batch, classes, reading.precision)?;
+        let rows = log_probabilities(model, &batch, classes, reading)?;
         for (row, index) in rows.chunks_exact(classes).zip(&batch.indices) {
             predictions.found.push(Prediction {
                 input: inputs.name_of(*index),

@@ -3,6 +3,7 @@
 use std::{ops::Range, time::Instant};
 
 use ophidian_core::{
+    device::send,
     rng::{hash, stream},
     torch::autocast,
 };
@@ -109,8 +110,8 @@ impl Trainer<'_> {
         let target = labels.f_one_hot(classes as i64)?.f_to_kind(Kind::Float)?;
         let target = target * (1.0 - smoothing) + smoothing / classes as f64;
         let mut random = stream(&[config.seed, keys::MIX, number]);
-        let (input, target) =
-            self.adapter.mix(&config.data, batch.input.shallow_clone(), target, &mut random)?;
+        let [input, target] = [&batch.input, &target].map(|tensor| send(tensor, self.vs.device()));
+        let (input, target) = self.adapter.mix(&config.data, input?, target?, &mut random)?;
         let logits = autocast(config.train.precision == Precision::Bf16, || {
             self.model.forward_along(&input, &batch.orders, true)
         })?;

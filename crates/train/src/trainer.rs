@@ -82,10 +82,11 @@ pub struct Outcome {
 /// # Errors
 /// Config, data, folder or disk; or [`Error::NonFinite`]. The last checkpoint stays as it was.
 pub fn train(request: Request, progress: Progress) -> Result<Outcome> {
+    let device = request.config.train.device.open()?;
     let splits = request.adapter.open(&request.config.data)?;
     let course = Course::new(&request.config.train, splits.train.len())?;
     let mut about = about(&request, &splits)?;
-    let (vs, model) = checkpoint::build(&about, request.adapter)?;
+    let (vs, model) = checkpoint::build(&about, request.adapter, device)?;
     let (folder, resumes) = RunFolder::open(request.output, request.mode)?;
     let last = folder.checkpoint(LAST);
     let checkpoint = (resumes && last.exists())
@@ -184,7 +185,7 @@ pub(crate) struct Trainer<'a> {
     course: Course,
     pub(crate) schedule: Schedule,
     pub(crate) about: About,
-    vs: nn::VarStore,
+    pub(crate) vs: nn::VarStore,
     pub(crate) model: Box<dyn Model>,
     pub(crate) optimizer: Optimizer,
     pub(crate) average: Option<Average>,
@@ -443,7 +444,7 @@ impl Trainer<'_> {
     }
 
     fn measure(&mut self, label: &str) -> Result<Option<Measurement>> {
-        let reading = Reading::of(&self.about.config.train);
+        let reading = Reading::of(&self.about.config.train, self.vs.device());
         self.progress.begin(label.to_owned(), self.splits.eval.len() as u64, 0);
         let progress = &mut self.progress;
         let found =

@@ -45,9 +45,9 @@ fn a_run_learns_and_leaves_a_whole_folder() {
     // The best checkpoint alone gives the measurement that made it the best.
     let path = root.join("checkpoints/best.safetensors");
     let checkpoint = Checkpoint::read(&path).unwrap();
-    let (_vs, model) = checkpoint.model(&Blobs).unwrap();
+    let (_vs, model) = checkpoint.model(&Blobs, tch::Device::Cpu).unwrap();
     let splits = ophidian_core::adapter::Adapter::open(&Blobs, &config.data).unwrap();
-    let reading = measure::Reading::of(&config.train);
+    let reading = measure::Reading::of(&config.train, tch::Device::Cpu);
     let found = measure::measure(&*model, &splits.eval, 3, &reading, |_| {}).unwrap().unwrap();
     assert_eq!((found.accuracy, found.loss), (best.accuracy, best.loss));
     assert_eq!(found.per_class().iter().map(|class| class.0).sum::<u64>(), 48);
@@ -191,7 +191,7 @@ fn a_non_finite_loss_is_skipped_and_counted_and_the_weights_stay_finite() {
     assert_eq!((outcome.state.skipped_steps, outcome.state.step, outcome.state.updates), (3, 18, 15));
     // Reading a checkpoint refuses values that are not finite.
     let path = root.join("checkpoints/last.safetensors");
-    Checkpoint::read(&path).unwrap().model(&Blobs).unwrap();
+    Checkpoint::read(&path).unwrap().model(&Blobs, tch::Device::Cpu).unwrap();
 
     let everything = (0..96).map(|index| index.to_string()).collect::<Vec<_>>().join(",");
     let message =
@@ -249,7 +249,9 @@ fn a_checkpoint_of_another_model_lists_all_that_differs() {
     let nan = tensors["model.second.bias"].zeros_like() / 0.0;
     tensors.insert("model.second.bias".to_owned(), nan);
     ophidian_core::tensors::write_with_metadata(&path, &tensors, metadata.clone()).unwrap();
-    let reason = |path: &Path| match Checkpoint::read(path).and_then(|read| read.model(&Blobs).map(|_| ())) {
+    let reason = |path: &Path| match Checkpoint::read(path)
+        .and_then(|read| read.model(&Blobs, tch::Device::Cpu).map(|_| ()))
+    {
         Err(Error::Checkpoint { reason, .. }) => reason,
         other => panic!("{other:?}"),
     };
@@ -285,7 +287,7 @@ fn damaged_checkpoints_are_errors_never_panics() {
     let path = root.join("checkpoints/damaged.safetensors");
     let read = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        Checkpoint::read(&path).and_then(|checkpoint| checkpoint.model(&Blobs).map(|_| ()))
+        Checkpoint::read(&path).and_then(|checkpoint| checkpoint.model(&Blobs, tch::Device::Cpu).map(|_| ()))
     };
     let _turn = common::turn();
     read(&whole).unwrap();

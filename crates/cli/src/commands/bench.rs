@@ -1,9 +1,12 @@
 //! `ophidian bench`: timings of the ops.
 
 use anyhow::Result;
-use ophidian_core::bench::{Case, Effort, Op, Shape, compare, compare_mixers, measure, random_geometries};
+use ophidian_core::{
+    bench::{Case, Effort, Op, Shape, compare, compare_mixers, measure, random_geometries},
+    device::Place,
+};
 use ophidian_scan::{Geometry, Pattern, published};
-use tch::Kind;
+use tch::{Device, Kind};
 
 use crate::{exit::Usage, printer::Printer};
 
@@ -44,6 +47,9 @@ struct MixersArgs {
     /// Scan pattern: how many directions, and in which orders.
     #[arg(long, default_value = "row")]
     pattern: String,
+    /// Where the mixers run: cpu, cuda (the first GPU) or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Place,
     /// Threads [default: as libtorch chooses].
     #[arg(long)]
     threads: Option<u16>,
@@ -98,6 +104,9 @@ struct OpArgs {
     /// f32 or bf16.
     #[arg(long, default_value = "f32")]
     dtype: String,
+    /// Where the op runs: cpu, cuda (the first GPU) or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Place,
     /// Threads [default: as libtorch chooses].
     #[arg(long)]
     threads: Option<u16>,
@@ -168,7 +177,7 @@ fn time_scans(args: ScansArgs, printer: &Printer) -> Result<()> {
     for (pattern, geometry) in cases {
         let (batch, channels, states) = (args.batch, args.channels, args.states);
         let shape = Shape { batch, channels, headdim: channels, geometry, states, taps: 4 }.checked()?;
-        let case = Case { op: Op::SelectiveScan, shape, pattern, kind: Kind::Float };
+        let case = Case { op: Op::SelectiveScan, shape, pattern, kind: Kind::Float, device: Device::Cpu };
         let row = compare(&case, Effort { warmup: 1, runs: args.runs })?;
         if args.json {
             printer.json(&row)?;
@@ -199,12 +208,13 @@ fn time_op(args: OpArgs, printer: &Printer) -> Result<()> {
         other => return Err(Usage(format!("--dtype {other}: expected f32 or bf16")).into()),
     };
     use_threads(args.threads)?;
+    let device = args.device.open()?;
     // Every shape and pattern is read before anything is timed.
     let shapes = args.shape.iter().map(|text| text.parse()).collect::<Result<Vec<Shape>, _>>()?;
     let patterns = args.pattern.iter().map(|text| text.parse()).collect::<Result<Vec<Pattern>, _>>()?;
     for shape in &shapes {
         for pattern in &patterns {
-            let case = Case { op, shape: shape.clone(), pattern: pattern.clone(), kind };
+            let case = Case { op, shape: shape.clone(), pattern: pattern.clone(), kind, device };
             for row in measure(&case, Effort { warmup: args.warmup, runs: args.runs })? {
                 printer.json(&row)?;
             }
@@ -218,6 +228,7 @@ fn time_mixers(args: MixersArgs, printer: &Printer) -> Result<()> {
     if !(1..=1 << 16).contains(&args.batch) {
         return Err(Usage(format!("--batch {}: expected 1 to 65536", args.batch)).into());
     }
+    let device = args.device.open()?;
     let (geometry, pattern): (Geometry, Pattern) = (args.shape.parse()?, args.pattern.parse()?);
     if !args.json {
         printer.line("| d_state | Mamba-1 | Mamba-2 | ratio |")?;
@@ -225,7 +236,7 @@ fn time_mixers(args: MixersArgs, printer: &Printer) -> Result<()> {
     }
     for states in args.states {
         let effort = Effort { warmup: 2, runs: args.runs };
-        let row = compare_mixers([args.batch, args.channels], &geometry, &pattern, states, effort)?;
+        let row = compare_mixers([args.batch, args.channels], &geometry, &pattern, states, effort, device)?;
         if args.json {
             printer.json(&row)?;
             continue;

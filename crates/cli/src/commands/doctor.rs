@@ -1,7 +1,7 @@
 //! `ophidian doctor`: what this machine offers.
 
 use anyhow::Result;
-use ophidian_core::torch::{libtorch, register_cuda};
+use ophidian_core::{device, torch::libtorch};
 use ophidian_kernels::Isa;
 
 use crate::printer::Printer;
@@ -13,11 +13,6 @@ pub fn run(_: Args, printer: &Printer) -> Result<()> {
     let (version, path) = libtorch();
     let isas: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let gpu = match (register_cuda(), tch::Cuda::device_count()) {
-        (false, _) => "none: this libtorch is for the CPU alone".to_owned(),
-        (true, 0) => "none found, though this libtorch has CUDA".to_owned(),
-        (true, devices) => format!("{devices} CUDA device(s); the scans run on the CPU in this version"),
-    };
     let rows = [
         ("ophidian", env!("CARGO_PKG_VERSION").to_owned()),
         ("system", format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
@@ -27,9 +22,8 @@ pub fn run(_: Args, printer: &Printer) -> Result<()> {
             "threads",
             format!("{} of {cores} cores, libtorch's pool (OMP_NUM_THREADS chooses)", tch::get_num_threads()),
         ),
-        ("GPU", gpu),
     ];
-    for (what, found) in rows {
+    for (what, found) in rows.into_iter().chain(device::report()) {
         printer.line(format_args!("{what:<9} {found}"))?;
     }
     Ok(())

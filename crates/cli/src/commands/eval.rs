@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use ophidian_core::device::Place;
 use ophidian_train::{
     Progress,
     folder::write_text,
@@ -29,6 +30,9 @@ pub struct Args {
     /// Measure on this folder or archive instead (short for --set data.path, data.eval_path and data.format="auto").
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
+    /// Where the model runs, wherever it was trained: cpu, cuda (the first GPU) or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Place,
     /// Override a key of the run's config, for example `train.eval_batch_size=64`. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -54,7 +58,8 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     overrides.extend(args.set.iter().cloned());
     let (checkpoint, adapter) = setup::checkpoint(&args.run, args.checkpoint.name(), &overrides)?;
     let about = &checkpoint.about;
-    let (_variables, model) = checkpoint.model(adapter)?;
+    let device = args.device.open()?;
+    let (_variables, model) = checkpoint.model(adapter, device)?;
     let dataset = adapter.open(&about.config.data)?.eval;
     if dataset.classes() != about.classes || dataset.input_shape() != about.input_shape {
         let found = format!("{} classes and inputs {:?}", dataset.classes().len(), dataset.input_shape());
@@ -68,7 +73,7 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     }
     let mut progress = Progress::auto();
     progress.begin("measuring".to_owned(), dataset.len() as u64, 0);
-    let reading = Reading::of(&about.config.train);
+    let reading = Reading::of(&about.config.train, device);
     let found =
         measure(&*model, &dataset, about.classes.len(), &reading, |n| progress.advance(n, String::new))?;
     progress.end();

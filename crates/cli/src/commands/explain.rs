@@ -87,7 +87,7 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
 fn of_run(run: &Path, args: &Args, printer: &Printer) -> Result<()> {
     let (checkpoint, adapter) = setup::checkpoint(run, args.checkpoint.name(), &args.set)?;
     let about = &checkpoint.about;
-    let (_variables, model) = checkpoint.model(adapter)?;
+    let (_variables, model) = checkpoint.model(adapter, tch::Device::Cpu)?;
     let data = &about.config.data;
     let eval = (args.image.is_none() || args.samples > 0).then(|| adapter.open(data)).transpose()?;
     let eval = eval.map(|splits| splits.eval);

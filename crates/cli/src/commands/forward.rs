@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use ophidian_core::{
     config::nearest,
+    device::Place,
     published::{self, Family},
     tensors,
 };
@@ -23,6 +24,9 @@ pub struct Args {
     /// `model`, `state_dict` …). It is read as data; no code in it is run.
     #[arg(long, value_name = "FILE.safetensors|pth|bin")]
     weights: Option<PathBuf>,
+    /// Where the model runs: cpu, cuda (the first GPU) or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Place,
     /// Tensors `in.*`: what the model reads, and `in.labels` (hydra: `in.ct`, a cotangent of `out.y`) if gradients are
     /// wanted.
     #[arg(long, value_name = "FILE.safetensors")]
@@ -53,8 +57,9 @@ pub fn family(name: &str) -> Result<&'static dyn Family> {
 
 pub fn run(args: Args, printer: &Printer) -> Result<()> {
     let family = family(&args.family)?;
+    let device = args.device.open()?;
     let input = tensors::read(&args.input)?;
-    let results = published::run_with(family, &args.model, args.weights.as_deref(), &input)
+    let results = published::run_with(family, &args.model, args.weights.as_deref(), &input, device)
         .map_err(|error| error.of_file(&args.input))?;
     tensors::write(&args.output, &results)?;
     for (name, count) in tensors::non_finite(&results) {

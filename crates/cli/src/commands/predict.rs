@@ -3,7 +3,7 @@
 use std::{io::Write, path::PathBuf};
 
 use anyhow::Result;
-use ophidian_core::files::write_whole;
+use ophidian_core::{device::Place, files::write_whole};
 use ophidian_train::{
     Progress,
     config::OnCorrupt,
@@ -39,6 +39,9 @@ pub struct Args {
     /// Leave out inputs that cannot be read, instead of failing at the first.
     #[arg(long)]
     skip_corrupt: bool,
+    /// Where the model runs, wherever it was trained: cpu, cuda (the first GPU) or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Place,
     /// Override a key of the run's config, for example `train.eval_batch_size=64`. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -57,14 +60,15 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     let output = args.output.as_deref().map(|path| Ok::<_, Usage>((path, format_of(path)?))).transpose()?;
     let (checkpoint, adapter) = setup::checkpoint(&args.run, args.checkpoint.name(), &args.set)?;
     let about = &checkpoint.about;
-    let (_variables, model) = checkpoint.model(adapter)?;
+    let device = args.device.open()?;
+    let (_variables, model) = checkpoint.model(adapter, device)?;
     let paths: Vec<_> = args.inputs.iter().map(PathBuf::as_path).collect();
     let inputs = adapter.open_inputs(&about.config.data, &paths)?;
     if inputs.input_shape() != about.input_shape {
         let (found, known) = (inputs.input_shape(), &about.input_shape);
         return Err(Usage(format!("the inputs become {found:?}, the model was trained on {known:?}")).into());
     }
-    let mut reading = Reading::of(&about.config.train);
+    let mut reading = Reading::of(&about.config.train, device);
     reading.on_corrupt = if args.skip_corrupt { OnCorrupt::Skip } else { OnCorrupt::Fail };
     let mut progress = Progress::auto();
     progress.begin("predicting".to_owned(), inputs.len() as u64, 0);

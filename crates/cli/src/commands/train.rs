@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
+use ophidian_core::device::Place;
 use ophidian_train::{
     Config, Ending, Mode, Outcome, Progress, Request, folder::find_checkpoint, interrupt, progress::duration,
 };
@@ -33,6 +34,9 @@ pub struct Args {
     /// Override a key of the config, for example `train.epochs=5`. May be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Where the model runs: cpu, cuda (the first GPU) or cuda:N. Short for --set train.device.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<Place>,
     /// Go on with the run in DIR, or begin it if there is none yet.
     #[arg(long)]
     resume: bool,
@@ -55,7 +59,10 @@ pub fn run(args: Args, printer: &Printer) -> Result<ExitCode> {
             return Err(Usage(message).into());
         }
     };
-    let (config, adapter) = Config::resolve(setup::table(path, &args.set)?, &setup::ADAPTERS)?;
+    let (mut config, adapter) = Config::resolve(setup::table(path, &args.set)?, &setup::ADAPTERS)?;
+    if let Some(device) = args.device {
+        config.train.device = device;
+    }
     let mode = match (args.resume, args.force) {
         (true, _) => Mode::Resume,
         (_, true) => Mode::Force,

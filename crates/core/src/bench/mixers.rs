@@ -6,9 +6,10 @@ use ophidian_scan::{Geometry, Pattern};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
-use super::Effort;
+use super::{Effort, wait};
 use crate::{
     Result,
+    device::move_to,
     mixer::{Mamba1Config, Mamba2Config, Mamba2Options, MixerConfig},
     ops::Orders,
 };
@@ -26,7 +27,7 @@ pub struct MixerRow {
     pub ratio: f64,
 }
 
-/// Times a forward and backward of both mixers in turns, for `batch` samples of `d_model` channels along `pattern` over
+/// Times a forward and backward of both mixers in turns, on `device`, for `batch` samples of `d_model` channels along `pattern` over
 /// `geometry`.
 ///
 /// # Errors
@@ -37,6 +38,7 @@ pub fn compare_mixers(
     pattern: &Pattern,
     d_state: i64,
     effort: Effort,
+    device: Device,
 ) -> Result<MixerRow> {
     let orders = Orders::new(&pattern.plan(geometry)?);
     let base = Mamba1Config { d_model, directions: orders.directions(), d_state, ..Mamba1Config::default() };
@@ -44,11 +46,12 @@ pub fn compare_mixers(
         [base.clone().into(), Mamba2Config::like(&base, Mamba2Options::default()).into()];
     tch::manual_seed(0);
     let tokens = Tensor::randn([batch, orders.tokens(), d_model], (Kind::Float, Device::Cpu));
-    let tokens = tokens.set_requires_grad(true);
-    let stores = [VarStore::new(Device::Cpu), VarStore::new(Device::Cpu)];
+    let tokens = tokens.to_device(device).set_requires_grad(true);
+    let mut stores = [VarStore::new(Device::Cpu), VarStore::new(Device::Cpu)];
     let mut steps = Vec::new();
-    for (config, vs) in configs.iter().zip(&stores) {
+    for (config, vs) in configs.iter().zip(&mut stores) {
         let mixer = config.build(&vs.root())?;
+        move_to(vs, device)?;
         let inputs: Vec<Tensor> =
             vs.trainable_variables().into_iter().chain([tokens.shallow_clone()]).collect();
         let (tokens, orders) = (&tokens, &orders);
@@ -56,6 +59,7 @@ pub fn compare_mixers(
             let start = Instant::now();
             let loss = mixer.forward(tokens, orders)?.f_sum(Kind::Float)?;
             Tensor::f_run_backward(&[loss], &inputs, false, false)?;
+            wait(device);
             Ok(start.elapsed().as_secs_f64())
         });
     }

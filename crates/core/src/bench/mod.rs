@@ -139,6 +139,8 @@ pub struct Case {
     pub pattern: Pattern,
     /// `Float` or `BFloat16`.
     pub kind: Kind,
+    /// Where it runs.
+    pub device: Device,
 }
 
 /// How often to run a case.
@@ -161,7 +163,7 @@ pub struct Row {
     pub pattern: String,
     /// `f32` or `bf16`.
     pub dtype: &'static str,
-    /// `avx512`, `avx2` or `portable`.
+    /// `avx512`, `avx2` or `portable`, or `cuda`.
     pub simd: &'static str,
     /// Threads of libtorch's pool.
     pub threads: i32,
@@ -175,7 +177,7 @@ pub struct Row {
     pub runs: usize,
     /// State updates (B K L D N), or multiply-adds (B K L D W), per second of the median run.
     pub updates_per_s: f64,
-    /// The higher of the two floors, in seconds.
+    /// The higher of the two floors, in seconds; on a GPU that of the bytes.
     pub floor_s: f64,
     /// `bytes` (inputs and outputs once over the copy bandwidth) or `flops` (operations over the rate of fused
     /// multiply-adds); both rates measured just before, on the same threads.
@@ -194,12 +196,14 @@ pub struct Row {
 /// A pattern that does not fit the geometry, sizes that do not fit each other, or a dtype other than f32 and bf16.
 pub fn measure(case: &Case, effort: Effort) -> Result<[Row; 2]> {
     let prepared = Prepared::new(case)?;
-    let machine =
-        Machine { flops: probe::flops(Isa::detect(), &TorchPool), bandwidth: probe::bandwidth(&TorchPool) };
-    let forward = || tch::no_grad(|| prepared.forward().map(|_| ()));
-    let both = || prepared.forward_backward();
+    let machine = Machine::of(case.device)?;
+    let forward = || tch::no_grad(|| prepared.forward()).map(|_| wait(case.device));
+    let both = || prepared.forward_backward().map(|()| wait(case.device));
     // Before anything is timed: freed memory that a run could take again would make it look frugal.
-    let extra = [extra_memory(forward)?, extra_memory(both)?];
+    let extra = match case.device {
+        Device::Cpu => [extra_memory(forward)?, extra_memory(both)?],
+        _ => [None, None],
+    };
     Ok([
         prepared.row("fwd", &machine, effort, extra[0], forward)?,
         prepared.row("fwdbwd", &machine, effort, extra[1], both)?,
@@ -209,6 +213,36 @@ pub fn measure(case: &Case, effort: Effort) -> Result<[Row; 2]> {
 struct Machine {
     flops: f64,
     bandwidth: f64,
+}
+
+impl Machine {
+    /// Measured on `device`; of a GPU only the bandwidth of a copy.
+    fn of(device: Device) -> Result<Machine> {
+        if device == Device::Cpu {
+            let flops = probe::flops(Isa::detect(), &TorchPool);
+            return Ok(Machine { flops, bandwidth: probe::bandwidth(&TorchPool) });
+        }
+        let from = Tensor::f_zeros([1 << 28], (Kind::Float, device))?;
+        let mut to = from.f_empty_like()?;
+        let mut copy = || -> Result<f64> {
+            wait(device);
+            let start = Instant::now();
+            for _ in 0..10 {
+                to.f_copy_(&from)?;
+            }
+            wait(device);
+            Ok(start.elapsed().as_secs_f64() / 10.0)
+        };
+        copy()?;
+        Ok(Machine { flops: f64::INFINITY, bandwidth: (2 << 30) as f64 / copy()? })
+    }
+}
+
+/// Until all that was asked of a device is done.
+fn wait(device: Device) {
+    if let Device::Cuda(index) = device {
+        tch::Cuda::synchronize(index as i64);
+    }
 }
 
 /// A case with its tensors.
@@ -242,7 +276,9 @@ impl<'a> Prepared<'a> {
         }
         let h = d / p;
         let float = (Kind::Float, Device::Cpu);
-        let leaf = |tensor: Tensor, kind| tensor.to_kind(kind).detach().set_requires_grad(true);
+        let leaf = |tensor: Tensor, kind| {
+            tensor.to_device(case.device).to_kind(kind).detach().set_requires_grad(true)
+        };
         let normal = |shape: &[i64]| leaf(Tensor::randn(shape, float), case.kind);
         let exact = |tensor| leaf(tensor, Kind::Float);
         tch::manual_seed(0);
@@ -276,7 +312,7 @@ impl<'a> Prepared<'a> {
             Op::Ssd => &[b, l, h, p],
             Op::CausalConv1d => &[b, l, k, d],
         };
-        let cotangent = Tensor::ones(out, (case.kind, Device::Cpu));
+        let cotangent = Tensor::ones(out, (case.kind, case.device));
         Ok(Prepared { case, orders: Orders::new(plan), length: l, inputs, cotangent })
     }
 
@@ -394,7 +430,7 @@ impl<'a> Prepared<'a> {
             shape: format!("B{b} D{d} L{} {sizes} K{k}", self.length),
             pattern: self.case.pattern.to_string(),
             dtype: if self.case.kind == Kind::Float { "f32" } else { "bf16" },
-            simd: Isa::detect().name(),
+            simd: if self.case.device == Device::Cpu { Isa::detect().name() } else { "cuda" },
             threads: tch::get_num_threads(),
             median_s: median,
             min_s: wall[0],

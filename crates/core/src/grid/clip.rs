@@ -78,7 +78,7 @@ impl Positions {
         Positions {
             places: Init::Normal(0.02).parameter(vs, "pos_embed", &[1, places, d_model]),
             times: Init::Constant(0.0).parameter(&(vs / "temporal"), "pos_embed", &[1, times, d_model]),
-            rows: [place, time].map(|rows| Tensor::from_slice(&rows).to_device(vs.device())),
+            rows: [place, time].map(|rows| Tensor::from_slice(&rows)),
         }
     }
 
@@ -88,8 +88,9 @@ impl Positions {
     /// None but libtorch's.
     pub fn forward(&self) -> Result<Tensor> {
         let none = self.times.f_zeros_like()?.f_narrow(1, 0, 1)?;
-        let times = Tensor::f_cat(&[&self.times, &none], 1)?.f_index_select(1, &self.rows[1])?;
-        Ok(self.places.f_index_select(1, &self.rows[0])?.f_add(&times)?)
+        let [places, moments] = self.rows.each_ref().map(|rows| rows.to_device(none.device()));
+        let times = Tensor::f_cat(&[&self.times, &none], 1)?.f_index_select(1, &moments)?;
+        Ok(self.places.f_index_select(1, &places)?.f_add(&times)?)
     }
 }
 

@@ -3,7 +3,11 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, nn};
 
-use crate::{Error, Result, init::Init};
+use crate::{
+    Error, Result, block,
+    init::Init,
+    ops::cuda::{Gated, Launcher, add_norm, gated_norm},
+};
 
 /// Which normalisation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +82,25 @@ impl Norm {
     }
 }
 
+impl Norm {
+    /// `x` (…, channels) onto the stream `residual` (as x, f32): the norm of the sum, and the sum in f32. The norm is f32; on
+    /// a GPU, where one kernel does both, it has the dtype of x.
+    ///
+    /// # Errors
+    /// As [`forward`](Norm::forward).
+    pub fn add(&self, x: &Tensor, residual: &Tensor) -> Result<[Tensor; 2]> {
+        let plain = self.weight.dim() == 1
+            && x.size() == residual.size()
+            && x.size().last() == self.weight.size().last()
+            && x.kind() != Kind::Double;
+        if let Some(launcher) = Launcher::of(x.device())?.filter(|_| plain) {
+            return add_norm(launcher, [x, residual, &self.weight], self.bias.as_ref(), self.eps);
+        }
+        let sum = block::add(x, Some(residual))?;
+        Ok([self.forward(&sum)?, sum])
+    }
+}
+
 /// Inputs of [`gated_rms_norm`].
 #[derive(Clone, Copy)]
 pub struct GatedRmsNorm<'a> {
@@ -111,6 +134,14 @@ pub fn gated_rms_norm(input: &GatedRmsNorm) -> Result<Tensor> {
             "a norm over groups of {} channels was given {channels}",
             input.group
         )));
+    }
+    if let Some(launcher) = Launcher::of(input.x.device())?
+        && channels > 0
+        && input.x.kind() != Kind::Double
+    {
+        let GatedRmsNorm { x, z, weight, bias, group, eps, norm_before_gate } = *input;
+        let options = Gated { group, eps, norm_before_gate };
+        return Ok(gated_norm(launcher, x, z, (weight, bias), options)?.to_kind(Kind::Float));
     }
     let gate = input.z.map(|z| exact(z).f_silu()).transpose()?;
     let mut x = exact(input.x);

@@ -30,7 +30,7 @@ impl Choice<'_> {
         let noisy = match self {
             Choice::Sampled(rng) => {
                 let noise: Vec<f32> = (0..scores.numel()).map(|_| gumbel(rng)).collect();
-                scores.f_add(&Tensor::from_slice(&noise).f_view(&shape[..])?)?
+                scores.f_add(&Tensor::from_slice(&noise).to_device(scores.device()).f_view(&shape[..])?)?
             }
             _ => scores,
         };

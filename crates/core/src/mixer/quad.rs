@@ -99,7 +99,7 @@ impl QuadMamba {
             let scores = self.scores(u, map)?;
             let (chosen, keep) = choose(choice, &scores, self.config.compat.random_inference)?; // (B), (B, 4)
             let walks = Walks { map, roll: self.roll(map[0]) };
-            let mask = keep.f_index_select(1, &walks.quadrants())?.f_unsqueeze(2)?; // (B, L, 1)
+            let mask = keep.f_index_select(1, &walks.quadrants().to_device(keep.device()))?.f_unsqueeze(2)?; // (B, L, 1)
             let y = if self.config.compat.colliding_windows {
                 self.scan_colliding(u, &mask, &walks)?
             } else {
@@ -163,7 +163,7 @@ impl QuadMamba {
         );
         let [fine, coarse] = walks.places()?;
         let rest = mask.f_neg()?.f_add_scalar(1.0)?;
-        let take = |x: &Tensor, index: &Tensor| x.f_index_select(1, index);
+        let take = |x: &Tensor, index: &Tensor| x.f_index_select(1, &index.to_device(x.device()));
         let places = take(&u.f_mul(mask)?, &fine)?.f_add(&take(&u.f_mul(&rest)?, &coarse)?)?;
         let row = Order::identity(places.size()[1].max(1) as usize)?;
         let y = self.scan_along(&places, &Orders::new(&Plan::new(vec![row.clone(), row.reversed()])?))?;

@@ -3,7 +3,7 @@
 use ophidian_kernels::{Dtype, Strides, View, ViewMut};
 use tch::{Device, Kind, Tensor};
 
-use crate::{Error, Result};
+use crate::{Error, Result, device::device_name};
 
 /// Fails unless `tensor` has `shape`.
 pub(super) fn expect_shape(op: &str, name: &str, tensor: &Tensor, shape: &[i64]) -> Result<()> {
@@ -16,14 +16,42 @@ pub(super) fn expect_shape(op: &str, name: &str, tensor: &Tensor, shape: &[i64])
     Ok(())
 }
 
-/// Fails unless `tensor` is on the CPU and of a dtype the ops take: complex if `complex`, else floating.
-pub(super) fn expect_numbers(op: &str, name: &str, tensor: &Tensor, complex: bool) -> Result<()> {
+/// Fails unless `tensor` is on the CPU and of a floating dtype.
+pub(super) fn expect_on_cpu(op: &str, name: &str, tensor: &Tensor) -> Result<()> {
     if tensor.device() != Device::Cpu {
         return Err(Error::invalid(format!(
-            "{op}: `{name}` is on {:?}; this build runs the op on the CPU only: move it with `to_device(Cpu)`",
-            tensor.device()
+            "{op}: `{name}` is on {}; this op runs on the CPU only: move it with `to_device(Cpu)`",
+            device_name(tensor.device())
         )));
     }
+    expect_numbers(op, name, tensor, false)
+}
+
+/// Fails unless all that is there is on one device, the CPU or a GPU.
+pub(super) fn expect_one_device(op: &str, named: &[(&str, Option<&Tensor>)]) -> Result<()> {
+    one_device(op, named.iter().filter_map(|(name, tensor)| Some((*name, tensor.as_ref()?.device()))))
+}
+
+fn one_device<'a>(op: &str, mut there: impl Iterator<Item = (&'a str, Device)>) -> Result<()> {
+    let Some((first, device)) = there.next() else { return Ok(()) };
+    if !matches!(device, Device::Cpu | Device::Cuda(_)) {
+        return Err(Error::invalid(format!(
+            "{op}: `{first}` is on {}; the op runs on the CPU or a GPU",
+            device_name(device)
+        )));
+    }
+    match there.find(|(_, other)| *other != device) {
+        None => Ok(()),
+        Some((name, other)) => Err(Error::invalid(format!(
+            "{op}: `{first}` is on {}, but `{name}` on {}: move one of them to the other's device",
+            device_name(device),
+            device_name(other)
+        ))),
+    }
+}
+
+/// Fails unless `tensor` is of a dtype the ops take: complex if `complex`, else floating.
+pub(super) fn expect_numbers(op: &str, name: &str, tensor: &Tensor, complex: bool) -> Result<()> {
     match (tensor.kind(), complex) {
         (Kind::Float | Kind::BFloat16 | Kind::Double | Kind::Half, false) => Ok(()),
         (Kind::ComplexFloat | Kind::ComplexDouble, true) => Ok(()),
@@ -65,7 +93,7 @@ fn dtype(kind: Kind) -> Dtype {
 
 /// Strides of a tensor of the given axes (an axis of length 1 is shared among the directions), and the number of
 /// elements from its first to its last.
-fn strides(tensor: &Tensor, axes: Axes) -> (Strides, usize) {
+pub(super) fn strides(tensor: &Tensor, axes: Axes) -> (Strides, usize) {
     let (size, stride) = (tensor.size(), tensor.stride());
     let step = |axis: usize| if size[axis] <= 1 { 0 } else { stride[axis] as usize };
     let group = if axes == Axes::Groups { step(3) } else { 0 };
@@ -116,4 +144,28 @@ pub(super) fn empty(shape: &[i64], kind: Kind) -> Tensor {
 /// The error of a kernel.
 pub(super) fn kernel_error(op: &str) -> impl Fn(ophidian_kernels::Error) -> Error + '_ {
     move |error| Error::invalid(format!("{op}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_on_two_devices() {
+        let said = |devices: &[(&'static str, Device)]| {
+            one_device("op", devices.iter().copied()).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        let gpu = Device::Cuda;
+        assert_eq!(said(&[]), "");
+        assert_eq!(said(&[("u", gpu(1)), ("B", gpu(1))]), "");
+        assert_eq!(
+            said(&[("u", gpu(0)), ("A", gpu(0)), ("B", Device::Cpu)]),
+            "op: `u` is on GPU 0, but `B` on the CPU: move one of them to the other's device"
+        );
+        assert_eq!(
+            said(&[("u", gpu(0)), ("A", gpu(1))]),
+            "op: `u` is on GPU 0, but `A` on GPU 1: move one of them to the other's device"
+        );
+        assert_eq!(said(&[("u", Device::Mps)]), "op: `u` is on Mps; the op runs on the CPU or a GPU");
+    }
 }

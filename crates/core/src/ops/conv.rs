@@ -8,13 +8,17 @@ use tch::{Kind, Tensor};
 
 use super::{
     Orders, TorchPool,
-    args::{Axes, empty, expect_numbers, expect_shape, kernel_error, rows, slice, slice_mut, view, view_mut},
+    args::{
+        Axes, empty, expect_numbers, expect_one_device, expect_shape, kernel_error, rows, slice, slice_mut,
+        view, view_mut,
+    },
+    cuda::{self, Launcher, wants_gradient},
     custom::{CustomOp, Outcome, apply},
     scan::outputs,
 };
 use crate::{Error, Result};
 
-const NAME: &str = "causal_conv1d";
+pub(super) const NAME: &str = "causal_conv1d";
 
 /// Inputs of [`causal_conv1d`]. (B batch, L tokens, K directions, D channels, W taps.)
 #[derive(Clone, Copy)]
@@ -57,6 +61,7 @@ pub fn causal_conv1d(input: &ConvInput) -> Result<ConvOutput> {
     for (name, tensor) in named {
         tensor.map_or(Ok(()), |tensor| expect_numbers(NAME, name, tensor, false))?;
     }
+    expect_one_device(NAME, &named)?;
     let k = input.orders.directions();
     let shape = input.x.size();
     let (b, l, d) = match shape[..] {
@@ -92,11 +97,6 @@ pub fn causal_conv1d(input: &ConvInput) -> Result<ConvOutput> {
 
     let kind = x.kind();
     let inner = if kind == Kind::Double { Kind::Double } else { Kind::Float };
-    let x = if kind == Kind::BFloat16 { rows(&x) } else { rows(&x.to_kind(inner)) };
-    let exact = |t: &Tensor| t.to_kind(inner).contiguous();
-    let mut list = vec![x, exact(&weight)];
-    list.extend(bias.as_ref().map(exact));
-    list.extend(input.initial_state.map(exact));
     let op = ConvOp {
         sizes: [b, l, k, d, w],
         has: [bias.is_some(), input.initial_state.is_some()],
@@ -104,23 +104,38 @@ pub fn causal_conv1d(input: &ConvInput) -> Result<ConvOutput> {
         orders: input.orders.clone(),
         inner,
     };
-    let [y, final_state] = outputs(apply(op, &list.iter().collect::<Vec<_>>())?)?;
+    let parameters: Vec<&Tensor> =
+        [Some(&weight), bias.as_ref(), input.initial_state].into_iter().flatten().collect();
+    let [y, final_state] = match Launcher::of(x.device())? {
+        Some(_) if kind == Kind::Double => return Err(no_f64(NAME)),
+        Some(launcher) => cuda::conv_op(op, launcher, &x, &parameters)?,
+        None => {
+            let mut list = vec![if kind == Kind::BFloat16 { rows(&x) } else { rows(&x.to_kind(inner)) }];
+            list.extend(parameters.iter().map(|t| t.to_kind(inner).contiguous()));
+            outputs(apply(op, &list.iter().collect::<Vec<_>>())?)?
+        }
+    };
     Ok(ConvOutput { y: y.to_kind(kind), final_state })
 }
 
-struct ConvOp {
+/// The kernels of a GPU compute in f32.
+pub(super) fn no_f64(op: &str) -> Error {
+    Error::invalid(format!("{op}: f64 runs on the CPU only: move the tensors there with `to_device(Cpu)`"))
+}
+
+pub(super) struct ConvOp {
     /// B, L, K, D, W.
-    sizes: [i64; 5],
+    pub sizes: [i64; 5],
     /// Whether the bias and the initial state are among the inputs.
-    has: [bool; 2],
-    silu: bool,
-    orders: Orders,
+    pub has: [bool; 2],
+    pub silu: bool,
+    pub orders: Orders,
     /// f32, or f64 for f64 inputs.
     inner: Kind,
 }
 
 impl ConvOp {
-    fn optional<'a>(&self, list: &'a [Tensor]) -> [Option<&'a Tensor>; 2] {
+    pub fn optional<'a>(&self, list: &'a [Tensor]) -> [Option<&'a Tensor>; 2] {
         let mut rest = list[2..].iter();
         self.has.map(|has| if has { rest.next() } else { None })
     }
@@ -236,6 +251,27 @@ pub fn causal_conv1d_update(
             "{NAME}_update: `conv_state` holds {s} inputs, expected at least {}",
             past.max(1)
         )));
+    }
+    expect_one_device(
+        &format!("{NAME}_update"),
+        &[
+            ("x", Some(x)),
+            ("conv_state", Some(state)),
+            ("weight", Some(weight)),
+            ("bias", bias),
+            ("cache_seqlens", cache_seqlens),
+        ],
+    )?;
+    let all = [x, state, weight].into_iter().chain(bias);
+    if let Some(launcher) = Launcher::of(x.device())?
+        && x.kind() != Kind::Double
+        && !wants_gradient(all)
+    {
+        expect_shape(NAME, "weight", weight, &[d, past + 1])?;
+        bias.map_or(Ok(()), |bias| expect_shape(NAME, "bias", bias, &[d]))?;
+        cache_seqlens.map_or(Ok(()), |seen| expect_shape(NAME, "cache_seqlens", seen, &[b]))?;
+        let [y, after] = cuda::conv_step(&launcher, [x, state, weight], bias, silu, cache_seqlens)?;
+        return Ok((y, after.to_kind(state.kind())));
     }
     let rows = x.transpose(1, 2).to_kind(state.kind()); // (B, D, L)
     let (before, after) = match cache_seqlens {

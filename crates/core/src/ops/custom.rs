@@ -9,7 +9,7 @@ use ophidian_kernels::Pool;
 use tch::Tensor;
 use torch_sys::C_tensor;
 
-use crate::{Error, Result};
+use crate::{Error, Result, device::of_panic};
 
 /// What a forward leaves.
 pub(crate) struct Outcome {
@@ -92,7 +92,10 @@ fn guarded(body: impl FnOnce() -> Result<()>) -> *mut c_char {
     let text = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => return std::ptr::null_mut(),
         Ok(Err(error)) => error.to_string(),
-        Err(_) => "internal error: an op panicked".to_string(),
+        Err(payload) => match of_panic(&*payload) {
+            Some(error) => error.to_string(),
+            None => "internal error: an op panicked".to_string(),
+        },
     };
     CString::new(text.replace('\0', " ")).unwrap_or_default().into_raw()
 }

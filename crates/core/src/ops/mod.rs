@@ -12,10 +12,12 @@
 //! Tensors are channel-last and in token order; only an op knows about visiting orders ([`Orders`]), and no permuted
 //! copy of an activation is made in either direction. f32 and bf16 run on the fast kernels with f32 arithmetic, f64
 //! scans (and complex A, constant B and C) on plain f64 ones; the convolution computes f64 as f32. A NaN in the input comes out where the equations put it.
+//! On a CUDA device the same ops run the kernels of [`cuda`], but for trees, shifts, complex and f64 scans.
 //! Using a graph twice, or for second derivatives, is an error.
 
 mod args;
 mod conv;
+pub mod cuda;
 mod custom;
 mod orders;
 mod scan;

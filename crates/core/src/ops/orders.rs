@@ -1,12 +1,13 @@
 //! Scan plans as the ops take them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ophidian_kernels::orders::{BLANK, SKIP, identity};
 use ophidian_scan::{Blank, Order, Plan};
 
 use tch::Tensor;
 
+use super::cuda::{Launcher, Tables};
 use crate::{Error, Result};
 
 /// K visiting orders over L tokens, static or one set per sample, and what a mixer may need to know beside them. Cheap
@@ -35,6 +36,31 @@ struct Table {
     blanks: usize,
     /// Samples, if every sample has its own orders.
     samples: Option<usize>,
+    kept: Kept,
+}
+
+/// What was made of a table before, for the next time that it is asked for: every forward pass asks for the same.
+#[derive(Debug, Default)]
+struct Kept {
+    /// It on devices.
+    placed: Mutex<Vec<(Launcher, Arc<Tables>)>>,
+    derived: Mutex<Vec<(Derived, Arc<Table>)>>,
+}
+
+/// A table that follows from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Derived {
+    /// So many directions from one on.
+    Part(usize, usize),
+    /// With blank steps as tokens.
+    Filled,
+    /// From the first token to the last.
+    InPlace,
+}
+
+/// What a lock guards is whole even if a thread panicked: it is only added to.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Orders {
@@ -75,6 +101,7 @@ impl Orders {
             tokens,
             blanks: 0,
             samples: None,
+            kept: Kept::default(),
         }
         .into()
     }
@@ -90,7 +117,9 @@ impl Orders {
             ids.iter().enumerate().map(|(i, id)| u8::from(i % tokens > 0 && ids[i - 1] != *id)).collect();
         let samples = Some(batch);
         let resets = Some(resets);
-        Table { table, resets, silent: None, steps: tokens, directions: 1, tokens, blanks: 0, samples }.into()
+        let kept = Kept::default();
+        Table { table, resets, silent: None, steps: tokens, directions: 1, tokens, blanks: 0, samples, kept }
+            .into()
     }
 
     fn build(plans: &[&Plan], samples: Option<usize>) -> Orders {
@@ -110,7 +139,8 @@ impl Orders {
         let resets = resets.contains(&1).then_some(resets);
         let silent = silent.contains(&1).then_some(silent);
         let (tokens, directions) = plans.first().map_or((0, 0), |plan| (plan.tokens(), plan.orders().len()));
-        Table { table, resets, silent, steps, directions, tokens, blanks: 0, samples }.into()
+        let kept = Kept::default();
+        Table { table, resets, silent, steps, directions, tokens, blanks: 0, samples, kept }.into()
     }
 
     /// The same orders, told that the tokens lie on a grid, row by row: `[rows, columns]`, or `[frames, rows, columns]`
@@ -177,7 +207,7 @@ impl Orders {
         Orders {
             grid: self.grid.clone(),
             coarse: self.coarse.clone(),
-            written: self.written.as_ref().map(|table| Arc::new(table.part(first, count))),
+            written: self.written.as_ref().map(|table| table.part(first, count)),
             ..self.table.part(first, count).into()
         }
     }
@@ -188,15 +218,17 @@ impl Orders {
         if blanks == 0 {
             return None;
         }
-        let mut filled = table.table.clone();
-        for order in filled.chunks_mut(table.steps) {
-            let blank = order.iter_mut().filter(|token| **token == BLANK);
-            blank.zip(table.tokens as i32..).for_each(|(token, own)| *token = own);
-        }
-        let tokens = table.tokens + blanks;
-        let (resets, silent) = (table.resets.clone(), table.silent.clone());
-        let table = Table { table: filled, resets, silent, tokens, blanks, ..*table };
-        Some(Orders { table: Arc::new(table), decaying: 0, ..self.clone() })
+        let filled = table.derived(Derived::Filled, || {
+            let mut filled = table.table.clone();
+            for order in filled.chunks_mut(table.steps) {
+                let blank = order.iter_mut().filter(|token| **token == BLANK);
+                blank.zip(table.tokens as i32..).for_each(|(token, own)| *token = own);
+            }
+            let tokens = table.tokens + blanks;
+            let (resets, silent) = (table.resets.clone(), table.silent.clone());
+            Table { table: filled, resets, silent, tokens, blanks, kept: Kept::default(), ..*table }
+        });
+        Some(Orders { table: filled, decaying: 0, ..self.clone() })
     }
 
     /// How many of the tokens, the last ones, are such blank steps.
@@ -244,11 +276,13 @@ impl Orders {
     /// Orders that visit the tokens from the first to the last, starting afresh at the same steps as these.
     pub(crate) fn in_place(&self) -> Orders {
         let table = &*self.table;
-        let steps = identity(table.tokens, table.rows());
-        let (resets, silent) = (table.resets.clone(), table.silent.clone());
-        let table = Table { table: steps, resets, silent, ..*table };
+        let in_place = table.derived(Derived::InPlace, || {
+            let steps = identity(table.tokens, table.rows());
+            let (resets, silent) = (table.resets.clone(), table.silent.clone());
+            Table { table: steps, resets, silent, kept: Kept::default(), ..*table }
+        });
         let gathered = Some(self.table.clone());
-        Orders { table: Arc::new(table), gathered, decaying: 0, ..self.clone() }
+        Orders { table: in_place, gathered, decaying: 0, ..self.clone() }
     }
 
     /// The token that each step of direction `k` visits, (L) int64, of orders that visit every token once.
@@ -317,6 +351,25 @@ impl Orders {
         self.table.samples.map(|n| n as i64)
     }
 
+    /// Whether there is one token, and nothing to do but to visit it.
+    pub(super) fn is_one_token(&self) -> bool {
+        let Table { table, resets, silent, tokens, samples, .. } = &*self.table;
+        *tokens == 1 && **table == [0] && resets.is_none() && silent.is_none() && samples.is_none()
+    }
+
+    /// The orders where the kernels of a GPU read them: put there once, and kept for as long as these orders are.
+    pub(super) fn on(&self, launcher: &Launcher) -> Result<Arc<Tables>> {
+        let mut placed = lock(&self.table.kept.placed);
+        if let Some((_, tables)) = placed.iter().find(|(known, _)| known.is(launcher)) {
+            return Ok(tables.clone());
+        }
+        let Table { samples, tokens, directions, .. } = *self.table;
+        let sizes = [samples.unwrap_or(1), tokens, directions];
+        let tables = Arc::new(Tables::new(&self.kernel(), sizes, launcher)?);
+        placed.push((launcher.clone(), tables.clone()));
+        Ok(tables)
+    }
+
     pub(crate) fn kernel(&self) -> ophidian_kernels::Orders<'_> {
         ophidian_kernels::Orders {
             table: &self.table.table,
@@ -330,9 +383,15 @@ impl Orders {
 
 impl From<Table> for Orders {
     fn from(table: Table) -> Orders {
+        Arc::new(table).into()
+    }
+}
+
+impl From<Arc<Table>> for Orders {
+    fn from(table: Arc<Table>) -> Orders {
         let count = |order: &[i32]| order.iter().filter(|token| **token == BLANK).count();
         let decaying = table.table.chunks(table.steps.max(1)).map(count).max().unwrap_or(0);
-        Orders { table: Arc::new(table), grid: None, coarse: None, written: None, gathered: None, decaying }
+        Orders { table, grid: None, coarse: None, written: None, gathered: None, decaying }
     }
 }
 
@@ -342,8 +401,24 @@ impl Table {
         self.directions * self.samples.unwrap_or(1)
     }
 
-    fn part(&self, first: usize, count: usize) -> Table {
-        let Table { ref table, ref resets, ref silent, steps, directions, tokens, blanks, samples } = *self;
+    /// The table that follows from this one in the way of `key`, which `make` makes if nobody has.
+    fn derived(&self, key: Derived, make: impl FnOnce() -> Table) -> Arc<Table> {
+        let mut derived = lock(&self.kept.derived);
+        if let Some((_, table)) = derived.iter().find(|(known, _)| *known == key) {
+            return table.clone();
+        }
+        let table = Arc::new(make());
+        derived.push((key, table.clone()));
+        table
+    }
+
+    fn part(&self, first: usize, count: usize) -> Arc<Table> {
+        self.derived(Derived::Part(first, count), || self.cut(first, count))
+    }
+
+    fn cut(&self, first: usize, count: usize) -> Table {
+        let Table { ref table, ref resets, ref silent, steps, directions, tokens, blanks, samples, .. } =
+            *self;
         let first = first.min(directions);
         let count = count.min(directions - first);
         let (sample, range) = ((steps * directions).max(1), first * steps..(first + count) * steps);
@@ -353,7 +428,8 @@ impl Table {
             Some(rows.flat_map(|all| &all[range.clone()]).copied().collect())
         };
         let (resets, silent) = (marks(resets), marks(silent));
-        Table { table, resets, silent, steps, directions: count, tokens, blanks, samples }
+        let kept = Kept::default();
+        Table { table, resets, silent, steps, directions: count, tokens, blanks, samples, kept }
     }
 
     /// Whether every order visits every token once and does nothing else.

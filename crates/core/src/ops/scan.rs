@@ -8,7 +8,11 @@ use tch::{Kind, Tensor};
 
 use super::{
     Orders, TorchPool,
-    args::{Axes, empty, expect_numbers, expect_shape, kernel_error, rows, slice, slice_mut, view, view_mut},
+    args::{
+        Axes, empty, expect_numbers, expect_one_device, expect_shape, kernel_error, rows, slice, slice_mut,
+        view, view_mut,
+    },
+    cuda::{self, Launcher, wants_gradient},
     custom::{CustomOp, Outcome, apply},
     scan_wide,
 };
@@ -85,31 +89,36 @@ pub fn selective_scan(input: &ScanInput) -> Result<ScanOutput> {
     let constant = [input.b, input.c].map(|coefficient| coefficient.dim() == 2);
     let kind = input.u.kind();
     let plain = !complex && constant == [false; 2] && kind != Kind::Double;
-    let op = ScanOp {
-        sizes,
-        has: [args.d.is_some(), args.z.is_some(), args.delta_bias.is_some(), args.initial_state.is_some()],
-        softplus: input.delta_softplus,
-        orders: input.orders.clone(),
-        merge: input.merge,
-    };
-    let [y, final_state] = if plain {
-        let fast =
-            |t: &Tensor| if t.kind() == Kind::BFloat16 { rows(t) } else { rows(&t.to_kind(Kind::Float)) };
-        let exact = |t: &Tensor| t.to_kind(Kind::Float).contiguous();
-        let inputs = args.map(fast, exact);
-        outputs(apply(op, &inputs.iter().collect::<Vec<_>>())?)?
-    } else {
-        let wide = |t: &Tensor| rows(&scan_wide::real_pairs(t, complex));
-        let inputs = args.map(wide, |t| wide(t).contiguous());
-        let op = scan_wide::WideOp { scan: op, complex, constant };
-        let [y, state] = outputs(apply(op, &inputs.iter().collect::<Vec<_>>())?)?;
-        let state = if complex { state.view_as_complex() } else { state };
-        let state = match (complex, kind) {
-            (true, Kind::Double) | (false, Kind::Double) => state,
-            (true, _) => state.to_kind(Kind::ComplexFloat),
-            (false, _) => state.to_kind(Kind::Float),
-        };
-        [y, state]
+    let op = ScanOp::new(input, sizes, &args);
+    let launcher = Launcher::of(input.u.device())?;
+    let [y, final_state] = match launcher {
+        Some(launcher) if plain => cuda::scan_op(op, launcher, &args)?,
+        Some(_) => {
+            return Err(Error::invalid(format!(
+                "{NAME}: complex `A`, constant `B` or `C` and f64 run on the CPU only: move the tensors there with \
+                 `to_device(Cpu)`"
+            )));
+        }
+        None if plain => {
+            let fast =
+                |t: &Tensor| if t.kind() == Kind::BFloat16 { rows(t) } else { rows(&t.to_kind(Kind::Float)) };
+            let exact = |t: &Tensor| t.to_kind(Kind::Float).contiguous();
+            let inputs = args.map(fast, exact);
+            outputs(apply(op, &inputs.iter().collect::<Vec<_>>())?)?
+        }
+        None => {
+            let wide = |t: &Tensor| rows(&scan_wide::real_pairs(t, complex));
+            let inputs = args.map(wide, |t| wide(t).contiguous());
+            let op = scan_wide::WideOp { scan: op, complex, constant };
+            let [y, state] = outputs(apply(op, &inputs.iter().collect::<Vec<_>>())?)?;
+            let state = if complex { state.view_as_complex() } else { state };
+            let state = match (complex, kind) {
+                (true, Kind::Double) | (false, Kind::Double) => state,
+                (true, _) => state.to_kind(Kind::ComplexFloat),
+                (false, _) => state.to_kind(Kind::Float),
+            };
+            [y, state]
+        }
     };
     Ok(ScanOutput { y: y.to_kind(kind), final_state })
 }
@@ -123,7 +132,7 @@ pub(super) fn is_complex(tensor: &Tensor) -> bool {
 }
 
 /// The arguments with all axes present.
-struct Arguments {
+pub(super) struct Arguments {
     u: Tensor,
     delta: Tensor,
     a: Tensor,
@@ -136,8 +145,13 @@ struct Arguments {
 }
 
 impl Arguments {
+    /// What lies along the tokens.
+    pub fn rows(&self) -> impl Iterator<Item = &Tensor> {
+        [&self.u, &self.delta, &self.b, &self.c].into_iter().chain(&self.z)
+    }
+
     /// The op's input list: `row` prepares what lies along the tokens, `whole` the rest.
-    fn map(&self, row: impl Fn(&Tensor) -> Tensor, whole: impl Fn(&Tensor) -> Tensor) -> Vec<Tensor> {
+    pub fn map(&self, row: impl Fn(&Tensor) -> Tensor, whole: impl Fn(&Tensor) -> Tensor) -> Vec<Tensor> {
         let coefficient = |t: &Tensor| if t.dim() == 3 { whole(t) } else { row(t) };
         let mut list =
             vec![row(&self.u), row(&self.delta), whole(&self.a), coefficient(&self.b), coefficient(&self.c)];
@@ -168,6 +182,7 @@ fn canonical(input: &ScanInput) -> Result<(Sizes, Arguments)> {
     for (name, tensor, complex) in named {
         tensor.map_or(Ok(()), |tensor| expect_numbers(NAME, name, tensor, complex))?;
     }
+    expect_one_device(NAME, &named.map(|(name, tensor, _)| (name, tensor)))?;
     let invalid = |text: String| Err(Error::invalid(format!("{NAME}: {text}")));
     let shape = input.u.size();
     let (b, l, d) = match shape[..] {
@@ -268,6 +283,21 @@ pub(super) struct Inputs<'a> {
 }
 
 impl ScanOp {
+    fn new(input: &ScanInput, sizes: Sizes, args: &Arguments) -> ScanOp {
+        ScanOp {
+            sizes,
+            has: [
+                args.d.is_some(),
+                args.z.is_some(),
+                args.delta_bias.is_some(),
+                args.initial_state.is_some(),
+            ],
+            softplus: input.delta_softplus,
+            orders: input.orders.clone(),
+            merge: input.merge,
+        }
+    }
+
     pub fn inputs<'a>(&self, list: &'a [Tensor]) -> Inputs<'a> {
         let mut rest = list[5..].iter();
         let [d, z, delta_bias, initial_state] = self.has.map(|has| if has { rest.next() } else { None });
@@ -394,7 +424,26 @@ pub fn selective_scan_step(input: &ScanInput, state: &mut Tensor) -> Result<Tens
         )));
     }
     let before = state.shallow_clone();
-    let out = selective_scan(&ScanInput { initial_state: Some(&before), ..*input })?;
+    let input = ScanInput { initial_state: Some(&before), ..*input };
+    let out = match step_on_gpu(&input)? {
+        Some(out) => out,
+        None => selective_scan(&input)?,
+    };
     *state = out.final_state.to_kind(before.kind());
     Ok(out.y)
+}
+
+/// The step by a kernel of its own, where a GPU has the tensors and no gradient is wanted of one direction.
+fn step_on_gpu(input: &ScanInput) -> Result<Option<ScanOutput>> {
+    let Some(launcher) = Launcher::of(input.u.device())? else { return Ok(None) };
+    let (sizes, args) = canonical(input)?;
+    let varying = [input.b, input.c].iter().all(|coefficient| coefficient.dim() > 2);
+    let plain = !is_complex(input.a) && varying && input.u.kind() != Kind::Double;
+    let given = [input.d, input.delta_bias, input.initial_state].into_iter().flatten();
+    if !plain || !input.orders.is_one_token() || wants_gradient(args.rows().chain([input.a]).chain(given)) {
+        return Ok(None);
+    }
+    let op = ScanOp::new(input, sizes, &args);
+    let [y, final_state] = cuda::scan_step(&op, &launcher, &args)?;
+    Ok(Some(ScanOutput { y: y.to_kind(input.u.kind()), final_state }))
 }

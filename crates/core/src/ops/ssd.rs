@@ -8,14 +8,19 @@ use tch::{Kind, Tensor};
 
 use super::{
     Merge, Orders, ScanInput, TorchPool,
-    args::{Axes, empty, expect_numbers, expect_shape, kernel_error, rows, slice, slice_mut, view, view_mut},
+    args::{
+        Axes, empty, expect_numbers, expect_one_device, expect_shape, kernel_error, rows, slice, slice_mut,
+        view, view_mut,
+    },
+    conv::no_f64,
+    cuda::{self, Launcher, wants_gradient},
     custom::{CustomOp, Outcome, apply},
     scan::outputs,
     selective_scan,
 };
 use crate::{Error, Result};
 
-const NAME: &str = "ssd";
+pub(super) const NAME: &str = "ssd";
 
 /// Inputs of [`ssd`]. (B batch, L tokens, K directions, H heads of P channels, G groups of heads, N states.)
 #[derive(Clone, Copy)]
@@ -67,22 +72,18 @@ pub fn ssd(input: &SsdInput) -> Result<SsdOutput> {
     let (sizes, args) = canonical(input)?;
     let Sizes { b, l, k, h, p, n, .. } = sizes;
     let kind = input.x.kind();
-    let op = SsdOp {
-        sizes,
-        has: [args.d.is_some(), args.z.is_some(), args.dt_bias.is_some(), args.initial_state.is_some()],
-        softplus: input.dt_softplus,
-        limits: [input.dt_limits.0, input.dt_limits.1],
-        orders: input.orders.clone(),
-        merge: input.merge,
-    };
-    let [y, final_state] = if kind == Kind::Double {
-        op.plainly(&args)?
-    } else {
-        let fast =
-            |t: &Tensor| if t.kind() == Kind::BFloat16 { rows(t) } else { rows(&t.to_kind(Kind::Float)) };
-        let exact = |t: &Tensor| t.to_kind(Kind::Float).contiguous();
-        let inputs = args.map(fast, exact);
-        outputs(apply(op, &inputs.iter().collect::<Vec<_>>())?)?
+    let op = SsdOp::new(input, sizes, &args);
+    let [y, final_state] = match Launcher::of(input.x.device())? {
+        Some(_) if kind == Kind::Double => return Err(no_f64(NAME)),
+        Some(launcher) => cuda::ssd_op(op, launcher, &args)?,
+        None if kind == Kind::Double => op.plainly(&args)?,
+        None => {
+            let fast =
+                |t: &Tensor| if t.kind() == Kind::BFloat16 { rows(t) } else { rows(&t.to_kind(Kind::Float)) };
+            let exact = |t: &Tensor| t.to_kind(Kind::Float).contiguous();
+            let inputs = args.map(fast, exact);
+            outputs(apply(op, &inputs.iter().collect::<Vec<_>>())?)?
+        }
     };
     let y = match input.merge {
         Merge::Sum => y.f_view([b, l, h, p])?,
@@ -105,25 +106,46 @@ pub fn ssd_step(input: &SsdInput, state: &mut Tensor) -> Result<Tensor> {
         )));
     }
     let before = state.shallow_clone();
-    let out = ssd(&SsdInput { initial_state: Some(&before), ..*input })?;
+    let input = SsdInput { initial_state: Some(&before), ..*input };
+    let out = match step_on_gpu(&input)? {
+        Some(out) => out,
+        None => ssd(&input)?,
+    };
     *state = out.final_state.to_kind(before.kind());
     Ok(out.y)
 }
 
+/// The step by a kernel of its own, where a GPU has the tensors and no gradient is wanted of one direction.
+fn step_on_gpu(input: &SsdInput) -> Result<Option<SsdOutput>> {
+    let Some(launcher) = Launcher::of(input.x.device())? else { return Ok(None) };
+    let (sizes, args) = canonical(input)?;
+    let Sizes { b, h, p, n, .. } = sizes;
+    let given = [input.d, input.dt_bias, input.initial_state].into_iter().flatten();
+    let learned = wants_gradient(args.rows().chain([input.a]).chain(given));
+    if input.x.kind() == Kind::Double || !input.orders.is_one_token() || learned {
+        return Ok(None);
+    }
+    let op = SsdOp::new(input, sizes, &args);
+    let [y, final_state] = cuda::ssd_step(&op, &launcher, &args)?;
+    let shape = if input.merge == Merge::Sum { vec![b, 1, h, p] } else { vec![b, 1, 1, h, p] };
+    let y = y.f_view(&shape[..])?.to_kind(input.x.kind());
+    Ok(Some(SsdOutput { y, final_state: final_state.f_view([b, 1, h, p, n])? }))
+}
+
 /// The sizes of an SSD.
 #[derive(Debug, Clone, Copy)]
-struct Sizes {
-    b: i64,
-    l: i64,
-    k: i64,
-    h: i64,
-    p: i64,
-    g: i64,
-    n: i64,
+pub(super) struct Sizes {
+    pub b: i64,
+    pub l: i64,
+    pub k: i64,
+    pub h: i64,
+    pub p: i64,
+    pub g: i64,
+    pub n: i64,
 }
 
 /// The arguments with all axes present, heads and their channels side by side.
-struct Arguments {
+pub(super) struct Arguments {
     /// (B, L, 1 or K, H P).
     x: Tensor,
     /// (B, L, K, H).
@@ -143,8 +165,13 @@ struct Arguments {
 }
 
 impl Arguments {
+    /// What lies along the tokens.
+    pub fn rows(&self) -> impl Iterator<Item = &Tensor> {
+        [&self.x, &self.dt, &self.b, &self.c].into_iter().chain(&self.z)
+    }
+
     /// The op's input list: `row` prepares what lies along the tokens, `whole` the rest.
-    fn map(&self, row: impl Fn(&Tensor) -> Tensor, whole: impl Fn(&Tensor) -> Tensor) -> Vec<Tensor> {
+    pub fn map(&self, row: impl Fn(&Tensor) -> Tensor, whole: impl Fn(&Tensor) -> Tensor) -> Vec<Tensor> {
         let mut list = vec![row(&self.x), row(&self.dt), whole(&self.a), row(&self.b), row(&self.c)];
         list.extend(self.d.as_ref().map(&whole));
         list.extend(self.z.as_ref().map(&row));
@@ -170,6 +197,7 @@ fn canonical(input: &SsdInput) -> Result<(Sizes, Arguments)> {
     for (name, tensor) in named {
         tensor.map_or(Ok(()), |tensor| expect_numbers(NAME, name, tensor, false))?;
     }
+    expect_one_device(NAME, &named)?;
     let invalid = |text: String| Err(Error::invalid(format!("{NAME}: {text}")));
     let shape = input.x.size();
     let (b, l, h, p) = match shape[..] {
@@ -244,31 +272,46 @@ fn canonical(input: &SsdInput) -> Result<(Sizes, Arguments)> {
 }
 
 /// The op as a node of the graph.
-struct SsdOp {
-    sizes: Sizes,
+pub(super) struct SsdOp {
+    pub sizes: Sizes,
     /// Whether D, z, dt_bias and the initial state are among the inputs.
     has: [bool; 4],
-    softplus: bool,
-    limits: [f64; 2],
-    orders: Orders,
+    pub softplus: bool,
+    pub limits: [f64; 2],
+    pub orders: Orders,
     merge: Merge,
 }
 
 /// The input list taken apart again.
-struct Inputs<'a> {
-    x: &'a Tensor,
-    dt: &'a Tensor,
-    a: &'a Tensor,
-    b: &'a Tensor,
-    c: &'a Tensor,
-    d: Option<&'a Tensor>,
-    z: Option<&'a Tensor>,
-    dt_bias: Option<&'a Tensor>,
-    initial_state: Option<&'a Tensor>,
+pub(super) struct Inputs<'a> {
+    pub x: &'a Tensor,
+    pub dt: &'a Tensor,
+    pub a: &'a Tensor,
+    pub b: &'a Tensor,
+    pub c: &'a Tensor,
+    pub d: Option<&'a Tensor>,
+    pub z: Option<&'a Tensor>,
+    pub dt_bias: Option<&'a Tensor>,
+    pub initial_state: Option<&'a Tensor>,
 }
 
 impl SsdOp {
-    fn inputs<'a>(&self, list: &'a [Tensor]) -> Inputs<'a> {
+    fn new(input: &SsdInput, sizes: Sizes, args: &Arguments) -> SsdOp {
+        SsdOp {
+            sizes,
+            has: [args.d.is_some(), args.z.is_some(), args.dt_bias.is_some(), args.initial_state.is_some()],
+            softplus: input.dt_softplus,
+            limits: [input.dt_limits.0, input.dt_limits.1],
+            orders: input.orders.clone(),
+            merge: input.merge,
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        5 + self.has.iter().filter(|has| **has).count()
+    }
+
+    pub fn inputs<'a>(&self, list: &'a [Tensor]) -> Inputs<'a> {
         let mut rest = list[5..].iter();
         let [d, z, dt_bias, initial_state] = self.has.map(|has| if has { rest.next() } else { None });
         let [x, dt, a, b, c] = [0, 1, 2, 3, 4].map(|i| &list[i]);
@@ -276,7 +319,7 @@ impl SsdOp {
     }
 
     /// Shape of y: a direction axis of 1 shares the rows among the directions.
-    fn y_shape(&self) -> [i64; 4] {
+    pub fn y_shape(&self) -> [i64; 4] {
         let Sizes { b, l, k, h, p, .. } = self.sizes;
         [b, l, if self.merge == Merge::Sum { 1 } else { k }, h * p]
     }
@@ -377,11 +420,10 @@ impl CustomOp for SsdOp {
         let (mut db, mut dc) = (empty(&[b, l, k, g, n], Kind::Float), empty(&[b, l, k, g, n], Kind::Float));
         let [mut dd, mut dz, mut dbias, mut dinitial] =
             [inputs.d, inputs.z, inputs.dt_bias, inputs.initial_state].map(|t| t.map(like));
-        let count = 5 + self.has.iter().filter(|has| **has).count();
         let out = Backward {
             dy: view(&dy, Axes::Channels),
             dfinal: dfinal.as_ref().map(slice),
-            checkpoints: slice(&saved[count]),
+            checkpoints: slice(&saved[self.count()]),
             dx: view_mut(&mut dx, Axes::Channels),
             ddt: view_mut(&mut ddt, Axes::Channels),
             dz: dz.as_mut().map(|dz| view_mut(dz, Axes::Channels)),

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     Orders, TorchPool,
-    args::{Axes, empty, expect_numbers, expect_shape, kernel_error, rows, slice, view, view_mut},
+    args::{Axes, empty, expect_on_cpu, expect_shape, kernel_error, rows, slice, view, view_mut},
     custom::{CustomOp, Outcome, apply},
 };
 use crate::{Error, Result};
@@ -51,7 +51,7 @@ impl Trees {
     /// # Errors
     /// Features of another number of tokens.
     pub fn spanning(features: &Tensor, candidates: &Candidates) -> Result<Trees> {
-        expect_numbers("spanning tree", "features", features, false)?;
+        expect_on_cpu("spanning tree", "features", features)?;
         let (b, l, d) = features.size3()?;
         if l != candidates.nodes() as i64 {
             return Err(Error::invalid(format!(
@@ -86,8 +86,8 @@ impl Trees {
 /// Shapes, dtypes or devices that do not fit (named), trees of another number of tokens or samples, a parent that does
 /// not exist, or a cycle of parents.
 pub fn tree_scan(input: &Tensor, decay: &Tensor, trees: &Trees, sweep: Sweep) -> Result<Tensor> {
-    expect_numbers(NAME, "input", input, false)?;
-    expect_numbers(NAME, "decay", decay, false)?;
+    expect_on_cpu(NAME, "input", input)?;
+    expect_on_cpu(NAME, "decay", decay)?;
     let shape = input.size();
     let [b, l, d] = shape[..] else {
         return Err(Error::invalid(format!("{NAME}: `input` has shape {shape:?}, expected (B, L, D)")));
@@ -175,7 +175,7 @@ impl CustomOp for TreeOp {
 /// A shape, dtype or device that does not fit, or orders of another number of tokens, directions or samples.
 pub fn shift(y: &Tensor, orders: &Orders) -> Result<Tensor> {
     const NAME: &str = "shift";
-    expect_numbers(NAME, "y", y, false)?;
+    expect_on_cpu(NAME, "y", y)?;
     let shape = y.size();
     let misfit = || {
         Error::invalid(format!(

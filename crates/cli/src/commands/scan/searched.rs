@@ -29,7 +29,7 @@ pub struct Args {
 pub fn run(args: Args, printer: &Printer) -> Result<()> {
     let (checkpoint, adapter) = setup::checkpoint(&args.run, Which::Best.name(), &[])?;
     let about = &checkpoint.about;
-    let (variables, _) = checkpoint.model(adapter)?;
+    let (variables, _) = checkpoint.model(adapter, tch::Device::Cpu)?;
     let found = search::shares(&about.config.model, &about.input_shape, &variables.variables())?;
     for (block, shares) in found.iter().enumerate() {
         let shares: Vec<String> =

@@ -13,15 +13,16 @@ pub(super) fn scan_unordered(
     mut coefficients: Coefficients,
     orders: &Orders,
 ) -> Result<Tensor> {
-    let index: Vec<Tensor> =
-        (0..orders.directions() as usize).map(|k| orders.index(k)).collect::<Result<_>>()?;
+    let index: Vec<Tensor> = (0..orders.directions() as usize)
+        .map(|k| Ok(orders.index(k)?.to_device(u.device())))
+        .collect::<Result<_>>()?;
     let direction = |t: &Tensor, k: usize| t.f_select(2, if t.size()[2] == 1 { 0 } else { k as i64 });
     let gathered = |t: &Tensor, index: &[Tensor]| -> Result<Tensor> {
         let all = index.iter().enumerate().map(|(k, index)| Ok(direction(t, k)?.f_index_select(1, index)?));
         Ok(Tensor::f_stack(&all.collect::<Result<Vec<_>>>()?, 2)?)
     };
     if ssm.embeds_steps() {
-        let ways = orders.ways()?; // (K, L), by token
+        let ways = orders.ways()?.to_device(u.device()); // (K, L), by token
         ssm.embed_steps(&mut coefficients, &ways.f_gather(1, &Tensor::f_stack(&index, 0)?, false)?)?;
     }
     let y = ssm.scan(&gathered(u, &index)?, &coefficients, None, &orders.in_place(), true)?;
@@ -50,7 +51,7 @@ pub(super) fn rewritten(y: &Tensor, orders: &Orders) -> Result<Tensor> {
     let part = |k: i64| -> Result<Tensor> {
         let y = y.f_select(2, k)?;
         match orders.source(k as usize)? {
-            Some(source) => Ok(y.f_index_select(1, &source.to_kind(Kind::Int64))?),
+            Some(source) => Ok(y.f_index_select(1, &source.to_kind(Kind::Int64).to_device(y.device()))?),
             None => Err(Error::invalid("internal error: orders without a place to write to")),
         }
     };

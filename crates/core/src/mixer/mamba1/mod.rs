@@ -136,7 +136,7 @@ impl Mamba1 {
             compat::scan_unordered(ssm, u, coefficients, orders)?
         } else {
             if ssm.embeds_steps() {
-                ssm.embed_steps(&mut coefficients, &orders.ways()?)?;
+                ssm.embed_steps(&mut coefficients, &orders.ways()?.to_device(u.device()))?;
             }
             ssm.scan(u, &coefficients, z, orders, apart)?
         };
