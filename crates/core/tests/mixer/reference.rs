@@ -242,7 +242,9 @@ pub fn reference(weights: &Weights, config: &Mamba1Config, plans: &Plans, tokens
     let mut u: Vec<Vec<Tensor>> = match config.conv {
         ConvPlace::Along if config.parameters == Parameters::Decay => {
             let first = conv_along(weights, config, 0, &orders[0], &pairs[0].0);
-            let mut by_token: Vec<Tensor> = (0..orders[0].tokens()).map(|_| first[0].zeros_like()).collect();
+            // Of an order whose steps are all skipped there is none.
+            let nothing = || pairs[0].0.select(1, 0).zeros_like();
+            let mut by_token: Vec<Tensor> = (0..orders[0].tokens()).map(|_| nothing()).collect();
             for ((at, _), u) in steps(&orders[0]).into_iter().zip(&first) {
                 if at >= 0 {
                     by_token[at as usize] = u.shallow_clone();
