@@ -90,8 +90,8 @@ impl Adapter for PointClouds {
         models::describe(model, input_shape, classes)
     }
 
-    fn canonical(&self, model: &toml::Table, _: &[i64], _: i64) -> Result<toml::Table> {
-        models::canonical(model)
+    fn canonical(&self, model: &toml::Table, input_shape: &[i64], _: i64) -> Result<toml::Table> {
+        models::canonical(model, input_shape)
     }
 
     /// Clouds are not mixed.

@@ -1,14 +1,19 @@
 //! What a model costs: parameters by part, and operations of a forward pass.
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use ophidian_core::{
     Result,
     adapter::{Description, Walk},
-    grid::{Scans, pattern, shortest},
+    grid::{Scans, pattern, reseeded, shortest},
     init::without_values,
+    rng,
 };
 use ophidian_scan::{Geometry, Points};
+use rand::RngExt;
 use tch::{Device, nn::VarStore};
 
 use super::{Classifier, Input, ModelConfig};
@@ -91,19 +96,56 @@ impl ModelConfig {
     }
 }
 
-/// A resolved `[model]` table whose `scan` holds the pattern of each block in its shortest form: its orders are those of
-/// the cloud.
+/// A resolved `[model]` table whose `scan` holds for each block what its pattern comes to over random points, or its shortest
+/// form where it is drawn for each sample or made for other points.
 ///
 /// # Errors
-/// [`Error::Config`](ophidian_core::Error::Config) if the table is wrong.
-pub fn canonical(table: &toml::Table) -> Result<toml::Table> {
+/// A table or `input_shape` that is no model's.
+pub fn canonical(table: &toml::Table, input_shape: &[i64]) -> Result<toml::Table> {
     let config = ModelConfig::read(table.clone())?;
-    let texts = config.scan.texts().iter().map(|text| shortest(text)).collect::<Result<Vec<String>>>()?;
+    let met = met(Input::try_from(input_shape)?)?;
+    let spelt = |text: &String| {
+        let plans =
+            || met.iter().map(|geometry| Ok(pattern(text, 0)?.plan(geometry)?)).collect::<Result<Vec<_>>>();
+        match (reseeded(text, 0), plans()) {
+            (None, Ok(plans)) => {
+                let mut digest = DefaultHasher::new();
+                format!("{plans:?}").hash(&mut digest);
+                Ok(format!("{:016x}", digest.finish()))
+            }
+            // Drawn for each sample, or made for other points than these.
+            _ => shortest(text),
+        }
+    };
+    let texts = config.scan.texts().iter().map(spelt).collect::<Result<Vec<String>>>()?;
     let blocks: Vec<String> = (0..config.depth as usize).map(|i| texts[i % texts.len()].clone()).collect();
     let mut table = table.clone();
     table.insert("scan".into(), blocks.into());
     Ok(table)
 }
+
+/// Random tokens that a scan may meet, far from each other and near: scans that walk all of them in the same orders are the
+/// same.
+fn met(input: Input) -> Result<Vec<Geometry>> {
+    let (frames, groups) = (input.frames.map_or(1, |frames| frames.clamp(1, 4)) as usize, 512);
+    let cloud = |at: u64| {
+        let mut random = rng::stream(&[MET, at]);
+        let mut xyz: Vec<[f32; 3]> = Vec::new();
+        for _ in 0..frames * groups {
+            // Whatever a scan takes for a place, from 1 down to 1e-4, some points share one.
+            let (near, reach) =
+                (random.random_range(0..=xyz.len()), 10f32.powf(-random.random_range(0.0..4.0f32)));
+            let from = xyz.get(near).copied().unwrap_or_default();
+            xyz.push(from.map(|x| x + reach * random.random_range(-1.0..1.0f32)));
+        }
+        let starts = (0..=frames).map(|frame| frame * groups).collect();
+        Ok(Geometry::Points(Arc::new(Points::packed(xyz, starts)?)))
+    };
+    (0..3).map(cloud).collect()
+}
+
+/// Key of the random stream of those tokens.
+const MET: u64 = 0x3E7;
 
 /// Points of the cloud that stands for all when a scan is drawn.
 const SHOWN: usize = 64;
@@ -155,6 +197,33 @@ fn sphere(count: usize) -> Vec<[f32; 3]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Scans that are written differently and walk the same way are one; those that walk another way are not.
+    #[test]
+    fn scans_are_told_apart_by_their_orders() {
+        let spelt = |scan: &str, shape: &[i64]| {
+            canonical(&format!("scan = \"{scan}\"").parse().unwrap(), shape).unwrap()
+        };
+        let cloud = |scan| spelt(scan, &[64, 33, 3]);
+        for same in ["hilbert | reverse | reverse", "hilbert | spatial-first"] {
+            assert_eq!(cloud("hilbert"), cloud(same), "{same}");
+        }
+        for other in [
+            "hilbert | reverse",
+            "serialize(z)",
+            "serialize(hilbert, grid=0.01)",
+            "random(seed=0)",
+            "random(seed=sample)",
+        ] {
+            assert_ne!(cloud("hilbert"), cloud(other), "{other}");
+        }
+        let sequence = |scan| spelt(scan, &[12, 8, 9, 3]);
+        assert_ne!(sequence("hilbert"), sequence("hilbert | spatial-first"));
+        assert_eq!(
+            sequence("hilbert | spatial-first"),
+            sequence("hilbert | reverse | reverse | spatial-first")
+        );
+    }
 
     /// What parts two scans over time steps is seen in their pictures.
     #[test]
