@@ -134,6 +134,14 @@ fn a_sweep_is_the_same_alone_side_by_side_and_after_a_kill() {
     assert_eq!(runs(Path::new(&one)), before);
     assert!(fs::read_to_string(root.join("one/ranking.csv")).unwrap().contains("first"));
 
+    // So they are if the base says what it would be anyway.
+    let spelt = root.join("spelt.toml");
+    assert!(BASE.contains("[base.train]"));
+    let base = BASE.replace("[base.train]", "[base.train]\nbetas = [0.9, 0.999]");
+    fs::write(&spelt, format!("{SCANS}{base}")).unwrap();
+    let said = succeeds(&["ablate", spelt.to_str().unwrap(), "--output", &one, "--threads", "1"]);
+    assert!(said.contains("4 of 4 runs are done already"), "{said}");
+
     // Each run by itself, from its resolved config.
     for run in runs(Path::new(&one)) {
         let (alone, config) = (place("alone"), run.join("config.toml"));
@@ -392,6 +400,8 @@ fn a_sweep_that_cannot_be_run_is_refused_before_any_training() {
         ("axes.model.depth = { from = 1, to = 4, step = 0 }\n", &["4 is never reached"]),
         ("axes.model.depth = { from = 1, to = inf, step = 1 }\n", &["`to` is inf"]),
         ("seeds = [1, 2, 1]\naxes.model.depth = [1]\n", &["`seeds` holds 1 twice"]),
+        ("axes.model.patch_size = [4, [4, 4]]\n", &["are equal"]),
+        ("axes.model.mixer = ['mamba1', ['mamba1']]\n", &["are equal"]),
         ("budget.moons = 1\naxes.model.depth = [1]\n", &["unknown key `budget.moons`"]),
         ("budget = 'short'\naxes.model.depth = [1]\n", &["`budget`"]),
         ("budget.flops = 1\naxes.model.depth = [1]\n", &["less than one step"]),

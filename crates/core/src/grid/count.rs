@@ -373,6 +373,15 @@ pub fn canonical(table: &toml::Table, input_shape: &[i64], classes: i64) -> Resu
         table.insert("coarse_scan".into(), shortest(coarse)?.into());
     }
     table.insert("scan".into(), blocks.into());
+    // A list of one is what stands in it, and a square's side is that of both.
+    for (key, value) in &mut table {
+        let square = matches!(key.as_str(), "patch_size" | "stride");
+        if let Some((first, rest)) = value.as_array().and_then(|list| list.split_first())
+            && rest.iter().all(|other| square && other == first)
+        {
+            *value = first.clone();
+        }
+    }
     Ok(table)
 }
 

@@ -6,11 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ophidian_core::adapter::Adapter;
 use serde::{Deserialize, Serialize};
+use toml::Table;
 
 use super::Plan;
 use crate::{
-    Error, Result,
+    Config, Error, Result,
     config::differences,
     folder::{lock, write_text},
 };
@@ -126,7 +128,7 @@ impl SweepFolder {
             arms: Vec::new(),
         };
         match sweep_file(root)? {
-            Some(before) => agrees(root, &before, &file)?,
+            Some(before) => agrees(root, &before, &file, plan.arms.first().map(|arm| arm.adapter))?,
             None if holds_anything(root)? => {
                 return Err(Error::Folder(format!(
                     "{show} is not empty and holds no sweep; name a new or empty folder with --output"
@@ -205,9 +207,18 @@ fn runs_in(root: &Path) -> Result<Vec<String>> {
 }
 
 /// Refuses to mix the runs of two sweeps.
-fn agrees(root: &Path, before: &SweepFile, now: &SweepFile) -> Result<()> {
-    let table = |file: &SweepFile| file.base.parse().unwrap_or_default();
-    let mut found: Vec<String> = differences(&table(before), &table(now))
+fn agrees(root: &Path, before: &SweepFile, now: &SweepFile, adapter: Option<&dyn Adapter>) -> Result<()> {
+    let table = |file: &SweepFile| file.base.parse::<Table>().unwrap_or_default();
+    // What a base leaves out and what it has as the default are the same.
+    let resolved = |file: &SweepFile| {
+        let (config, _) = Config::resolve(table(file), adapter.as_slice()).ok()?;
+        config.to_toml().parse::<Table>().ok()
+    };
+    let (there, here) = match (resolved(before), resolved(now)) {
+        (Some(there), Some(here)) => (there, here),
+        _ => (table(before), table(now)),
+    };
+    let mut found: Vec<String> = differences(&there, &here)
         .into_iter()
         .map(|difference| difference.replace("the run has", "the sweep there has"))
         .collect();
