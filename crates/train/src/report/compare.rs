@@ -18,7 +18,7 @@ pub struct Ranked {
     pub arm: usize,
     /// Its name.
     pub name: String,
-    /// Runs that finished and are [`shared`].
+    /// Runs that finished, of the seeds and folds that all arms finished.
     pub runs: usize,
     /// Mean accuracy over them, after the last epoch.
     pub mean: Option<f64>,
