@@ -31,18 +31,6 @@ int cuModuleGetFunction(void** f, void*, const char*) { *f = &it; return 0; }
 int cuFuncSetAttribute(void*, int, int) { return 0; }
 int cuLaunchKernel(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**) { return 0; }
 int cuGetErrorString(int code, const char** s) { *s = code == 100 ? "no CUDA-capable device is detected" : "some error"; return 0; }
-// Memory and events, which libtorch has of its own
-int cuMemAlloc_v2() { return 0; }
-int cuMemFree_v2() { return 0; }
-int cuMemcpyHtoD_v2() { return 0; }
-int cuMemcpyDtoH_v2() { return 0; }
-int cuMemcpyDtoD_v2() { return 0; }
-int cuMemsetD8_v2() { return 0; }
-int cuCtxSynchronize() { return 0; }
-int cuEventCreate() { return 0; }
-int cuEventRecord() { return 0; }
-int cuEventElapsedTime() { return 0; }
-int cuEventDestroy_v2() { return 0; }
 // NVRTC
 int nvrtcVersion(int* major, int* minor) { *major = 13; *minor = 0; return 0; }
 int nvrtcGetNumSupportedArchs(int* n) { *n = 2; return 0; }

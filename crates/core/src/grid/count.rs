@@ -2,6 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use ophidian_scan::Geometry;
 use tch::{Device, nn::VarStore};
 
 use super::{Classifier, Input, MixerKind, ModelConfig, Pool, StemKind, input::geometry, pattern, reseeded};
@@ -356,15 +357,8 @@ pub fn canonical(table: &toml::Table, input_shape: &[i64], classes: i64) -> Resu
     for (number, (stage, depth)) in counted.stages.iter().zip(config.depths()).enumerate() {
         let (times, grid) = config.scanned(number, stage.times, stage.grid);
         let geometry = geometry(times, grid);
-        let spelt = |text: &String| {
-            if reseeded(text, 0).is_some() {
-                return shortest(text);
-            }
-            let mut digest = DefaultHasher::new();
-            format!("{:?}", pattern(text, 0)?.plan(&geometry)?).hash(&mut digest);
-            Ok(format!("{:016x}", digest.finish()))
-        };
-        let spelt = texts.iter().map(spelt).collect::<Result<Vec<String>>>()?;
+        let over = [geometry];
+        let spelt = texts.iter().map(|text| spelt(text, &over)).collect::<Result<Vec<String>>>()?;
         let first = blocks.len();
         blocks.extend((first..first + *depth as usize).map(|i| spelt[i % spelt.len()].clone()));
     }
@@ -383,6 +377,23 @@ pub fn canonical(table: &toml::Table, input_shape: &[i64], classes: i64) -> Resu
         }
     }
     Ok(table)
+}
+
+/// What the pattern `text` comes to over all of `geometries`, as a digest of its plans; in its shortest form if it is drawn
+/// for each sample.
+///
+/// # Errors
+/// A text that is no pattern, or none for these geometries.
+pub fn spelt(text: &str, geometries: &[Geometry]) -> Result<String> {
+    if reseeded(text, 0).is_some() {
+        return shortest(text);
+    }
+    let pattern = pattern(text, 0)?;
+    let plans = geometries.iter().map(|geometry| pattern.plan(geometry));
+    let plans = plans.collect::<ophidian_scan::Result<Vec<_>>>()?;
+    let mut digest = DefaultHasher::new();
+    format!("{plans:?}").hash(&mut digest);
+    Ok(format!("{:016x}", digest.finish()))
 }
 
 /// The pattern `text` in its shortest form.

@@ -22,7 +22,7 @@ pub use config::{
     AttentionOptions, MixerKind, Mixers, ModelConfig, PerStage, Scans, Size, pattern, published_with,
     reseeded,
 };
-pub use count::{Part, StageCount, Summary, canonical, describe, shortest};
+pub use count::{Part, StageCount, Summary, canonical, describe, shortest, spelt};
 pub use embed::{Pool, resize_positions};
 pub use family::{Classifiers, Translated};
 pub use input::{Input, geometry};

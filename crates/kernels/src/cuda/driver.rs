@@ -5,7 +5,7 @@
 
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_uint, c_void},
-    path::Path,
+    path::{Path, PathBuf},
     ptr,
     sync::OnceLock,
 };
@@ -15,12 +15,13 @@ use libloading::Library;
 use super::{
     Cache, Card, Error, Launch, Nvrtc, Result, Variant,
     library::{function, open},
+    memory::MemoryFunctions,
 };
 
 /// The driver's library.
 const NAME: &str = "libcuda.so.1";
 
-const WHAT: &str = "CUDA's driver";
+pub(super) const WHAT: &str = "CUDA's driver";
 
 /// The oldest compute capability that the sources are written for.
 const OLDEST: u32 = 80;
@@ -45,7 +46,7 @@ pub(super) type Status = c_int;
 /// A pointer that only the driver looks into.
 pub(super) type Opaque = *mut c_void;
 
-pub(super) struct Functions {
+struct Functions {
     init: unsafe extern "C" fn(c_uint) -> Status,
     version: unsafe extern "C" fn(*mut c_int) -> Status,
     count: unsafe extern "C" fn(*mut c_int) -> Status,
@@ -74,25 +75,17 @@ pub(super) struct Functions {
         *mut *mut c_void,
     ) -> Status,
     error: unsafe extern "C" fn(Status, *mut *const c_char) -> Status,
-    pub(super) allocate: unsafe extern "C" fn(*mut u64, usize) -> Status,
-    pub(super) free: unsafe extern "C" fn(u64) -> Status,
-    pub(super) write: unsafe extern "C" fn(u64, *const c_void, usize) -> Status,
-    pub(super) read: unsafe extern "C" fn(*mut c_void, u64, usize) -> Status,
-    pub(super) copy: unsafe extern "C" fn(u64, u64, usize) -> Status,
-    pub(super) fill: unsafe extern "C" fn(u64, u8, usize) -> Status,
-    pub(super) synchronise: unsafe extern "C" fn() -> Status,
-    pub(super) event: unsafe extern "C" fn(*mut Opaque, c_uint) -> Status,
-    pub(super) record: unsafe extern "C" fn(Opaque, Opaque) -> Status,
-    pub(super) elapsed: unsafe extern "C" fn(*mut f32, Opaque, Opaque) -> Status,
-    pub(super) forget: unsafe extern "C" fn(Opaque) -> Status,
 }
 
 /// An open driver.
 pub struct Driver {
-    pub(super) functions: Functions,
+    functions: Functions,
+    /// Looked up when they are asked for: libtorch has memory of its own.
+    memory: OnceLock<Result<MemoryFunctions>>,
     version: i32,
     count: usize,
-    _library: Library,
+    library: Library,
+    path: PathBuf,
 }
 
 impl Driver {
@@ -129,22 +122,16 @@ impl Driver {
                 set: function(&library, path, WHAT, "cuFuncSetAttribute")?,
                 launch: function(&library, path, WHAT, "cuLaunchKernel")?,
                 error: function(&library, path, WHAT, "cuGetErrorString")?,
-                allocate: function(&library, path, WHAT, "cuMemAlloc_v2")?,
-                free: function(&library, path, WHAT, "cuMemFree_v2")?,
-                write: function(&library, path, WHAT, "cuMemcpyHtoD_v2")?,
-                read: function(&library, path, WHAT, "cuMemcpyDtoH_v2")?,
-                copy: function(&library, path, WHAT, "cuMemcpyDtoD_v2")?,
-                fill: function(&library, path, WHAT, "cuMemsetD8_v2")?,
-                synchronise: function(&library, path, WHAT, "cuCtxSynchronize")?,
-                event: function(&library, path, WHAT, "cuEventCreate")?,
-                record: function(&library, path, WHAT, "cuEventRecord")?,
-                // One and the same type: CUDA 13 names the second in its header, older drivers have only the first.
-                elapsed: function(&library, path, WHAT, "cuEventElapsedTime")
-                    .or_else(|_| function(&library, path, WHAT, "cuEventElapsedTime_v2"))?,
-                forget: function(&library, path, WHAT, "cuEventDestroy_v2")?,
             }
         };
-        let mut driver = Driver { functions, version: 0, count: 0, _library: library };
+        let mut driver = Driver {
+            functions,
+            memory: OnceLock::new(),
+            version: 0,
+            count: 0,
+            library,
+            path: path.to_path_buf(),
+        };
         let (f, mut count) = (&driver.functions, 0);
         // Safety: the places written to are there.
         unsafe {
@@ -156,6 +143,15 @@ impl Driver {
         }
         driver.count = usize::try_from(count).unwrap_or(0);
         if driver.count == 0 { Err(Error::NoDevice) } else { Ok(driver) }
+    }
+
+    /// The functions of memory and events.
+    ///
+    /// # Errors
+    /// The driver lacks one.
+    pub(super) fn memory(&self) -> Result<&MemoryFunctions> {
+        let find = || MemoryFunctions::of(&self.library, &self.path);
+        self.memory.get_or_init(find).as_ref().map_err(Clone::clone)
     }
 
     /// The newest CUDA it knows: 13000 for 13.0.

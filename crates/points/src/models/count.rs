@@ -1,14 +1,11 @@
 //! What a model costs: parameters by part, and operations of a forward pass.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use ophidian_core::{
     Result,
     adapter::{Description, Walk},
-    grid::{Scans, pattern, reseeded, shortest},
+    grid::{Scans, pattern, shortest, spelt},
     init::without_values,
     rng,
 };
@@ -104,19 +101,8 @@ impl ModelConfig {
 pub fn canonical(table: &toml::Table, input_shape: &[i64]) -> Result<toml::Table> {
     let config = ModelConfig::read(table.clone())?;
     let met = met(Input::try_from(input_shape)?)?;
-    let spelt = |text: &String| {
-        let plans =
-            || met.iter().map(|geometry| Ok(pattern(text, 0)?.plan(geometry)?)).collect::<Result<Vec<_>>>();
-        match (reseeded(text, 0), plans()) {
-            (None, Ok(plans)) => {
-                let mut digest = DefaultHasher::new();
-                format!("{plans:?}").hash(&mut digest);
-                Ok(format!("{:016x}", digest.finish()))
-            }
-            // Drawn for each sample, or made for other points than these.
-            _ => shortest(text),
-        }
-    };
+    // Some are made for other points than these.
+    let spelt = |text: &String| spelt(text, &met).or_else(|_| shortest(text));
     let texts = config.scan.texts().iter().map(spelt).collect::<Result<Vec<String>>>()?;
     let blocks: Vec<String> = (0..config.depth as usize).map(|i| texts[i % texts.len()].clone()).collect();
     let mut table = table.clone();
@@ -138,10 +124,16 @@ fn met(input: Input) -> Result<Vec<Geometry>> {
             let from = xyz.get(near).copied().unwrap_or_default();
             xyz.push(from.map(|x| x + reach * random.random_range(-1.0..1.0f32)));
         }
-        let starts = (0..=frames).map(|frame| frame * groups).collect();
-        Ok(Geometry::Points(Arc::new(Points::packed(xyz, starts)?)))
+        packed(xyz, frames)
     };
     (0..3).map(cloud).collect()
+}
+
+/// Points of so many frames, as many in each.
+fn packed(xyz: Vec<[f32; 3]>, frames: usize) -> Result<Geometry> {
+    let groups = xyz.len() / frames;
+    let starts = (0..=frames).map(|frame| frame * groups).collect();
+    Ok(Geometry::Points(Arc::new(Points::packed(xyz, starts)?)))
 }
 
 /// Key of the random stream of those tokens.
@@ -174,13 +166,12 @@ fn made_up(input: Input) -> Result<(Geometry, Geometry)> {
         Some(frames) => (frames.clamp(1, 4) as usize, input.groups.clamp(1, 16) as usize),
         None => (1, SHOWN),
     };
-    let packed = |apart: f32| -> Result<Geometry> {
+    let apart = |apart: f32| {
         let frame =
             |at: usize| sphere(groups).into_iter().map(move |[x, y, z]| [x + apart * at as f32, y, z]);
-        let starts = (0..=frames).map(|frame| frame * groups).collect();
-        Ok(Geometry::Points(Arc::new(Points::packed((0..frames).flat_map(frame).collect(), starts)?)))
+        packed((0..frames).flat_map(frame).collect(), frames)
     };
-    Ok((packed(0.0)?, packed(2.6)?))
+    Ok((apart(0.0)?, apart(2.6)?))
 }
 
 /// The Fibonacci lattice: `count` points on the unit sphere.

@@ -47,11 +47,12 @@ pub(crate) fn same_source(a: &Config, b: &Config) -> std::result::Result<(), Str
         if key == "path" && place(a).is_some() && place(a) == place(b) {
             continue;
         }
-        let shown = |value: Option<&Value>| {
-            let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            value.map_or("nothing".to_owned(), text)
-        };
-        same(&format!("`data.{key}`"), &shown(a), &shown(b))?;
+        if a != b {
+            let show = |value: Option<&Value>| {
+                value.map_or("nothing".to_owned(), |value| super::brief(&value.to_string(), 60))
+            };
+            return Err(format!("`data.{key}`, {} and {}", show(a), show(b)));
+        }
     }
     Ok(())
 }

@@ -37,17 +37,6 @@ int cuLaunchKernel(void*, unsigned gx, unsigned, unsigned, unsigned, unsigned, u
     return 0;
 }
 int cuGetErrorString(int, const char** s) { *s = "some error"; return 0; }
-int cuMemAlloc_v2() { return 0; }
-int cuMemFree_v2() { return 0; }
-int cuMemcpyHtoD_v2() { return 0; }
-int cuMemcpyDtoH_v2() { return 0; }
-int cuMemcpyDtoD_v2() { return 0; }
-int cuMemsetD8_v2() { return 0; }
-int cuCtxSynchronize() { return 0; }
-int cuEventCreate() { return 0; }
-int cuEventRecord() { return 0; }
-int cuEventElapsedTime() { return 0; }
-int cuEventDestroy_v2() { return 0; }
 int nvrtcVersion(int* major, int* minor) { *major = 13; *minor = 0; return 0; }
 int nvrtcGetNumSupportedArchs(int* n) { *n = 1; return 0; }
 int nvrtcGetSupportedArchs(int* archs) { archs[0] = 90; return 0; }
