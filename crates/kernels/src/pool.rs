@@ -17,8 +17,12 @@ pub trait Pool: Sync {
 
 impl dyn Pool + '_ {
     /// Runs `task(0)`, … `task(tasks - 1)`, each once; threads take the next one as they become free.
+    ///
+    /// Tasks that run at the same time are as far apart as can be. Threads that walk two neighbouring samples of a batch in
+    /// step meet in memory where a walk takes even strides, as one along the frames of a clip does: up to 1.5 times the time.
     pub(crate) fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        if tasks <= 1 || self.threads() <= 1 {
+        let threads = self.threads();
+        if tasks <= 1 || threads <= 1 {
             (0..tasks).for_each(task);
             return;
         }
@@ -29,10 +33,17 @@ impl dyn Pool + '_ {
                 if i >= tasks {
                     return;
                 }
-                task(i);
+                task(apart(i, tasks, threads));
             }
         });
     }
+}
+
+/// The `i`th of `n` where every one of `threads` equal parts of them (the first ones longer by one) gives one in turn.
+fn apart(i: usize, n: usize, threads: usize) -> usize {
+    let (each, longer) = (n / threads, n % threads);
+    let (round, part) = (i / threads, i % threads);
+    part * each + part.min(longer) + round
 }
 
 /// Cuts `n` pieces of each of `batch` samples into the number of ranges that leaves the slowest of `threads` the least to
@@ -76,6 +87,17 @@ impl Pool for Rayon {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tasks_at_the_same_time_are_apart_and_each_is_run_once() {
+        assert_eq!((0..8).map(|i| apart(i, 8, 2)).collect::<Vec<_>>(), [0, 4, 1, 5, 2, 6, 3, 7]);
+        assert_eq!((0..5).map(|i| apart(i, 5, 3)).collect::<Vec<_>>(), [0, 2, 4, 1, 3]);
+        for (n, threads) in (1..40).flat_map(|n| (1..20).map(move |threads| (n, threads))) {
+            let mut all: Vec<usize> = (0..n).map(|i| apart(i, n, threads)).collect();
+            all.sort_unstable();
+            assert!(all.into_iter().eq(0..n), "{n} tasks, {threads} threads");
+        }
+    }
 
     #[test]
     fn as_few_ranges_as_keep_every_thread_busy() {

@@ -2,8 +2,9 @@
 //!
 //! A task owns one sample and a range of channel blocks. It walks the order in chunks; inside a chunk it goes through
 //! its blocks, so the rows of a chunk's tokens are read from end to end whatever order they are visited in: a random
-//! order touches no more cache lines or pages than the identity does. Per block: `prepare` (delta, u to f32 tiles),
-//! `recur` (the recurrence, up to eight states in registers), `finish` (gate and write).
+//! order touches no more cache lines or pages than the identity does. Two blocks at a time are copied to f32 tiles; for
+//! each, `prepare` makes what follows from delta and u alone, `recur` is the recurrence, up to eight states in
+//! registers, and asks for rows that come later; `finish` gates and writes both.
 
 // Loops over the states index several register arrays at once.
 #![allow(clippy::needless_range_loop)]
@@ -100,18 +101,23 @@ struct Job<'a> {
 unsafe impl Sync for Job<'_> {}
 
 impl Job<'_> {
-    /// What to ask for before a block is taken.
+    /// The rows of u, delta, z and y that some blocks read or write, to be asked for.
     #[inline(always)]
-    fn ahead<'a>(
-        &self,
-        block: Block,
-        [u, delta, z, y]: &'a [Rows; 4],
-        first: bool,
-    ) -> [Option<Ahead<'a>>; 4] {
-        let of = |view, rows| Some(Ahead::new(view, rows, block.channels(), first));
-        let z = self.scan.z.as_ref().and_then(|view| of(view, z));
+    fn ahead<'a>(&self, blocks: &[Block], [u, delta, z, y]: &'a [Rows; 4], first: bool) -> [Ahead<'a>; 4] {
+        let [Block { channel, .. }, ..] = blocks else { return [Ahead::NONE; 4] };
+        let channels = *channel..blocks[blocks.len() - 1].channels().end;
+        let of = |view, rows| Ahead::new(view, rows, channels.clone(), first);
+        let z = self.scan.z.as_ref().map_or(Ahead::NONE, |view| of(view, z));
         [of(&self.scan.u, u), of(&self.scan.delta, delta), z, of(self.y.view(), y)]
     }
+}
+
+/// Blocks copied together: what they hold of a row is two lines of the widest vectors.
+const TOGETHER: usize = 2;
+
+/// Wide vectors are done before memory is, so they ask for the next chunk's rows too.
+const fn asks_far<S: Simd>() -> bool {
+    S::REGISTERS >= 32
 }
 
 #[inline(always)]
@@ -122,6 +128,7 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
     let mut state = Aligned::zeros(blocks.len() * per_block);
     let mut tiles = Tiles::new(chunk, S::LANES, states, scan.decays_below_one());
     let mut rows = Places::default();
+    let together = |first: usize| first..(first + TOGETHER).min(blocks.end);
     for k in 0..scan.directions {
         let path = job.paths.get(b, k);
         let at = (b * scan.directions + k) * scan.channels * states;
@@ -138,38 +145,47 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
             let mut group = usize::MAX;
             rows.turn(job, path, [steps.clone(), ahead], b, k);
             let tokens = &path.tokens[steps];
-            for (i, index) in blocks.clone().enumerate() {
-                let block = layout.blocks[index];
-                let h = unsafe { state.as_mut_ptr().add(i * per_block) };
-                if let Some(checkpoints) = job.checkpoints {
-                    let sample = (b * scan.directions + k) * job.checkpoint_len;
-                    let to = sample + (start / chunk * layout.blocks.len() + index) * per_block;
-                    unsafe { std::ptr::copy_nonoverlapping(h, checkpoints.add(to), per_block) };
-                }
-                if block.group != group {
-                    group = block.group;
-                    coefficients(&scan.b, &mut tiles.b, tokens, [b, k, group], states);
-                    coefficients(&scan.c, &mut tiles.c, tokens, [b, k, group], states);
-                }
+            for these in blocks.clone().step_by(TOGETHER).map(together) {
+                let last = these.end == blocks.end;
+                let then = &layout.blocks[together(if last { blocks.start } else { these.end })];
+                let pair = &layout.blocks[these.clone()];
+                let far = asks_far::<S>().then(|| job.ahead(pair, &rows.next, these.start == blocks.start));
+                let asks = Asks {
+                    near: job.ahead(then, if last { &rows.next } else { &rows.now }, last),
+                    far: far.unwrap_or([Ahead::NONE; 4]),
+                };
                 unsafe {
-                    let last = index + 1 == blocks.end;
-                    let then = layout.blocks[if last { blocks.start } else { index + 1 }];
-                    if last {
-                        for view in [&scan.b, &scan.c] {
-                            let row = |token| view.offset(b, token, k, then.group);
-                            let size = view.dtype().size();
-                            prefetch_coefficients::<S>(view.ptr(), size, next, states, row);
-                        }
-                    }
-                    prepare::<S>(job, k, block, tokens.len(), &rows.now, &mut tiles);
-                    let decay = job.decay.as_ptr().add((k * layout.blocks.len() + index) * per_block);
-                    let ahead = [
-                        job.ahead(then, if last { &rows.next } else { &rows.now }, last),
-                        job.ahead(block, &rows.next, i == 0),
-                    ];
-                    recur::<S>(tokens.len(), resets, states, decay, h, &ahead, &mut tiles);
-                    finish::<S>(job, k, block, tokens.len(), &rows.now, &mut tiles);
+                    gather::<S>(&scan.u, &rows.now[0], pair, tiles.x.as_mut_ptr());
+                    gather::<S>(&scan.delta, &rows.now[1], pair, tiles.dt.as_mut_ptr());
                 }
+                for (j, (index, &block)) in these.zip(pair).enumerate() {
+                    let h = unsafe { state.as_mut_ptr().add((index - blocks.start) * per_block) };
+                    if let Some(checkpoints) = job.checkpoints {
+                        let sample = (b * scan.directions + k) * job.checkpoint_len;
+                        let to = sample + (start / chunk * layout.blocks.len() + index) * per_block;
+                        unsafe { std::ptr::copy_nonoverlapping(h, checkpoints.add(to), per_block) };
+                    }
+                    if block.group != group {
+                        group = block.group;
+                        coefficients(&scan.b, &mut tiles.b, tokens, [b, k, group], states);
+                        coefficients(&scan.c, &mut tiles.c, tokens, [b, k, group], states);
+                    }
+                    unsafe {
+                        if index + 1 == blocks.end {
+                            for view in [&scan.b, &scan.c] {
+                                let row = |token| view.offset(b, token, k, then[0].group);
+                                let size = view.dtype().size();
+                                prefetch_coefficients::<S>(view.ptr(), size, next, states, row);
+                            }
+                        }
+                        let chunk =
+                            Chunk { steps: tokens.len(), resets, states, block: j, blocks: pair.len() };
+                        prepare::<S>(job, k, block, &chunk, &mut tiles);
+                        let decay = job.decay.as_ptr().add((k * layout.blocks.len() + index) * per_block);
+                        recur::<S>(&chunk, decay, h, &asks, &mut tiles);
+                    }
+                }
+                unsafe { finish::<S>(job, k, pair, tokens.len(), &rows.now, &mut tiles) };
             }
         }
         if let Some(last) = job.final_state {
@@ -179,20 +195,56 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
     }
 }
 
+/// A block's chunk of steps.
+struct Chunk<'a> {
+    steps: usize,
+    resets: &'a [bool],
+    states: usize,
+    /// Which of the blocks copied together it is, and how many they are.
+    block: usize,
+    blocks: usize,
+}
+
+impl Chunk<'_> {
+    /// Where its (step, lane) values begin in a tile.
+    fn tile<S: Simd>(&self) -> usize {
+        self.block * self.steps * S::LANES
+    }
+}
+
+/// What to ask for while some blocks are worked on: rows of u, delta, z and y.
+///
+/// A core has some two dozen misses under way and drops what more is asked of it, and a burst holds up the work itself.
+/// So a view has a turn of its own, a block's pass over some of its states, and each step of it asks for one row.
+struct Asks<'a> {
+    /// The next blocks' rows: into the first-level cache.
+    near: [Ahead<'a>; 4],
+    /// The same blocks' in the next chunk: into the second, for the first has room for what is near alone.
+    far: [Ahead<'a>; 4],
+}
+
+impl<'a> Asks<'a> {
+    /// What each step of a turn asks for, near and far.
+    #[inline(always)]
+    fn turn(&self, [turn, turns]: [usize; 2]) -> [&[Ahead<'a>]; 2] {
+        let at_once = 4usize.div_ceil(turns);
+        let (start, end) = ((turn * at_once).min(4), ((turn + 1) * at_once).min(4));
+        [&self.near[start..end], &self.far[start..end]]
+    }
+}
+
 /// What a chunk of steps works on, in f32 and in step order.
 struct Tiles {
-    /// softplus(delta + bias): (step, lane).
+    /// softplus(delta + bias): (block, step, lane).
     dt: Aligned,
-    /// u, then dt u: (step, lane).
+    /// u, then dt u, then z: (block, step, lane).
     x: Aligned,
-    /// y: (step, lane).
+    /// y: (block, step, lane).
     y: Aligned,
-    /// z: (step, lane).
-    z: Aligned,
     /// B and C: (step, state).
     b: Aligned,
     c: Aligned,
-    /// exp(dt A) of up to eight states: (step, state, lane).
+    /// exp(dt A) of up to eight states of a block: (step, state, lane).
     e: Aligned,
     /// No decay is above 1.
     below_one: bool,
@@ -200,13 +252,12 @@ struct Tiles {
 
 impl Tiles {
     fn new(chunk: usize, lanes: usize, states: usize, below_one: bool) -> Self {
-        let tile = || Aligned::zeros(chunk * lanes);
+        let tile = || Aligned::zeros(TOGETHER * chunk * lanes);
         let coefficients = || Aligned::zeros(chunk * states);
         Tiles {
             dt: tile(),
             x: tile(),
             y: tile(),
-            z: tile(),
             b: coefficients(),
             c: coefficients(),
             e: Aligned::zeros(chunk * 8 * lanes),
@@ -246,23 +297,16 @@ fn find([u, delta, z, y]: &mut [Rows; 4], job: &Job, path: &Path, steps: Range<u
 }
 
 #[inline(always)]
-unsafe fn prepare<S: Simd>(
-    job: &Job,
-    k: usize,
-    block: Block,
-    steps: usize,
-    rows: &[Rows; 4],
-    tiles: &mut Tiles,
-) {
+unsafe fn prepare<S: Simd>(job: &Job, k: usize, block: Block, chunk: &Chunk, tiles: &mut Tiles) {
     let scan = job.scan;
     let row = k * scan.channels + block.channel;
     unsafe {
-        let (dt, x, y) = (tiles.dt.as_mut_ptr(), tiles.x.as_mut_ptr(), tiles.y.as_mut_ptr());
-        gather::<S>(&scan.u, &rows[0], block.channel, block.width, x);
-        gather::<S>(&scan.delta, &rows[1], block.channel, block.width, dt);
+        let at = chunk.tile::<S>();
+        let (dt, x, y) =
+            (tiles.dt.as_mut_ptr().add(at), tiles.x.as_mut_ptr().add(at), tiles.y.as_mut_ptr().add(at));
         let bias = per_channel::<S>(scan.delta_bias, row, block.width);
         let skip = per_channel::<S>(scan.d, row, block.width);
-        for at in (0..steps * S::LANES).step_by(S::LANES) {
+        for at in (0..chunk.steps * S::LANES).step_by(S::LANES) {
             let u = S::load(x.add(at));
             let mut delta = S::add(S::load(dt.add(at)), bias);
             if scan.softplus {
@@ -279,76 +323,72 @@ unsafe fn prepare<S: Simd>(
 unsafe fn finish<S: Simd>(
     job: &Job,
     k: usize,
-    block: Block,
+    blocks: &[Block],
     steps: usize,
     rows: &[Rows; 4],
     tiles: &mut Tiles,
 ) {
     unsafe {
-        let y = tiles.y.as_mut_ptr();
-        if let Some(z) = &job.scan.z {
-            gather::<S>(z, &rows[2], block.channel, block.width, tiles.z.as_mut_ptr());
-            for at in (0..steps * S::LANES).step_by(S::LANES) {
-                let z = S::load(tiles.z.as_ptr().add(at));
+        let (y, z) = (tiles.y.as_mut_ptr(), tiles.x.as_mut_ptr());
+        if let Some(view) = &job.scan.z {
+            gather::<S>(view, &rows[2], blocks, z);
+            for at in (0..blocks.len() * steps * S::LANES).step_by(S::LANES) {
+                let z = S::load(z.add(at));
                 S::store(y.add(at), S::mul(S::load(y.add(at)), S::mul(z, math::sigmoid::<S>(z))));
             }
         }
-        scatter::<S>(job.y, &rows[3], block.channel, block.width, y, job.stored[k]);
+        scatter::<S>(job.y, &rows[3], blocks, y, job.stored[k]);
     }
 }
 
 #[inline(always)]
-unsafe fn recur<S: Simd>(
-    steps: usize,
-    resets: &[bool],
-    states: usize,
-    decay: *const f32,
-    h: *mut f32,
-    ahead: &[[Option<Ahead>; 4]; 2],
-    tiles: &mut Tiles,
-) {
-    let mut n = 0;
+unsafe fn recur<S: Simd>(chunk: &Chunk, decay: *const f32, h: *mut f32, asks: &Asks, tiles: &mut Tiles) {
+    let states = chunk.states;
+    let passes = states / 8 + (states % 8).count_ones() as usize;
+    let turn = |pass: usize| [chunk.block * passes + pass, chunk.blocks * passes];
+    let (mut n, mut pass) = (0, 0);
     unsafe {
         while n + 8 <= states {
-            recur_tile::<S, 8>(steps, resets, states, n, decay, h, ahead, tiles);
-            n += 8;
+            recur_tile::<S, 8>(chunk, n, decay, h, asks, turn(pass), tiles);
+            (n, pass) = (n + 8, pass + 1);
         }
-        while n + 4 <= states {
-            recur_tile::<S, 4>(steps, resets, states, n, decay, h, ahead, tiles);
-            n += 4;
+        if n + 4 <= states {
+            recur_tile::<S, 4>(chunk, n, decay, h, asks, turn(pass), tiles);
+            (n, pass) = (n + 4, pass + 1);
         }
-        while n + 2 <= states {
-            recur_tile::<S, 2>(steps, resets, states, n, decay, h, ahead, tiles);
-            n += 2;
+        if n + 2 <= states {
+            recur_tile::<S, 2>(chunk, n, decay, h, asks, turn(pass), tiles);
+            (n, pass) = (n + 2, pass + 1);
         }
         if n < states {
-            recur_tile::<S, 1>(steps, resets, states, n, decay, h, ahead, tiles);
+            recur_tile::<S, 1>(chunk, n, decay, h, asks, turn(pass), tiles);
         }
     }
 }
 
-/// `NS` states over a chunk, all in registers. Asks for the rows in `ahead` meanwhile: the next block's and, same block, the
-/// next chunk's.
+/// `NS` states over a chunk, all in registers.
 #[inline(always)]
 unsafe fn recur_tile<S: Simd, const NS: usize>(
-    steps: usize,
-    resets: &[bool],
-    states: usize,
+    chunk: &Chunk,
     n0: usize,
     decay: *const f32,
     h: *mut f32,
-    ahead: &[[Option<Ahead>; 4]; 2],
+    asks: &Asks,
+    turn: [usize; 2],
     tiles: &mut Tiles,
 ) {
+    let &Chunk { steps, resets, states, .. } = chunk;
     unsafe {
         let (decay, h) = (decay.add(n0 * S::LANES), h.add(n0 * S::LANES));
-        let (dt, x, y) = (tiles.dt.as_ptr(), tiles.x.as_ptr(), tiles.y.as_mut_ptr());
+        let at = chunk.tile::<S>();
+        let (dt, x, y) = (tiles.dt.as_ptr().add(at), tiles.x.as_ptr().add(at), tiles.y.as_mut_ptr().add(at));
         let (b, c) = (tiles.b.as_ptr().add(n0), tiles.c.as_ptr().add(n0));
         let fused = S::REGISTERS >= 32;
         if !fused {
             decays::<S, NS>(steps, dt, decay, tiles.e.as_mut_ptr(), tiles.below_one);
         }
         let e = tiles.e.as_ptr();
+        let [near, far] = asks.turn(turn);
         let mut a = [S::splat(0.0); NS];
         let mut state = [S::splat(0.0); NS];
         for n in 0..NS {
@@ -356,13 +396,13 @@ unsafe fn recur_tile<S: Simd, const NS: usize>(
             state[n] = S::load(h.add(n * S::LANES));
         }
         for q in 0..steps {
-            // A step at a time: a core waits for some two dozen lines at once, and more hold up what comes after them.
-            if n0 == 0 {
-                ahead[0].iter().flatten().for_each(|ahead| ahead.ask::<S>(q));
+            for near in near {
+                near.ask::<S, false>(q);
             }
-            // Wide vectors are done before memory is: they ask for the next chunk's rows too.
-            if fused && n0 + NS == states {
-                ahead[1].iter().flatten().for_each(|ahead| ahead.ask::<S>(q));
+            if asks_far::<S>() {
+                for far in far {
+                    far.ask::<S, true>(q);
+                }
             }
             if !resets.is_empty() && resets[q] {
                 state = [S::splat(0.0); NS];

@@ -195,12 +195,12 @@ unsafe fn prepare<S: Simd>(job: &Job, strip: &Strip, i: usize, block: Block, scr
         [Part::Dt, Part::Slope, Part::U, Part::X, Part::Dy, Part::Y, Part::Dx, Part::Ddt]
             .map(|part| scratch.part(i, part));
     unsafe {
-        gather::<S>(&scan.u, &scratch.rows[0], block.channel, block.width, u);
-        gather::<S>(&scan.delta, &scratch.rows[1], block.channel, block.width, dt);
-        gather::<S>(&job.dy, &scratch.rows[2], block.channel, block.width, dy);
+        gather::<S>(&scan.u, &scratch.rows[0], &[block], u);
+        gather::<S>(&scan.delta, &scratch.rows[1], &[block], dt);
+        gather::<S>(&job.dy, &scratch.rows[2], &[block], dy);
         let z = scratch.z.as_mut_ptr();
         if let Some(view) = &scan.z {
-            gather::<S>(view, &scratch.rows[3], block.channel, block.width, z);
+            gather::<S>(view, &scratch.rows[3], &[block], z);
         }
         let (zero, one) = (S::splat(0.0), S::splat(1.0));
         let bias = per_channel::<S>(scan.delta_bias, row, block.width);
@@ -400,12 +400,11 @@ unsafe fn finish<S: Simd>(
         }
         S::store(small, dd);
         S::store(small.add(S::LANES), dbias);
-        let Block { channel, width, .. } = block;
-        scatter::<S>(job.du, &scratch.rows[4], channel, width, dx, job.stored[0][strip.k]);
-        scatter::<S>(job.ddelta, &scratch.rows[5], channel, width, ddt, job.stored[1][strip.k]);
+        scatter::<S>(job.du, &scratch.rows[4], &[block], dx, job.stored[0][strip.k]);
+        scatter::<S>(job.ddelta, &scratch.rows[5], &[block], ddt, job.stored[1][strip.k]);
         let (Some(z), Some(dz)) = (&scan.z, job.dz) else { return };
         gate_gradient::<S>(z, &job.dy, block, steps, y, scratch);
-        scatter::<S>(dz, &scratch.rows[6], channel, width, y, job.stored[2][strip.k]);
+        scatter::<S>(dz, &scratch.rows[6], &[block], y, job.stored[2][strip.k]);
     }
 }
 
@@ -420,8 +419,8 @@ unsafe fn gate_gradient<S: Simd>(
     scratch: &mut Scratch,
 ) {
     unsafe {
-        gather::<S>(z, &scratch.rows[3], block.channel, block.width, scratch.z.as_mut_ptr());
-        gather::<S>(dy, &scratch.rows[2], block.channel, block.width, scratch.dy.as_mut_ptr());
+        gather::<S>(z, &scratch.rows[3], &[block], scratch.z.as_mut_ptr());
+        gather::<S>(dy, &scratch.rows[2], &[block], scratch.dy.as_mut_ptr());
         let one = S::splat(1.0);
         for at in (0..steps * S::LANES).step_by(S::LANES) {
             let z = S::load(scratch.z.as_ptr().add(at));

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::load_row;
+use super::{layout::Block, load_row};
 use crate::{Dtype, View, ViewMut, simd::Simd};
 
 /// Where the rows of a chunk's steps lie in one view: element offsets of their first channel.
@@ -36,12 +36,42 @@ impl Rows {
     }
 }
 
-/// Copies `width` lanes from `channel` on of every row into `tile` (step, lane), as f32; zeros for blank steps.
+/// Copies the lanes of `blocks` of every row into `tile` (block, step, lane), as f32; zeros for blank steps.
+///
+/// Two whole blocks are copied row by row: where rows lie a multiple of 4096 bytes apart few of their lines fit into the
+/// first-level cache, and the second of a pair is read before the first is displaced.
 ///
 /// # Safety
 /// The rows were found in `view`, which was checked for all its tokens and channels; `tile` has room for every step.
 #[inline(always)]
-pub(super) unsafe fn gather<S: Simd>(view: &View, rows: &Rows, channel: usize, width: usize, tile: *mut f32) {
+pub(super) unsafe fn gather<S: Simd>(view: &View, rows: &Rows, blocks: &[Block], tile: *mut f32) {
+    let steps = rows.0.len();
+    unsafe {
+        match blocks {
+            [first, second] if view.dtype() == Dtype::F32 && whole::<S>(blocks) => {
+                let from = view.ptr().cast::<f32>();
+                for (q, &row) in rows.0.iter().enumerate() {
+                    let (a, b) = if row == usize::MAX {
+                        (S::splat(0.0), S::splat(0.0))
+                    } else {
+                        (S::load(from.add(row + first.channel)), S::load(from.add(row + second.channel)))
+                    };
+                    S::store(tile.add(q * S::LANES), a);
+                    S::store(tile.add((steps + q) * S::LANES), b);
+                }
+            }
+            _ => {
+                for (j, block) in blocks.iter().enumerate() {
+                    gather_block::<S>(view, rows, *block, tile.add(j * steps * S::LANES));
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn gather_block<S: Simd>(view: &View, rows: &Rows, block: Block, tile: *mut f32) {
+    let Block { channel, width, .. } = block;
     unsafe {
         if view.dtype() == Dtype::F32 && width == S::LANES {
             let from = view.ptr().cast::<f32>();
@@ -59,7 +89,7 @@ pub(super) unsafe fn gather<S: Simd>(view: &View, rows: &Rows, channel: usize, w
     }
 }
 
-/// Writes (`store`) or adds the lanes of `tile` to every row of `view`.
+/// Writes (`store`) or adds the lanes of `tile` (block, step, lane) to every row of `view`; two whole blocks row by row.
 ///
 /// # Safety
 /// As [`gather`]; nobody else writes these channels.
@@ -67,17 +97,32 @@ pub(super) unsafe fn gather<S: Simd>(view: &View, rows: &Rows, channel: usize, w
 pub(super) unsafe fn scatter<S: Simd>(
     view: &ViewMut,
     rows: &Rows,
-    channel: usize,
-    width: usize,
+    blocks: &[Block],
     tile: *const f32,
     store: bool,
 ) {
     unsafe {
-        let to = view.ptr::<f32>();
-        for (q, row) in rows.iter() {
-            put::<S>(to.add(row + channel), S::load(tile.add(q * S::LANES)), width, store);
+        let (to, steps) = (view.ptr::<f32>(), rows.0.len());
+        if let ([first, second], true) = (blocks, whole::<S>(blocks)) {
+            for (q, row) in rows.iter() {
+                let (a, b) = (S::load(tile.add(q * S::LANES)), S::load(tile.add((steps + q) * S::LANES)));
+                put::<S>(to.add(row + first.channel), a, S::LANES, store);
+                put::<S>(to.add(row + second.channel), b, S::LANES, store);
+            }
+        } else {
+            for (j, block) in blocks.iter().enumerate() {
+                for (q, row) in rows.iter() {
+                    let value = S::load(tile.add((j * steps + q) * S::LANES));
+                    put::<S>(to.add(row + block.channel), value, block.width, store);
+                }
+            }
         }
     }
+}
+
+#[inline(always)]
+fn whole<S: Simd>(blocks: &[Block]) -> bool {
+    blocks.iter().all(|block| block.width == S::LANES)
 }
 
 /// Stores a vector, or adds it to what is there.
@@ -99,31 +144,49 @@ pub(super) struct Ahead<'a> {
     base: *const u8,
     size: usize,
     rows: &'a [usize],
+    lines: usize,
 }
 
+static NOWHERE: [usize; 256] = [0; 256];
+
 impl<'a> Ahead<'a> {
+    /// One line that is always near, so that whoever has nothing to ask for asks as often as the others: a count that
+    /// changes costs more than the question.
+    pub const NONE: Self = Ahead { base: NOWHERE.as_ptr().cast(), size: 0, rows: &NOWHERE, lines: 1 };
+
     /// A line serves several blocks and is asked for once, with the block that enters it, or with the `first` of a task.
     #[inline(always)]
     pub fn new(view: &View, rows: &'a Rows, channels: Range<usize>, first: bool) -> Self {
         let size = view.dtype().size();
-        let entered = first || channels.start % (64 / size) < channels.len();
-        let base = view.ptr().wrapping_add(channels.start * size);
-        Ahead { base, size, rows: if entered { &rows.0 } else { &[] } }
+        let start = if first { channels.start * size / 64 } else { (channels.start * size).div_ceil(64) };
+        let lines = (channels.end * size).div_ceil(64) - start;
+        Ahead { base: view.ptr().wrapping_add(start * 64), size, rows: &rows.0, lines }
     }
 
-    /// Asks for the line of one step's row.
+    /// Asks for the lines of one step's row: into the first-level cache, or into the second.
     #[inline(always)]
-    pub fn ask<S: Simd>(&self, step: usize) {
+    pub fn ask<S: Simd, const SECOND: bool>(&self, step: usize) {
         if let Some(row) = self.rows.get(step) {
+            let line = self.base.wrapping_add(row.wrapping_mul(self.size));
             // Safety: a prefetch may name any address.
-            unsafe { S::prefetch(self.base.wrapping_add(row.wrapping_mul(self.size))) }
+            unsafe {
+                if self.lines > 0 {
+                    if SECOND { S::prefetch_second(line) } else { S::prefetch(line) }
+                }
+                if self.lines > 1 {
+                    let line = line.wrapping_add(64);
+                    if SECOND { S::prefetch_second(line) } else { S::prefetch(line) }
+                }
+            }
         }
     }
 
     /// Asks for the lines of all rows.
     #[inline(always)]
     pub fn ask_all<S: Simd>(&self) {
-        (0..self.rows.len()).for_each(|step| self.ask::<S>(step));
+        for step in 0..self.rows.len() {
+            self.ask::<S, false>(step);
+        }
     }
 }
 

@@ -85,8 +85,13 @@ pub trait Simd: Copy + 'static {
             }
         }
     }
-    /// Brings the cache line at `p` near; any address is fine.
+    /// Brings the cache line at `p` into the first-level cache; any address is fine.
     unsafe fn prefetch(p: *const u8);
+    /// The same into the second level alone: for what is needed later, and would displace what is needed now.
+    #[inline(always)]
+    unsafe fn prefetch_second(p: *const u8) {
+        unsafe { Self::prefetch(p) }
+    }
 
     /// The first `n < LANES` values at `p`, zeros behind them.
     #[inline(always)]
