@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use ophidian_core::{
-    bench::{Case, Effort, Op, Shape, compare, compare_mixers, measure, random_geometries},
+    bench::{Case, Effort, MixerCase, Op, Shape, compare, compare_mixers, measure, random_geometries},
     device::Place,
 };
 use ophidian_scan::{Geometry, Pattern, published};
@@ -26,7 +26,8 @@ enum What {
     /// quartiles of the rounds), forward and with the backward, and the memory that the order takes beyond theirs (in
     /// activations).
     Scans(ScansArgs),
-    /// Time a forward and backward of the Mamba-1 mixer beside the Mamba-2 mixer, by the number of states: a table.
+    /// Time a forward and backward of the Mamba-1 mixer beside the Mamba-2 mixer, or a step of training of a backbone of
+    /// either, by the number of states: a table.
     Mixers(MixersArgs),
 }
 
@@ -38,6 +39,10 @@ struct MixersArgs {
     /// Channels of a token (d_model).
     #[arg(long, default_value_t = 768)]
     channels: i64,
+    /// Blocks of a backbone that is trained for a step: forward, backward and AdamW [default: the mixer alone, forward and
+    /// backward].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    layers: Option<u16>,
     /// States per channel (d_state).
     #[arg(long, value_delimiter = ',', default_values_t = [16, 32, 64, 128])]
     states: Vec<i64>,
@@ -228,15 +233,21 @@ fn time_mixers(args: MixersArgs, printer: &Printer) -> Result<()> {
     if !(1..=1 << 16).contains(&args.batch) {
         return Err(Usage(format!("--batch {}: expected 1 to 65536", args.batch)).into());
     }
-    let device = args.device.open()?;
-    let (geometry, pattern): (Geometry, Pattern) = (args.shape.parse()?, args.pattern.parse()?);
+    let case = MixerCase {
+        batch: args.batch,
+        d_model: args.channels,
+        layers: args.layers.map(i64::from),
+        geometry: args.shape.parse()?,
+        pattern: args.pattern.parse()?,
+        device: args.device.open()?,
+    };
     if !args.json {
         printer.line("| d_state | Mamba-1 | Mamba-2 | ratio |")?;
         printer.line("| --- | --- | --- | --- |")?;
     }
     for states in args.states {
         let effort = Effort { warmup: 2, runs: args.runs };
-        let row = compare_mixers([args.batch, args.channels], &geometry, &pattern, states, effort, device)?;
+        let row = compare_mixers(&case, states, effort)?;
         if args.json {
             printer.json(&row)?;
             continue;

@@ -17,7 +17,7 @@ use crate::{
     torch::keep_freed_memory,
 };
 
-pub use mixers::{MixerRow, compare_mixers};
+pub use mixers::{MixerCase, MixerRow, compare_mixers};
 pub use orders::{OrderRow, compare, random_geometries};
 
 /// An op that can be timed.

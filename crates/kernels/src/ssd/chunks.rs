@@ -12,7 +12,7 @@ pub(super) const PAD: usize = 16;
 /// Most steps of a chunk (Q), a multiple of [`PAD`]. Between chunks a step costs 2 P N multiply-adds whatever Q is,
 /// inside a chunk Q P / 2 more, and the states that a backward needs take N / Q of an activation: at the sizes of
 /// Mamba-2 (P = 64, N = 128) 64 keeps the first below an eighth of the second, and a head's tiles near the first-level
-/// cache. By counting, not by measurement.
+/// cache. Measured beside 32 and 128 it is the fastest with the backward (BENCHMARKS.md).
 pub(super) const CHUNK: usize = 64;
 
 /// Steps whose y is one masked matrix product.
