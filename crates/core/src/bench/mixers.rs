@@ -58,7 +58,8 @@ pub struct MixerRow {
 pub fn compare_mixers(case: &MixerCase, d_state: i64, effort: Effort) -> Result<MixerRow> {
     let &MixerCase { batch, d_model, layers, device, .. } = case;
     let orders = [Orders::new(&case.pattern.plan(&case.geometry)?)];
-    let base = Mamba1Config { d_model, directions: orders[0].directions(), d_state, ..Mamba1Config::default() };
+    let base =
+        Mamba1Config { d_model, directions: orders[0].directions(), d_state, ..Mamba1Config::default() };
     let configs: [MixerConfig; 2] =
         [base.clone().into(), Mamba2Config::like(&base, Mamba2Options::default()).into()];
     tch::manual_seed(0);
