@@ -25,7 +25,7 @@ pub use merge::Merge;
 pub use order::{Blank, Order, Summary};
 pub use pattern::{
     Args, Entry, Kind, Modifier, Param, Parameters, Pattern, PointCompat, PointCurve, Published, Real, Rule,
-    Schedule, Serialization, Shape, System, Value, entries, published, register,
+    Schedule, Serialization, Shape, System, Value, entries, published, published_named, register,
 };
 pub use plan::Plan;
 pub use points::{Points, PointsSummary};

@@ -124,6 +124,16 @@ fn montages_by_hand() {
     assert_eq!(index("montage(beside)"), [0, 1, 4, 5, 2, 3, 6, 7]);
     assert_eq!(index("montage(interleaved)"), [0, 4, 1, 5, 2, 6, 3, 7]);
     assert_eq!(index("column | montage(below)"), [0, 2, 4, 6, 1, 3, 5, 7]);
+    // As many frames as are said; ChangeMamba's are two.
+    assert_eq!(index("montage(beside, 2)"), index("montage(beside)"));
+    for pattern in
+        ["montage(beside, 3)", "changemamba/cross", "changemamba/parallel_w", "changemamba/spatiotemporal"]
+    {
+        let clip =
+            Geometry::Grid3 { frames: if pattern.ends_with("3)") { 2 } else { 5 }, height: 2, width: 3 };
+        let error = pattern.parse::<Pattern>().unwrap().plan(&clip).unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains("frames"), "{error}");
+    }
 }
 
 /// QuadMamba over sides that are no multiples of 4: all windows of the padded map, the last ones blank.

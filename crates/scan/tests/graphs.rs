@@ -74,6 +74,16 @@ fn long_random_walks_are_refused() {
     let pattern: Pattern = "rwse(steps=1000000000000)".parse().unwrap();
     let error = pattern.plan(&Geometry::Graph(Arc::new(graph))).unwrap_err();
     assert!(error.is_usage() && error.to_string().contains("at most 65536 steps"), "{error}");
+
+    // A ring with chords, so large that a minute would pass before the limit: a few walks tell.
+    let n = 30_000u32;
+    let edges =
+        (0..n).flat_map(|i| [1, n - 1, 77, n - 77, 1234, n - 1234].map(|by| [i, (i + by) % n])).collect();
+    let graph = Graph::new(n as usize, edges).unwrap();
+    let start = std::time::Instant::now();
+    let error = "rwse".parse::<Pattern>().unwrap().plan(&Geometry::Graph(Arc::new(graph))).unwrap_err();
+    assert!(error.is_usage() && error.to_string().contains("edges passed"), "{error}");
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
 
 #[test]
@@ -460,6 +470,18 @@ fn the_karate_club() {
         |order: &[usize]| order.windows(2).filter(|pair| clusters[pair[0]] != clusters[pair[1]]).count();
     assert_eq!(runs(&a), 3);
     assert_eq!(runs(&b), 3);
+    // By degree, and cluster by cluster where degrees are equal, clusters and the nodes of each in random order.
+    let (a, b) = (index("degree(ties=cluster)", &club), index("degree(ties=cluster, seed=1)", &club));
+    assert_ne!(a, b);
+    for order in [&a, &b] {
+        assert!(order.is_sorted_by_key(|&node| club.degrees()[node]));
+        for alike in order.chunk_by(|&one, &two| club.degrees()[one] == club.degrees()[two]) {
+            let mut seen: Vec<u32> = alike.iter().map(|&node| clusters[node]).collect();
+            seen.dedup();
+            let all: std::collections::BTreeSet<u32> = seen.iter().copied().collect();
+            assert_eq!(seen.len(), all.len(), "{alike:?}");
+        }
+    }
 }
 
 #[test]

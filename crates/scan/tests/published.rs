@@ -221,6 +221,26 @@ fn deviations_of_models_name_their_keys() {
     assert!(deviates("vmamba/cascade2d").contains("`model.written_as = "));
     assert!(deviates("plainmamba/continuous4").contains("`model.compat.unordered_coefficients"));
     assert!(deviates("zigma/video_sst_t").contains("`model.written_as = "));
+    for (name, written) in [
+        ("localmamba/v", "column | inverse"),
+        ("localmamba/v_flip", "column | inverse | reverse"),
+        ("localmamba/multimamba", "[row, column | inverse | reverse, row | window(2) | bidirectional]"),
+    ] {
+        assert_eq!(deviates(name), format!("`model.written_as = \"{written}\"`"));
+        // Of as many steps as what is read, and the same where there are as many rows as columns.
+        let sizes = |pattern: &str, shape| {
+            parse(pattern)
+                .plan(&grid(shape))
+                .unwrap()
+                .orders()
+                .iter()
+                .map(|o| o.index().to_vec())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(name, "4x4"), sizes(written, "4x4"));
+        let (read, write) = (sizes(name, "4x6"), sizes(written, "4x6"));
+        assert!(read.len() == write.len() && read != write);
+    }
 }
 
 #[test]

@@ -327,6 +327,12 @@ fn list_tells_of_published_scans() {
     let one = said(&["list", "vmamba/cross2d"]);
     assert!(one.contains("  is          cross\n") && one.contains("MzeroMiko/VMamba @ 2ed52ead"), "{one}");
     assert!(!one.contains("zigma/") && !one.contains("serpentine"), "{one}");
+    // By a name of a family, and by an alias.
+    for (name, listed) in
+        [("localmamba/w7_flip", "localmamba/wN_flip"), ("graphmamba/hybrid", "graphmamba/permute")]
+    {
+        assert!(said(&["list", name]).contains(listed), "{name}");
+    }
     assert!(said(&["list", "no such scan"]).contains("nothing listed holds"));
 
     let all: Value = serde_json::from_str(&said(&["list", "--json"])).unwrap();

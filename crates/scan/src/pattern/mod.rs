@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use points::{PointCompat, PointCurve, Serialization};
-pub use published::{Parameters, Published, Schedule, Shape, System, published};
+pub use published::{Parameters, Published, Schedule, Shape, System, published, published_named};
 pub use registry::{Args, Entry, Kind, Param, Real, Value, entries, register};
 
 use crate::geometry::{MAX_DIRECTIONS, MAX_STEPS};

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use ophidian_core::grid::published_with;
-use ophidian_scan::{Entry, Kind, Pattern, Published, Shape, entries, published};
+use ophidian_scan::{Entry, Kind, Pattern, Published, Shape, entries, published, published_named};
 use serde_json::{Value, json};
 
 use crate::printer::Printer;
@@ -24,7 +24,8 @@ pub fn run(filter: Option<&str>, json: bool, printer: &Printer) -> Result<()> {
             let mut texts = vec![scan.name(), system.title(), system.paper(), scan.note()];
             texts.extend(scan.aliases());
             let shapes: Vec<String> = scan.shapes().iter().map(ToString::to_string).collect();
-            holds(&texts) || holds(&shapes.iter().map(String::as_str).collect::<Vec<_>>())
+            let named = filter.and_then(published_named).is_some_and(|named| std::ptr::eq(named, *scan));
+            named || holds(&texts) || holds(&shapes.iter().map(String::as_str).collect::<Vec<_>>())
         })
         .collect();
     let kinds = [Kind::Curve, Kind::Modifier, Kind::Set];

@@ -199,7 +199,9 @@ impl<'a> Author<'a> {
     /// The length of an axis of a parameter; 1, and a note of it, where the parameter does not say.
     fn axis(&self, name: &str, axis: usize) -> i64 {
         let unclear = match self.parameters.get(name).map(Tensor::size) {
-            None => format!("`{name}` is missing"),
+            None => format!(
+                "`{name}` is missing, which says how large the others are: their shapes are not known yet"
+            ),
             Some(shape) => match shape.get(axis) {
                 Some(&length) if length > 0 => return length,
                 _ => format!(

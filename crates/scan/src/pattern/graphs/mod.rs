@@ -35,17 +35,21 @@ enum Ties {
     Shuffle,
     /// As noise from 0 to 1 on the degree has them.
     Noise,
+    /// Cluster by cluster, the clusters of the graph and the nodes of each in random order.
+    Cluster,
 }
 
 /// By degree, ascending, so that those with the most edges come last and see all others.
 fn by_degree(graph: &Graph, ties: Ties, seed: u64) -> Result<Plan> {
     let degrees = graph.degrees();
+    // At which step a plan comes to each node.
+    let ranks = |plan: Plan| -> Result<Vec<u64>> {
+        Ok(plan.orders()[0].inverse()?.index().iter().map(|&step| u64::from(step.unsigned_abs())).collect())
+    };
     let second: Vec<u64> = match ties {
         Ties::Number => vec![0; degrees.len()],
-        Ties::Shuffle => {
-            let shuffled = samples::shuffled(graph.starts(), seed)?.orders()[0].inverse()?;
-            shuffled.index().iter().map(|&step| u64::from(step.unsigned_abs())).collect()
-        }
+        Ties::Shuffle => ranks(samples::shuffled(graph.starts(), seed)?)?,
+        Ties::Cluster => ranks(clusters::plan(graph, Some(seed))?)?,
         Ties::Noise => {
             let mut random = Random::new(seed);
             degrees.iter().map(|_| random.bits()).collect()
@@ -152,11 +156,15 @@ pub(super) fn entries() -> Vec<Entry> {
             let ties = match args.text("ties")? {
                 "shuffle" => Ties::Shuffle,
                 "noise" => Ties::Noise,
+                "cluster" => Ties::Cluster,
                 _ => Ties::Number,
             };
             rule("degree", move |graph| by_degree(graph, ties, seed))
         })
-        .params([Param::word("ties", &["number", "shuffle", "noise"]).or(word("number")), Param::seed()]),
+        .params([
+            Param::word("ties", &["number", "shuffle", "noise", "cluster"]).or(word("number")),
+            Param::seed(),
+        ]),
         Entry::curve("eigen", "nodes by eigenvector centrality (Graph-Mamba)", |args: &Args| {
             let (noise, seed) = (args.flag("noise")?, seed(args)?);
             rule("eigen", move |graph| {

@@ -113,15 +113,18 @@ fn turned() -> Vec<Entry> {
         .params([Param::int("down"), Param::int("right").or_previous(), Param::int("frames").or(Value::Int(0))]),
         Entry::modifier(
             "montage",
-            "the frames as one image, side by side, below each other or column by column in turn (ChangeMamba)",
+            "the frames (0: any number) as one image, side by side, below each other or column by column (ChangeMamba)",
             |args| {
-                let layout = args.text("layout")?.to_string();
+                let (layout, frames) = (args.text("layout")?.to_string(), args.size("frames")?);
                 Ok(Arc::new(move |source: &dyn Rule, geometry: &Geometry| {
-                    turns::montage(source, geometry, &layout)
+                    turns::montage(source, geometry, &layout, frames)
                 }))
             },
         )
-        .params([Param::word("layout", &["beside", "below", "interleaved"])])
+        .params([
+            Param::word("layout", &["beside", "below", "interleaved"]),
+            Param::count("frames").or(Value::Int(0)),
+        ])
         .on("3-D grid"),
     ]
 }

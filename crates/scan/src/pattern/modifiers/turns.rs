@@ -91,9 +91,13 @@ pub(super) fn shift(source: &dyn Rule, geometry: &Geometry, by: [i64; 3]) -> Res
 }
 
 /// The walk over one image that holds all frames: H x FW with the frames side by side or column w of each frame before
-/// column w + 1 of any, or FH x W with the frames below each other.
-pub(super) fn montage(source: &dyn Rule, geometry: &Geometry, layout: &str) -> Result<Plan> {
+/// column w + 1 of any, or FH x W with the frames below each other. `count` frames, or any number if that is 0.
+pub(super) fn montage(source: &dyn Rule, geometry: &Geometry, layout: &str, count: usize) -> Result<Plan> {
     let (frames, height, width) = volume(geometry, "montage")?;
+    if count != 0 && frames != count {
+        let needed = format!("{count} frames");
+        return Err(geometry.unfit("montage", &needed, &format!("such a shape is {count}x{height}x{width}")));
+    }
     let (rows, columns) = match layout {
         "below" => (frames * height, width),
         _ => (height, frames * width),

@@ -55,8 +55,14 @@ pub(super) static TABLE: &[Published] = &[
         .noted("a direction id per step is embedded in B; the released code leaves dt, B and C in row order"),
     scan("localmamba/h", GRID, "1", "row").also(&["localmamba/horizontal"]),
     scan("localmamba/h_flip", GRID, "1", "row | reverse").also(&["localmamba/horizontal_flip"]),
-    scan("localmamba/v", GRID, "1", "column").also(&["localmamba/vertical"]),
-    scan("localmamba/v_flip", GRID, "1", "column | reverse").also(&["localmamba/vertical_flip"]),
+    scan("localmamba/v", GRID, "1", "column")
+        .also(&["localmamba/vertical"])
+        .deviating_by("`model.written_as = \"column | inverse\"`")
+        .noted("the released code puts outputs back right where there are as many rows as columns"),
+    scan("localmamba/v_flip", GRID, "1", "column | reverse")
+        .also(&["localmamba/vertical_flip"])
+        .deviating_by("`model.written_as = \"column | inverse | reverse\"`")
+        .noted("the released code puts outputs back right where there are as many rows as columns"),
     scan("localmamba/w#", GRID, "1", "row | window({#})").also(&["localmamba/window#"]),
     scan("localmamba/w#_flip", GRID, "1", "row | window({#}) | reverse").also(&["localmamba/window#_flip"]),
     scan("localmamba/w#_col", GRID, "1", "row | window({#}) | transpose")
@@ -82,6 +88,9 @@ pub(super) static TABLE: &[Published] = &[
     .noted("one searched layer; each times a channel gate before the sum"),
     scan("localmamba/multimamba", GRID, "4", "[row, column | reverse, row | window(2) | bidirectional]")
         .merged(Merge::Sum, Own)
+        .deviating_by(
+            "`model.written_as = \"[row, column | inverse | reverse, row | window(2) | bidirectional]\"`",
+        )
         .noted("one searched layer: h, v_flip, w2, w2_flip; each times a channel gate before the sum"),
     scan(
         "localmamba/multimamba_cls",

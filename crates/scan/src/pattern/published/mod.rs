@@ -453,6 +453,11 @@ pub fn published() -> &'static [&'static Published] {
     &TABLE
 }
 
+/// The scan named so: `localmamba/w#` for `localmamba/w7`, and by any alias.
+pub fn published_named(name: &str) -> Option<&'static Published> {
+    lookup(name).map(|found| found.0)
+}
+
 /// The scan named so, and the number in the place of its `#`.
 fn lookup(name: &str) -> Option<(&'static Published, Option<u32>)> {
     let name = key(name);

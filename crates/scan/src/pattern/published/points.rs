@@ -132,11 +132,14 @@ pub(super) static TABLE: &[Published] = &[
     scan("graphmamba/hybrid_eigen", GRAPH, "1", "eigen(noise=true, seed={seed})").choices(&[SEED]),
     scan("graphmamba/rwse", GRAPH, "1", "rwse"),
     scan("graphmamba/hybrid_rwse", GRAPH, "1", "rwse(noise=true, seed={seed})").choices(&[SEED]),
+    scan("graphmamba/cluster_bucket", GRAPH, "1", "degree(ties=cluster, seed={seed}) | buckets(by=number)")
+        .choices(&[SEED])
+        .noted("by degree, and cluster by cluster where degrees are equal, as the released code sorts"),
     scan("graphmamba/cluster", GRAPH, "1", "louvain(seed={seed})").also(&["graphmamba/louvain"]).choices(&[SEED]),
     scan("graphmamba/buckets", GRAPH, "1", "degree(ties=noise, seed={seed}) | buckets(seed={seed})")
         .also(&["graphmamba/hybrid_degree_noise_bucket"])
         .choices(&[SEED]),
-    scan("graphmamba/permute", GRAPH, "1", "random(seed={seed})").also(&["graphmamba/random"]).choices(&[SEED]),
+    scan("graphmamba/permute", GRAPH, "1", "random(seed={seed})").also(&["graphmamba/random", "graphmamba/hybrid", "graphmamba/hybrid_noise_bucket"]).choices(&[SEED]),
     scan("graphmamba/augment_seq", GRAPH, "1", "augment(seed={seed})")
         .also(&["graphmamba/augment"])
         .choices(&[SEED])

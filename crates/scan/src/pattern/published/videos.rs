@@ -85,10 +85,10 @@ pub(super) static TABLE: &[Published] = &[
         .merged(Merge::Alone, Own)
         .deviating_by("`model.written_as = \"temporal | mirror(frames) | segment(pixel)\"`")
         .noted("the layers over time: each pixel by itself; the released code returns their outputs reversed in time"),
-    scan("changemamba/cross", VOLUME, "4", "cross | montage(interleaved)")
+    scan("changemamba/cross", VOLUME, "4", "cross | montage(interleaved, 2)")
         .merged(Merge::Sum, Own)
         .noted("two images, 2 x rows x columns: column w of the first before column w of the second"),
-    scan("changemamba/parallel_w", VOLUME, "4", "cross | montage(beside)")
+    scan("changemamba/parallel_w", VOLUME, "4", "cross | montage(beside, 2)")
         .also(&["changemamba/parallel"])
         .merged(Merge::Sum, Own)
         .noted("two images, 2 x rows x columns: side by side"),
@@ -100,7 +100,7 @@ pub(super) static TABLE: &[Published] = &[
         "changemamba/spatiotemporal",
         VOLUME,
         "8",
-        "[cross | montage(interleaved), cross | montage(beside)]",
+        "[cross | montage(interleaved, 2), cross | montage(beside, 2)]",
     )
     .merged(Merge::Sum, Own)
     .noted(
