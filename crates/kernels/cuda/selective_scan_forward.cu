@@ -32,7 +32,8 @@ struct Tile {
 
 // What a thread has on its way of a tile.
 struct Ahead {
-    element u[ROWS], delta[ROWS], z[ROWS], b[COEFFICIENTS], c[COEFFICIENTS];
+    delta_element delta[ROWS];
+    element u[ROWS], z[ROWS], b[COEFFICIENTS], c[COEFFICIENTS];
 };
 
 template <bool outputs>
