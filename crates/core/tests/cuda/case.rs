@@ -60,11 +60,19 @@ pub enum Dtypes {
     F16,
     /// bf16, but the second input in f32, as autocast leaves it.
     Mixed,
+    /// Likewise beside f16.
+    MixedF16,
 }
 
 impl Dtypes {
     pub fn strategy() -> impl Strategy<Value = Dtypes> {
-        prop_oneof![Just(Dtypes::F32), Just(Dtypes::Bf16), Just(Dtypes::F16), Just(Dtypes::Mixed)]
+        prop_oneof![
+            Just(Dtypes::F32),
+            Just(Dtypes::Bf16),
+            Just(Dtypes::F16),
+            Just(Dtypes::Mixed),
+            Just(Dtypes::MixedF16),
+        ]
     }
 
     pub fn of(self, input: usize) -> Kind {
@@ -72,8 +80,9 @@ impl Dtypes {
             Dtypes::F32 => Kind::Float,
             Dtypes::Bf16 => Kind::BFloat16,
             Dtypes::F16 => Kind::Half,
-            Dtypes::Mixed if input == 1 => Kind::Float,
+            Dtypes::Mixed | Dtypes::MixedF16 if input == 1 => Kind::Float,
             Dtypes::Mixed => Kind::BFloat16,
+            Dtypes::MixedF16 => Kind::Half,
         }
     }
 }

@@ -49,6 +49,7 @@ fn blocks_are_those_of_the_cpu() {
         }
         // Under autocast as near to f32 as the CPU is.
         let (rounded, _) = run(true);
+        let emulator = Emulated::new(4, 2);
         let (got, gradients) = emulated(emulator.clone(), || run(true));
         let bound = 2.0 * error(&rounded, &want) + 5e-3;
         assert!(error(&got, &want) < bound, "bf16, {config:?}: {:.1e}, {bound:.1e}", error(&got, &want));
@@ -56,6 +57,12 @@ fn blocks_are_those_of_the_cpu() {
         let scan = if matches!(config, MixerConfig::Mamba1(_)) { "selective_scan" } else { "ssd" };
         for kernel in ["causal_conv1d_forward", "add_norm_backward", &format!("{scan}_backward")] {
             assert!(emulator.ran(kernel), "{kernel}");
+        }
+        // Step sizes that stay in f32 leave the rest of the scan in bf16.
+        for kernel in ["causal_conv1d_forward", &format!("{scan}_forward"), &format!("{scan}_backward")] {
+            for variant in emulator.variants(kernel) {
+                assert!(variant.contains("DTYPE=1"), "{kernel} of {variant}");
+            }
         }
     }
 }

@@ -86,6 +86,22 @@ impl Case {
         inputs
     }
 
+    /// Every kernel takes the rows as they are: nothing is converted on its way.
+    fn expect_variants(&self, emulator: &Emulated) {
+        let expected = match self.dtypes {
+            Dtypes::F32 => " DTYPE=0 D_STATE",
+            Dtypes::Bf16 => " DTYPE=1 D_STATE",
+            Dtypes::F16 => " DTYPE=2 D_STATE",
+            Dtypes::Mixed => " DTYPE=1 DELTA_F32=1 ",
+            Dtypes::MixedF16 => " DTYPE=2 DELTA_F32=1 ",
+        };
+        for kernel in ["selective_scan_forward", "selective_scan_backward", "selective_scan_step"] {
+            for variant in emulator.variants(kernel) {
+                assert!(variant.contains(expected), "{kernel} of {variant}, expected{expected}");
+            }
+        }
+    }
+
     fn optional<'a>(&self, list: &'a [Tensor]) -> [Option<&'a Tensor>; 4] {
         let mut rest = list[5..].iter();
         [0, 1, 2, 3].map(|bit| if self.has(bit) { rest.next() } else { None })
@@ -122,6 +138,7 @@ proptest! {
         });
         assert!(case.l == 0 || emulator.ran("selective_scan_forward"));
         assert!(case.l == 0 || emulator.ran("selective_scan_backward"));
+        case.expect_variants(&emulator);
     }
 }
 
@@ -166,6 +183,7 @@ proptest! {
         compare(&emulator, &case.inputs(), &mut draw, 0.0, run);
         assert_eq!(emulator.ran("selective_scan_step"), !learned);
         assert_eq!(emulator.ran("selective_scan_forward"), learned);
+        case.expect_variants(&emulator);
     }
 }
 

@@ -1,10 +1,7 @@
 //! `selective_scan` on a GPU.
 
 use ophidian_kernels::{
-    cuda::{
-        Element,
-        scan::{self as variants, Elements},
-    },
+    cuda::scan::{self as variants, Elements},
     scan::cuda::{self as kernels, Arguments, Cut, Output, Rows, Sizes, StepArguments},
 };
 use tch::{Kind, Tensor};
