@@ -7,8 +7,8 @@
 //
 // Macros: D_STATE, N; SPLIT, the threads (a power of two) that share the states of one channel, side by side in a warp;
 // THREADS of a block; BLOCKS that a multiprocessor is to hold, which bounds the registers; TILE, the steps whose rows are
-// in shared memory together, at most 32; DELTA_F32, 1 if delta and its gradient are f32 whatever the activations are, as
-// autocast leaves them: a step size rounded to bf16 would move every decay by up to 0.4%.
+// in shared memory together, at most 32; DELTA_F32, 1 if delta and its gradient are f32 whatever the activations are, as a
+// mixer leaves them under autocast.
 //
 // A block owns CHANNELS = THREADS / SPLIT channels of one group of one sample, direction and span of the order. Its threads
 // have two roles: (channel, share of the states) in the recurrence, and (step of the tile, channel) where rows are read,
@@ -49,8 +49,8 @@ typedef element delta_element;
 #define ROWS ((TILE * CHANNELS + THREADS - 1) / THREADS)
 #define COEFFICIENTS ((TILE * D_STATE + THREADS - 1) / THREADS)
 
-// (B, L, K, D); (B, L, K, G, N) with a stride from group to group. Strides in elements, but from token to token in bytes and
-// 32 bits: an address is then one multiplication and addition.
+// Rows of either type: (B, L, K, D); (B, L, K, G, N) with a stride from group to group. Strides in elements, but from token
+// to token in bytes and 32 bits: an address is then one multiplication and addition.
 struct AnyView {
     const void* data;
     long long batch, direction, group;

@@ -19,8 +19,8 @@
 // channels in turn and adds them into one part, which bounds the memory of the parts.
 //
 // Floors on an H200, as in the forward, in clocks of an SM per (step, channel):
-//   bytes        u, delta, z, dy, du, ddelta, dz: 14 in bf16 (0.78), 28 in f32 (1.6); parts of dB and dC twice
-//                8 N / (CHANNELS strip) bytes (8 more at N = 16: 0.44)
+//   bytes        u, delta, z, dy, du, ddelta, dz: 14 in bf16 (0.78), 18 with delta in f32 (1), 28 in f32 (1.6); parts of dB
+//                and dC twice 8 N / (CHANNELS strip) bytes (8 more at N = 16: 0.44)
 //   exponentials 2 N / 16, and 3 for softplus twice, 2 for silu twice: 2.6 at N = 16
 //   arithmetic   (3 + 4 + 8) N, 4 N for the sums over channels, some 120 for the rest: 3.3 at N = 16
 //   shuffles     2 N (32 a clock): 1

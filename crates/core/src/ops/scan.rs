@@ -34,7 +34,7 @@ pub enum Merge {
 pub struct ScanInput<'a> {
     /// (B, L, D), shared by all directions, or (B, L, K, D). f32, bf16 or f64; f16 is computed as f32.
     pub u: &'a Tensor,
-    /// (B, L, K, D), or (B, L, D) if K = 1. May be f32 where u is bf16.
+    /// (B, L, K, D), or (B, L, D) if K = 1. May be f32 where u is bf16 or f16.
     pub delta: &'a Tensor,
     /// (K, D, N), or (D, N) for all directions; real, or complex together with B, C and the states.
     pub a: &'a Tensor,

@@ -15,10 +15,11 @@ use crate::emulator::Emulated;
 fn blocks_are_those_of_the_cpu() {
     let geometry: Geometry = "5x6".parse().unwrap();
     let pattern: Pattern = "cross".parse().unwrap();
-    let orders = Orders::new(&pattern.plan(&geometry).unwrap());
+    let orders = Orders::new(&pattern.plan(&geometry).unwrap()).on_grid([5, 6]);
     let mamba1 = Mamba1Config { d_model: 12, directions: 4, ..Mamba1Config::default() };
     let options = Mamba2Options { headdim: 8, ..Mamba2Options::default() };
     let mamba2 = Mamba2Config { d_state: 16, ..Mamba2Config::like(&mamba1, options) };
+    let mamba1 = Mamba1Config { step_embedding: true, ..mamba1 };
     for config in [MixerConfig::from(mamba1), mamba2.into()] {
         let store = VarStore::new(Device::Cpu);
         tch::manual_seed(3);

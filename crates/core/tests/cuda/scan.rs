@@ -59,12 +59,12 @@ impl Case {
         let Case { b, k, l, groups: g, n, dtypes, .. } = *self;
         let d = g * self.per_group;
         let once: Vec<i64> = if self.has(5) { vec![b, l, d] } else { vec![b, l, k, d] };
-        let delta_k = if self.has(9) { 1 } else { k };
-        let delta = randn(&[b, l, delta_k, d]);
+        let delta = randn(&[b, l, if self.has(9) { 1 } else { k }, d]);
         let delta = if self.has(4) { delta } else { delta.abs() * 0.3 };
+        let delta = Input::new("delta", delta, dtypes.of(1));
         let mut inputs = vec![
             Input::new("u", randn(&once), dtypes.of(0)),
-            Input::new("delta", delta, dtypes.of(1)),
+            if self.has(9) { delta.shared(k) } else { delta },
             Input::new("A", -(randn(&[k, d, n]).abs() + 0.1), Kind::Float),
             Input::new("B", randn(&[b, l, k, g, n]), dtypes.of(3)),
             Input::new("C", randn(&[b, l, k, g, n]), dtypes.of(4)),
@@ -118,10 +118,9 @@ proptest! {
         let emulator = Emulated::new(case.processors, draw.below(9) as u64);
         compare(&emulator, &case.inputs(), &mut draw, 0.0, |list| {
             let [d, z, delta_bias, initial_state] = case.optional(list);
-            let delta = list[1].expand([-1, -1, case.k, -1], false);
             let out = selective_scan(&ScanInput {
                 u: &list[0],
-                delta: &delta,
+                delta: &list[1],
                 a: &list[2],
                 b: &list[3],
                 c: &list[4],

@@ -257,8 +257,7 @@ impl Bench {
             // Of the states; of softplus and, if there is one, of the gate.
             let extra = |softplus: usize, gate: usize| softplus + if gated { gate } else { 0 };
             let exps = [each * (states + extra(2, 1)), each * (2 * states + extra(3, 2))];
-            let floors =
-                |i: usize| Floors { bytes: bytes[i], exponentials: exps[i], ..Floors::default() };
+            let floors = |i: usize| Floors { bytes: bytes[i], exponentials: exps[i], ..Floors::default() };
             let of = |i: usize| identity.map(|times: [f64; 2]| times[i]);
             let more = |i: usize| json!({ "order": order, "spans": spans[i] });
             let what = (layer, dtype);

@@ -216,9 +216,8 @@ impl Run {
 
         let per_state = channels * states;
         let sequences = batch * directions;
-        let target = |element, strides, written| {
-            Target::new(&tables, element, [batch, channels], strides, written)
-        };
+        let target =
+            |element, strides, written| Target::new(&tables, element, [batch, channels], strides, written);
         let y = target(element, form.once, true);
         let last = Buffer::<f32>::poisoned(sequences * per_state);
         let o = &operands;
