@@ -82,9 +82,10 @@ DEVICE u32 pack_f16(float low, float high) {
 #endif
 }
 
+// Some rows may be f32 whatever the activations are.
+DEVICE float widen(float value) { return value; }
 #if DTYPE == 0
 typedef float element;
-DEVICE float widen(element value) { return value; }
 DEVICE element narrow(float value) { return value; }
 #elif DTYPE == 1
 typedef u16 element;

@@ -7,7 +7,8 @@
 //
 // Macros: D_STATE, N; SPLIT, the threads (a power of two) that share the states of one channel, side by side in a warp;
 // THREADS of a block; BLOCKS that a multiprocessor is to hold, which bounds the registers; TILE, the steps whose rows are
-// in shared memory together, at most 32.
+// in shared memory together, at most 32; DELTA_F32, 1 if delta and its gradient are f32 whatever the activations are, as a
+// mixer leaves them under autocast.
 //
 // A block owns CHANNELS = THREADS / SPLIT channels of one group of one sample, direction and span of the order. Its threads
 // have two roles: (channel, share of the states) in the recurrence, and (step of the tile, channel) where rows are read,
@@ -25,6 +26,16 @@
 #define TILE 8
 #endif
 
+#ifndef DELTA_F32
+#define DELTA_F32 0
+#endif
+
+#if DELTA_F32
+typedef float delta_element;
+#else
+typedef element delta_element;
+#endif
+
 #ifndef BLANK
 #define BLANK -1
 #define END -2
@@ -38,25 +49,32 @@
 #define ROWS ((TILE * CHANNELS + THREADS - 1) / THREADS)
 #define COEFFICIENTS ((TILE * D_STATE + THREADS - 1) / THREADS)
 
-// (B, L, K, D); (B, L, K, G, N) with a stride from group to group. Strides in elements, but from token to token in bytes and
-// 32 bits: an address is then one multiplication and addition.
-struct View {
-    const element* data;
+// Rows of either type: (B, L, K, D); (B, L, K, G, N) with a stride from group to group. Strides in elements, but from token
+// to token in bytes and 32 bits: an address is then one multiplication and addition.
+struct AnyView {
+    const void* data;
     long long batch, direction, group;
     int token_bytes;
 };
 
+// Of rows of T.
+template <class T>
+struct View : AnyView {};
+
 // Rows by token, (B, L, K, D); or, where an order visits a token twice or directions share a row, f32 by step, (B, K, T, D),
 // to be summed over a token's visits afterwards, in a fixed order.
+template <class T>
 struct Output {
-    element* rows;
+    T* rows;
     float* steps;
     long long batch, direction;
     int token_bytes;
 };
 
 struct Arguments {
-    View u, delta, z, b, c, dy;    // z may be null
+    View<element> u;
+    View<delta_element> delta;
+    View<element> z, b, c, dy;     // z may be null
     const float* a;                // (K, D, N)
     const float* d;                // (K, D), or null
     const float* bias;             // (K, D), or null
@@ -64,14 +82,16 @@ struct Arguments {
     const int* read;               // (K, T) or (B, K, T)
     const int* written;            // likewise: token that each step writes, or BLANK; null: the one that is read
     const unsigned char* resets;   // likewise, or null
-    Output y;
+    Output<element> y;
     float* final_state;            // (B, K, D, N), or null
     float* checkpoints;            // (B, K, chunks, D, N): the state before each chunk; null if there is one span and no backward
     float* reach;                  // (B, K, spans, D): sum of dt over a span; infinite if a reset cuts it
     // The backward.
     const float* dfinal;           // (B, K, D, N), or null
     float* carry;                  // (B, K, spans, D, N): gradient of the state behind each span
-    Output du, ddelta, dz;
+    Output<element> du;
+    Output<delta_element> ddelta;
+    Output<element> dz;
     float* db_parts;               // (B, K, T, G, parts, N): by step, or by token (L for T) if coefficients_by_token
     float* dc_parts;
     float* da_parts;               // (B, spans, K, D, N)
@@ -179,18 +199,20 @@ DEVICE Spot spot(int r, const Block& block) {
 }
 
 // Of the block's sample and direction.
-DEVICE const element* base(const View& view, const Place& p) {
-    return view.data + p.b * view.batch + p.k * view.direction;
+template <class T>
+DEVICE const T* base(const View<T>& view, const Place& p) {
+    return (const T*)view.data + p.b * view.batch + p.k * view.direction;
 }
 
-DEVICE const element* row(const element* base, int token, int token_bytes) {
-    return (const element*)((const char*)base + (long long)token * token_bytes);
+template <class T>
+DEVICE T* row(T* base, int token, int token_bytes) {
+    return (T*)((const char*)base + (long long)token * token_bytes);
 }
 
 // A thread's elements of a tile of rows, as they lie in memory; zeros for blank steps.
-DEVICE void load_rows(element (&to)[ROWS], const View& view, const Place& p, const int (&tokens)[TILE],
-                      const Block& block) {
-    const element* own = base(view, p) + block.channel + (int)threadIdx.x % CHANNELS;
+template <class T>
+DEVICE void load_rows(T (&to)[ROWS], const View<T>& view, const Place& p, const int (&tokens)[TILE], const Block& block) {
+    const T* own = base(view, p) + block.channel + (int)threadIdx.x % CHANNELS;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         Spot s = spot(r, block);
@@ -201,7 +223,8 @@ DEVICE void load_rows(element (&to)[ROWS], const View& view, const Place& p, con
 }
 
 // Likewise, of B or C.
-DEVICE void load_coefficients(element (&to)[COEFFICIENTS], const View& view, const Place& p, const int (&tokens)[TILE]) {
+DEVICE void load_coefficients(element (&to)[COEFFICIENTS], const View<element>& view, const Place& p,
+                              const int (&tokens)[TILE]) {
     const element* rows = base(view, p) + p.group * view.group;
 #pragma unroll
     for (int r = 0; r < COEFFICIENTS; r++) {
@@ -229,17 +252,18 @@ DEVICE void clear_padding(float (&to)[TILE][PADDED]) {
 }
 
 // dt, and its slope in delta; 0 for steps that do not happen.
-DEVICE float step_size(const Arguments& a, element delta, float bias, bool happens, float& slope) {
+DEVICE float step_size(const Arguments& a, delta_element delta, float bias, bool happens, float& slope) {
     float dt = widen(delta) + bias;
     slope = 1.0f;
     if (a.softplus) dt = softplus(dt, slope);
     return happens ? dt : 0.0f;
 }
 
-DEVICE void store(const Arguments& a, const Output& to, const Place& p, int t, int token, int channel, float value) {
+template <class T>
+DEVICE void store(const Arguments& a, const Output<T>& to, const Place& p, int t, int token, int channel, float value) {
     if (token < 0) return;
     if (to.steps) to.steps[(p.sequence * a.steps + t) * a.channels + channel] = value;
-    else put((element*)row(to.rows + p.b * to.batch + p.k * to.direction + channel, token, to.token_bytes), value);
+    else put(row(to.rows + p.b * to.batch + p.k * to.direction + channel, token, to.token_bytes), value);
 }
 
 // ---- states --------------------------------------------------------------------------------------------------------

@@ -19,8 +19,8 @@
 // channels in turn and adds them into one part, which bounds the memory of the parts.
 //
 // Floors on an H200, as in the forward, in clocks of an SM per (step, channel):
-//   bytes        u, delta, z, dy, du, ddelta, dz: 14 in bf16 (0.78), 28 in f32 (1.6); parts of dB and dC twice
-//                8 N / (CHANNELS strip) bytes (8 more at N = 16: 0.44)
+//   bytes        u, delta, z, dy, du, ddelta, dz: 14 in bf16 (0.78), 18 with delta in f32 (1), 28 in f32 (1.6); parts of dB
+//                and dC twice 8 N / (CHANNELS strip) bytes (8 more at N = 16: 0.44)
 //   exponentials 2 N / 16, and 3 for softplus twice, 2 for silu twice: 2.6 at N = 16
 //   arithmetic   (3 + 4 + 8) N, 4 N for the sums over channels, some 120 for the rest: 3.3 at N = 16
 //   shuffles     2 N (32 a clock): 1
@@ -63,7 +63,8 @@ DEVICE void load_tile(const Arguments& a, const Place& p, const Block& block, in
     Steps& steps = tile.steps[turn];
     if (tid < 32) post_step(steps, load_step(a, p, tid < TILE ? t + tid : -1), tid);
     __syncthreads();
-    element delta[ROWS], u[ROWS], dy[ROWS], z[ROWS], b[COEFFICIENTS], c[COEFFICIENTS];
+    delta_element delta[ROWS];
+    element u[ROWS], dy[ROWS], z[ROWS], b[COEFFICIENTS], c[COEFFICIENTS];
     load_rows(delta, a.delta, p, steps.read, block);
     if (forward) {
         load_rows(u, a.u, p, steps.read, block);
@@ -168,11 +169,14 @@ DEVICE void walk_back(Tile& tile, int from, u32 resets, const float (&decay)[STA
 // are full; but it is in the cache.
 DEVICE void prefetch_rows(const Arguments& a, const Place& p, const Block& block, const Step& step) {
     int warp = warp_id() % 4, token = warp < 2 ? step.read : step.written;
-    const View& view = warp == 0 ? a.u : warp == 1 ? a.delta : warp == 2 ? a.dy : a.z;
+    const AnyView &u = a.u, &delta = a.delta, &dy = a.dy, &z = a.z;
+    const AnyView& view = warp == 0 ? u : warp == 1 ? delta : warp == 2 ? dy : z;
     if (token < 0 || !view.data) return;
-    const element* own = row(base(view, p) + block.channel, token, view.token_bytes);
+    int size = (int)(warp == 1 ? sizeof(delta_element) : sizeof(element));
+    long long first = p.b * view.batch + p.k * view.direction + block.channel;
+    const char* own = row((const char*)view.data + first * size, token, view.token_bytes);
     prefetch(own);
-    prefetch(own + block.count - 1);
+    prefetch(own + (block.count - 1) * size);
 }
 
 // Writes the rows of a tile, adds to the gradients of D and the bias.

@@ -7,7 +7,7 @@
 
 struct StepArguments {
     const element* u;      // (B, D), and so delta, z, y
-    const element* delta;
+    const delta_element* delta;
     const element* z;      // or null
     const element* b;      // (B, G, N)
     const element* c;      // (B, G, N)

@@ -11,12 +11,12 @@ use device::{
     in_every_schedule,
     scan::{Case, cases, kernels, step_by_step, step_cases},
 };
-use ophidian_kernels::cuda::Element;
+use ophidian_kernels::cuda::{Element, scan::Elements};
 use proptest::prelude::*;
 
 fn check(case: &Case) {
     let p = case.problem();
-    let found = in_every_schedule(|device| kernels(&p, case.element, case.spans, device));
+    let found = in_every_schedule(|device| kernels(&p, case.elements, case.spans, device));
     case.compared(&p, &found).iter().for_each(Compared::check);
 }
 
@@ -33,6 +33,7 @@ proptest! {
 #[test]
 fn many_states() {
     for (states, per_group, element) in [(150, 9, Element::F16), (256, 5, Element::F32)] {
+        let elements = Elements::of(element);
         for kind in [Kind::Permutation, Kind::Wild] {
             let shape = Shape {
                 batch: 1,
@@ -45,7 +46,7 @@ fn many_states() {
                 kind,
                 seed: 5,
             };
-            check(&Case { shape, element, spans: [2, 3] });
+            check(&Case { shape, elements, spans: [2, 3] });
         }
     }
 }
@@ -57,7 +58,7 @@ proptest! {
     #[test]
     fn steps_are_the_scan(case in step_cases(), aligned: bool) {
         let p = case.problem();
-        let found = in_every_schedule(|device| step_by_step(&p, case.element, aligned, device));
+        let found = in_every_schedule(|device| step_by_step(&p, case.elements, aligned, device));
         case.steps_compared(&p, &found).iter().for_each(Compared::check);
     }
 }

@@ -34,7 +34,7 @@ pub enum Merge {
 pub struct ScanInput<'a> {
     /// (B, L, D), shared by all directions, or (B, L, K, D). f32, bf16 or f64; f16 is computed as f32.
     pub u: &'a Tensor,
-    /// (B, L, K, D), or (B, L, D) if K = 1. May be f32 where u is bf16.
+    /// (B, L, K, D), or (B, L, D) if K = 1. May be f32 where u is bf16 or f16.
     pub delta: &'a Tensor,
     /// (K, D, N), or (D, N) for all directions; real, or complex together with B, C and the states.
     pub a: &'a Tensor,
@@ -145,9 +145,9 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// What lies along the tokens.
+    /// What lies along the tokens, but for delta, which may be wider.
     pub fn rows(&self) -> impl Iterator<Item = &Tensor> {
-        [&self.u, &self.delta, &self.b, &self.c].into_iter().chain(&self.z)
+        [&self.u, &self.b, &self.c].into_iter().chain(&self.z)
     }
 
     /// The op's input list: `row` prepares what lies along the tokens, `whole` the rest.
@@ -440,7 +440,8 @@ fn step_on_gpu(input: &ScanInput) -> Result<Option<ScanOutput>> {
     let varying = [input.b, input.c].iter().all(|coefficient| coefficient.dim() > 2);
     let plain = !is_complex(input.a) && varying && input.u.kind() != Kind::Double;
     let given = [input.d, input.delta_bias, input.initial_state].into_iter().flatten();
-    if !plain || !input.orders.is_one_token() || wants_gradient(args.rows().chain([input.a]).chain(given)) {
+    let learned = wants_gradient(args.rows().chain([input.delta, input.a]).chain(given));
+    if !plain || !input.orders.is_one_token() || learned {
         return Ok(None);
     }
     let op = ScanOp::new(input, sizes, &args);

@@ -60,11 +60,19 @@ pub enum Dtypes {
     F16,
     /// bf16, but the second input in f32, as autocast leaves it.
     Mixed,
+    /// Likewise beside f16.
+    MixedF16,
 }
 
 impl Dtypes {
     pub fn strategy() -> impl Strategy<Value = Dtypes> {
-        prop_oneof![Just(Dtypes::F32), Just(Dtypes::Bf16), Just(Dtypes::F16), Just(Dtypes::Mixed)]
+        prop_oneof![
+            Just(Dtypes::F32),
+            Just(Dtypes::Bf16),
+            Just(Dtypes::F16),
+            Just(Dtypes::Mixed),
+            Just(Dtypes::MixedF16),
+        ]
     }
 
     pub fn of(self, input: usize) -> Kind {
@@ -72,8 +80,9 @@ impl Dtypes {
             Dtypes::F32 => Kind::Float,
             Dtypes::Bf16 => Kind::BFloat16,
             Dtypes::F16 => Kind::Half,
-            Dtypes::Mixed if input == 1 => Kind::Float,
+            Dtypes::Mixed | Dtypes::MixedF16 if input == 1 => Kind::Float,
             Dtypes::Mixed => Kind::BFloat16,
+            Dtypes::MixedF16 => Kind::Half,
         }
     }
 }
@@ -92,11 +101,25 @@ pub struct Input {
     pub name: &'static str,
     values: Tensor,
     kind: Kind,
+    /// How many directions share it, if it is (B, L, 1, D) and they may.
+    directions: Option<i64>,
 }
 
 impl Input {
     pub fn new(name: &'static str, values: Tensor, kind: Kind) -> Input {
-        Input { name, values: values.to_kind(kind).to_kind(Kind::Double), kind }
+        Input { name, values: values.to_kind(kind).to_kind(Kind::Double), kind, directions: None }
+    }
+
+    /// Expanded over `directions`, each of which gives a gradient of its own.
+    pub fn shared(self, directions: i64) -> Input {
+        Input { directions: Some(directions), ..self }
+    }
+
+    fn expanded(&self, tensor: &Tensor) -> Tensor {
+        match self.directions {
+            Some(directions) => tensor.expand([-1, -1, directions, -1], false),
+            None => tensor.shallow_clone(),
+        }
     }
 
     /// A leaf of its dtype, and what the op is given of it: the leaf, some of a wider tensor from an even or an odd place on,
@@ -116,7 +139,7 @@ impl Input {
             3 if dims > 2 => wider(width),
             _ => leaf.shallow_clone(),
         };
-        (leaf, given)
+        (leaf, self.expanded(&given))
     }
 }
 
@@ -151,7 +174,8 @@ pub fn compare(
     between: f64,
     op: impl Fn(&[Tensor]) -> Vec<Tensor>,
 ) {
-    let exact: Vec<Tensor> = inputs.iter().map(|i| i.values.copy().set_requires_grad(true)).collect();
+    let leaf = |input: &Input| input.expanded(&input.values).copy().set_requires_grad(true);
+    let exact: Vec<Tensor> = inputs.iter().map(leaf).collect();
     let want = op(&exact);
     let (leaves, given): (Vec<Tensor>, Vec<Tensor>) =
         inputs.iter().map(|input| input.laid_out(emulator, layouts.below(4))).unzip();
@@ -188,10 +212,17 @@ pub fn compare(
     }
     // Between a kernel and a leaf stand rows of the kernels' dtype, at the coarsest that of the leaf.
     let found = gradients(&got, &leaves);
-    for ((input, got), want) in inputs.iter().zip(&found).zip(gradients(&want, &exact)) {
+    for ((input, got), mut want) in inputs.iter().zip(&found).zip(gradients(&want, &exact)) {
         let tolerance = 1e-4 + storing(input.kind) + between;
         let rows: i64 = inputs[0].values.size()[..2].iter().product();
-        let least = if SUMMED.contains(&input.name) { (0.1 * rows as f64).max(3.0) } else { 1.0 };
+        let mut least = if SUMMED.contains(&input.name) { (0.1 * rows as f64).max(3.0) } else { 1.0 };
+        // Each direction's share is rounded before they are added up, where they may cancel.
+        if input.directions.is_some() {
+            let sum = |t: &Tensor| t.sum_dim_intlist(2, true, Kind::Double);
+            let sizes = sum(&want.abs());
+            least = if sizes.numel() == 0 { least } else { sizes.max().double_value(&[]).max(least) };
+            want = sum(&want);
+        }
         close(&format!("gradient of {}", input.name), got, &want, tolerance, least);
     }
 }

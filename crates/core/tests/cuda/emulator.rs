@@ -30,8 +30,8 @@ pub struct Emulated {
     /// The order in which threads take turns: 0, 1, or the seed of a shuffle.
     order: u64,
     memory: Mutex<Vec<(usize, usize)>>,
-    /// Kernels that ran.
-    pub launched: Mutex<Vec<String>>,
+    /// Kernels that ran, each with its variant.
+    launched: Mutex<Vec<[String; 2]>>,
 }
 
 impl Emulated {
@@ -55,7 +55,13 @@ impl Emulated {
 
     /// Whether the kernel `name` ran.
     pub fn ran(&self, name: &str) -> bool {
-        self.launched.lock().unwrap().iter().any(|kernel| kernel == name)
+        !self.variants(name).is_empty()
+    }
+
+    /// The variant of each run of the kernel `name`.
+    pub fn variants(&self, name: &str) -> Vec<String> {
+        let launched = self.launched.lock().unwrap();
+        launched.iter().filter(|[kernel, _]| kernel == name).map(|[_, variant]| variant.clone()).collect()
     }
 }
 
@@ -89,7 +95,7 @@ impl Emulator for Emulated {
         launch: Launch,
     ) -> Result<(), String> {
         assert!(variant.source.kernels.contains(&kernel), "{kernel}");
-        self.launched.lock().unwrap().push(kernel.to_owned());
+        self.launched.lock().unwrap().push([kernel.to_owned(), variant.to_string()]);
         unsafe extern "C" fn call(context: *const c_void) {
             // Safety: the context is the pair below.
             unsafe {

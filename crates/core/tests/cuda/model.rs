@@ -15,10 +15,11 @@ use crate::emulator::Emulated;
 fn blocks_are_those_of_the_cpu() {
     let geometry: Geometry = "5x6".parse().unwrap();
     let pattern: Pattern = "cross".parse().unwrap();
-    let orders = Orders::new(&pattern.plan(&geometry).unwrap());
+    let orders = Orders::new(&pattern.plan(&geometry).unwrap()).on_grid([5, 6]);
     let mamba1 = Mamba1Config { d_model: 12, directions: 4, ..Mamba1Config::default() };
     let options = Mamba2Options { headdim: 8, ..Mamba2Options::default() };
     let mamba2 = Mamba2Config { d_state: 16, ..Mamba2Config::like(&mamba1, options) };
+    let mamba1 = Mamba1Config { step_embedding: true, ..mamba1 };
     for config in [MixerConfig::from(mamba1), mamba2.into()] {
         let store = VarStore::new(Device::Cpu);
         tch::manual_seed(3);
@@ -49,6 +50,7 @@ fn blocks_are_those_of_the_cpu() {
         }
         // Under autocast as near to f32 as the CPU is.
         let (rounded, _) = run(true);
+        let emulator = Emulated::new(4, 2);
         let (got, gradients) = emulated(emulator.clone(), || run(true));
         let bound = 2.0 * error(&rounded, &want) + 5e-3;
         assert!(error(&got, &want) < bound, "bf16, {config:?}: {:.1e}, {bound:.1e}", error(&got, &want));
@@ -56,6 +58,12 @@ fn blocks_are_those_of_the_cpu() {
         let scan = if matches!(config, MixerConfig::Mamba1(_)) { "selective_scan" } else { "ssd" };
         for kernel in ["causal_conv1d_forward", "add_norm_backward", &format!("{scan}_backward")] {
             assert!(emulator.ran(kernel), "{kernel}");
+        }
+        // Step sizes that stay in f32 leave the rest of the scan in bf16.
+        for kernel in ["causal_conv1d_forward", &format!("{scan}_forward"), &format!("{scan}_backward")] {
+            for variant in emulator.variants(kernel) {
+                assert!(variant.contains("DTYPE=1"), "{kernel} of {variant}");
+            }
         }
     }
 }

@@ -59,12 +59,12 @@ impl Case {
         let Case { b, k, l, groups: g, n, dtypes, .. } = *self;
         let d = g * self.per_group;
         let once: Vec<i64> = if self.has(5) { vec![b, l, d] } else { vec![b, l, k, d] };
-        let delta_k = if self.has(9) { 1 } else { k };
-        let delta = randn(&[b, l, delta_k, d]);
+        let delta = randn(&[b, l, if self.has(9) { 1 } else { k }, d]);
         let delta = if self.has(4) { delta } else { delta.abs() * 0.3 };
+        let delta = Input::new("delta", delta, dtypes.of(1));
         let mut inputs = vec![
             Input::new("u", randn(&once), dtypes.of(0)),
-            Input::new("delta", delta, dtypes.of(1)),
+            if self.has(9) { delta.shared(k) } else { delta },
             Input::new("A", -(randn(&[k, d, n]).abs() + 0.1), Kind::Float),
             Input::new("B", randn(&[b, l, k, g, n]), dtypes.of(3)),
             Input::new("C", randn(&[b, l, k, g, n]), dtypes.of(4)),
@@ -86,6 +86,22 @@ impl Case {
         inputs
     }
 
+    /// Every kernel takes the rows as they are: nothing is converted on its way.
+    fn expect_variants(&self, emulator: &Emulated) {
+        let expected = match self.dtypes {
+            Dtypes::F32 => " DTYPE=0 D_STATE",
+            Dtypes::Bf16 => " DTYPE=1 D_STATE",
+            Dtypes::F16 => " DTYPE=2 D_STATE",
+            Dtypes::Mixed => " DTYPE=1 DELTA_F32=1 ",
+            Dtypes::MixedF16 => " DTYPE=2 DELTA_F32=1 ",
+        };
+        for kernel in ["selective_scan_forward", "selective_scan_backward", "selective_scan_step"] {
+            for variant in emulator.variants(kernel) {
+                assert!(variant.contains(expected), "{kernel} of {variant}, expected{expected}");
+            }
+        }
+    }
+
     fn optional<'a>(&self, list: &'a [Tensor]) -> [Option<&'a Tensor>; 4] {
         let mut rest = list[5..].iter();
         [0, 1, 2, 3].map(|bit| if self.has(bit) { rest.next() } else { None })
@@ -102,10 +118,9 @@ proptest! {
         let emulator = Emulated::new(case.processors, draw.below(9) as u64);
         compare(&emulator, &case.inputs(), &mut draw, 0.0, |list| {
             let [d, z, delta_bias, initial_state] = case.optional(list);
-            let delta = list[1].expand([-1, -1, case.k, -1], false);
             let out = selective_scan(&ScanInput {
                 u: &list[0],
-                delta: &delta,
+                delta: &list[1],
                 a: &list[2],
                 b: &list[3],
                 c: &list[4],
@@ -122,6 +137,7 @@ proptest! {
         });
         assert!(case.l == 0 || emulator.ran("selective_scan_forward"));
         assert!(case.l == 0 || emulator.ran("selective_scan_backward"));
+        case.expect_variants(&emulator);
     }
 }
 
@@ -166,6 +182,7 @@ proptest! {
         compare(&emulator, &case.inputs(), &mut draw, 0.0, run);
         assert_eq!(emulator.ran("selective_scan_step"), !learned);
         assert_eq!(emulator.ran("selective_scan_forward"), learned);
+        case.expect_variants(&emulator);
     }
 }
 

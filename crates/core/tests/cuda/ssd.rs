@@ -117,7 +117,7 @@ impl Case {
         match self.dtypes {
             Dtypes::Bf16 => 1.6e-2,
             Dtypes::F16 => 2e-3,
-            Dtypes::F32 | Dtypes::Mixed => 1e-4,
+            Dtypes::F32 | Dtypes::Mixed | Dtypes::MixedF16 => 1e-4,
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use ophidian_kernels::{
-    cuda::{Device, Element, Result as Answer},
+    cuda::{Device, Element, Result as Answer, scan::Elements},
     scan::cuda::Sizes,
     ssd::cuda::{Cut, Sizes as SsdSizes, Tiling},
 };
@@ -171,7 +171,7 @@ impl Bench {
     fn report(
         &self,
         what: &str,
-        (layer, element): (Layer, Element),
+        (layer, dtype): (Layer, &str),
         floors: Floors,
         more: Value,
         identity: Option<f64>,
@@ -189,7 +189,7 @@ impl Bench {
             "bench": what,
             "layer": layer.name,
             "shape": format!("B{} L{} K{} D{} N{}", layer.batch, layer.tokens, layer.directions, layer.channels, layer.states),
-            "dtype": dtype(element),
+            "dtype": dtype,
             "ms": ms,
             "bytes": bytes,
             "bytes_floor_ms": by_bytes,
@@ -211,11 +211,19 @@ impl Bench {
         ms
     }
 
+    /// With delta as the other rows, and as autocast leaves it.
     fn scan(&self, layer: Layer, element: Element) {
+        self.scan_of(layer, Elements::of(element), dtype(element));
+        if element == Element::Bf16 {
+            self.scan_of(layer, Elements { rows: element, delta: Element::F32 }, "bf16, delta f32");
+        }
+    }
+
+    fn scan_of(&self, layer: Layer, elements: Elements, dtype: &str) {
         let Layer { batch, side, tokens, directions, channels, states, .. } = layer;
         let sizes = Sizes { batch, tokens, directions, channels, groups: 1, states, steps: tokens };
         let shared = side > 0;
-        let form = scan::Form::new(sizes, element, true, shared);
+        let form = scan::Form::new(sizes, elements, true, shared);
         let [once, each, coefficients] = form.lengths();
         // VMamba gates outside of the scan, if at all.
         let gated = !shared;
@@ -223,13 +231,14 @@ impl Bench {
         let columns = directions * channels;
         let mut identity = None;
         for (order, table) in orders(layer) {
+            let rows = |len: usize| self.rows(elements.rows, len);
             let operands = scan::Operands {
-                u: self.rows(element, once),
-                delta: self.rows(element, each),
-                b: self.rows(element, coefficients),
-                c: self.rows(element, coefficients),
-                dy: self.rows(element, once),
-                z: gated.then(|| self.rows(element, once)),
+                u: rows(once),
+                delta: self.rows(elements.delta, each),
+                b: rows(coefficients),
+                c: rows(coefficients),
+                dy: rows(once),
+                z: gated.then(|| rows(once)),
                 a: self.floats(columns * states, |v| -8.5 + 7.5 * v),
                 d: Some(self.floats(columns, |v| v)),
                 bias: Some(self.floats(columns, |v| v - 3.0)),
@@ -240,21 +249,18 @@ impl Bench {
             let spans = cut(&sizes).map(|cut| cut.spans);
             let run = scan::Run::new(form, &table, operands, cut);
             let gates = if gated { once } else { 0 };
+            let [size, delta] = [elements.rows.size(), each * elements.delta.size()];
             let bytes = [
-                2 * once + each + gates + 2 * coefficients,
-                3 * once + 2 * each + 2 * gates + 4 * coefficients,
+                (2 * once + gates + 2 * coefficients) * size + delta,
+                (3 * once + 2 * gates + 4 * coefficients) * size + 2 * delta,
             ];
             // Of the states; of softplus and, if there is one, of the gate.
             let extra = |softplus: usize, gate: usize| softplus + if gated { gate } else { 0 };
             let exps = [each * (states + extra(2, 1)), each * (2 * states + extra(3, 2))];
-            let floors = |i: usize| Floors {
-                bytes: bytes[i] * element.size(),
-                exponentials: exps[i],
-                ..Floors::default()
-            };
+            let floors = |i: usize| Floors { bytes: bytes[i], exponentials: exps[i], ..Floors::default() };
             let of = |i: usize| identity.map(|times: [f64; 2]| times[i]);
             let more = |i: usize| json!({ "order": order, "spans": spans[i] });
-            let what = (layer, element);
+            let what = (layer, dtype);
             let times = [
                 self.report("selective_scan_forward", what, floors(0), more(0), of(0), |d| run.forward(d)),
                 self.report("selective_scan_backward", what, floors(1), more(1), of(1), |d| run.backward(d)),
@@ -305,7 +311,7 @@ impl Bench {
                     "order": order, "spans": spans, "chunk": tiling.chunk, "width": tiling.width,
                 })
             };
-            let what = (layer, element);
+            let what = (layer, dtype(element));
             // The training forward leaves checkpoints, and y before the gate.
             let times = [
                 self.report("ssd_forward", what, floors(0), more(), of(0), |d| run.inference(d)),
@@ -362,7 +368,7 @@ impl Bench {
                 ..Floors::default()
             };
             let of = |i: usize| identity.map(|times: [f64; 2]| times[i]);
-            let (what, more) = ((layer, element), || json!({ "order": order }));
+            let (what, more) = ((layer, dtype(element)), || json!({ "order": order }));
             let names = ["causal_conv1d_forward", "causal_conv1d_backward"];
             let times = [
                 self.report(names[0], what, floors(x + y), more(), of(0), |d| run.forward(d)),
@@ -404,7 +410,7 @@ impl Bench {
         let run = norm::AddRun::new(&add, operands);
         let (of_element, of_stream) = (count * channels * element.size(), count * channels * 4);
         let bytes = |bytes: usize| Floors { bytes, ..Floors::default() };
-        let what = (layer, element);
+        let what = (layer, dtype(element));
         let report = |name: &str, floors: Floors, work: &dyn Fn(device::Device)| {
             self.report(name, what, floors, json!({}), None, work)
         };

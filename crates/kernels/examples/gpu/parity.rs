@@ -3,7 +3,7 @@
 
 use std::{fmt::Debug, time::Instant};
 
-use ophidian_kernels::cuda::{Device as Card, Element};
+use ophidian_kernels::cuda::{Device as Card, Element, scan::Elements};
 use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
@@ -53,7 +53,7 @@ fn conv_case(shape: &conv::Shape, only: Option<Device>) -> Option<Vec<Compared>>
 }
 
 fn scan_case(case: &device::scan::Case, only: Option<Device>) -> Option<Vec<Compared>> {
-    let kernels = |p: &scan::Problem, device| device::scan::kernels(p, case.element, case.spans, device);
+    let kernels = |p: &scan::Problem, device| device::scan::kernels(p, case.elements, case.spans, device);
     judged(&case.problem(), only, kernels, |p, found| case.compared(p, found))
 }
 
@@ -130,8 +130,10 @@ impl Drawn {
                     kind,
                     seed,
                 };
-                let case = device::scan::Case { shape, element, spans: [1 + 12 * i, 20] };
-                self.add("selective_scan_large", case, scan_case);
+                for elements in Elements::ALL.into_iter().filter(|elements| elements.rows == element) {
+                    let case = device::scan::Case { shape: shape.clone(), elements, spans: [1 + 12 * i, 20] };
+                    self.add("selective_scan_large", case, scan_case);
+                }
                 // As in Mamba-2, and in pieces of a head.
                 let shape = ssd::Shape {
                     batch: 1,
@@ -189,7 +191,7 @@ pub fn run(card: &Card<'static>, asked: &Asked) -> Result<bool, String> {
     });
     drawn.several("selective_scan", count, device::scan::cases(), scan_case);
     drawn.several("selective_scan_step", count, device::scan::step_cases(), |case, only| {
-        let kernels = |p: &scan::Problem, device| device::scan::step_by_step(p, case.element, true, device);
+        let kernels = |p: &scan::Problem, device| device::scan::step_by_step(p, case.elements, true, device);
         judged(&case.problem(), only, kernels, |p, found| case.steps_compared(p, found))
     });
     drawn.several("ssd", count, device::ssd::cases(), ssd_case);

@@ -48,10 +48,12 @@ pub fn checked() -> Vec<Variant> {
             }
         }
         variants.push(sums::variant(element));
+    }
+    for elements in scan::Elements::ALL {
         // States per channel: VMamba's, Mamba's, and as many as Mamba-2 has.
         for states in [1, 16, 64] {
             let of = [scan::forward, scan::backward, scan::step];
-            variants.extend(of.map(|variant| variant(element, states)));
+            variants.extend(of.map(|variant| variant(elements, states)));
         }
     }
     variants.extend(crate::ssd::cuda::checked());

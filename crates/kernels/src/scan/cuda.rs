@@ -68,10 +68,9 @@ impl Tiling {
         self.threads / self.split
     }
 
-    /// Macros; `element` is 0 for f32, 1 for bf16, 2 for f16.
-    pub fn macros(&self, element: u32) -> Vec<(&'static str, u32)> {
+    /// Macros that say so.
+    pub fn macros(&self) -> Vec<(&'static str, u32)> {
         let mut macros = vec![
-            ("DTYPE", element),
             ("D_STATE", self.states as u32),
             ("SPLIT", self.split as u32),
             ("THREADS", self.threads as u32),
@@ -215,7 +214,7 @@ pub fn step(batch: usize, channels: usize, states: usize) -> Result<Pass> {
     Ok(("selective_scan_step", line(batch * channels.div_ceil(threads / split), threads, 0)?))
 }
 
-/// `View` in `selective_scan.cuh`. Strides in elements, from token to token in bytes.
+/// `AnyView` in `selective_scan.cuh`. Strides in elements, from token to token in bytes.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 #[allow(missing_docs)]

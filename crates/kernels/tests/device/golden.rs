@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ophidian_kernels::cuda::{Card, Element};
+use ophidian_kernels::cuda::{Card, Element, scan::Elements};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 
@@ -179,7 +179,7 @@ fn selective_scan(golden: &Golden, options: &Value, device: Device) -> Option<Fo
         "grad64.z",
         "grad64.delta_bias",
     ];
-    let found = keys.into_iter().zip(scan::kernels(&p, Element::F32, [3, 3], device));
+    let found = keys.into_iter().zip(scan::kernels(&p, Elements::of(Element::F32), [3, 3], device));
     let along = ["out64.y", "grad64.u", "grad64.delta", "grad64.B", "grad64.C", "grad64.z"];
     let laid = |(key, values): (&'static str, Vec<f32>)| match along.contains(&key) {
         true => (key, channels_first(golden, key, &values)),

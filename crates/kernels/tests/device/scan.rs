@@ -2,7 +2,10 @@
 
 use ophidian_kernels::{
     Strides,
-    cuda::{Element, Tables, scan as variants},
+    cuda::{
+        Element, Tables,
+        scan::{self as variants, Elements},
+    },
     scan::cuda::{self as plan, Arguments, Cut, Output, Sizes, StepArguments},
 };
 use proptest::prelude::*;
@@ -20,28 +23,30 @@ use crate::{
 };
 
 /// States and element types that are compiled for the random problems.
-pub const VARIANTS: [(usize, Element); 6] = [
-    (16, Element::F32),
-    (16, Element::Bf16),
-    (16, Element::F16),
-    (1, Element::F32),
-    (3, Element::Bf16),
-    (40, Element::F32),
+pub const VARIANTS: [(usize, Elements); 8] = [
+    (16, Elements::of(Element::F32)),
+    (16, Elements::of(Element::Bf16)),
+    (16, Elements::of(Element::F16)),
+    (16, Elements { rows: Element::Bf16, delta: Element::F32 }),
+    (1, Elements::of(Element::F32)),
+    (3, Elements::of(Element::Bf16)),
+    (3, Elements { rows: Element::F16, delta: Element::F32 }),
+    (40, Elements::of(Element::F32)),
 ];
 
 /// A random problem, and about how many spans the forward and the backward are cut into.
 #[derive(Debug, Clone)]
 pub struct Case {
     pub shape: Shape,
-    pub element: Element,
+    pub elements: Elements,
     pub spans: [usize; 2],
 }
 
 pub fn cases() -> impl Strategy<Value = Case> {
     (shapes(50, 40, 2), 0..VARIANTS.len(), 1..5usize, 1..5usize).prop_map(
         |(shape, variant, forward, backward)| {
-            let (states, element) = VARIANTS[variant];
-            Case { shape: Shape { states, ..shape }, element, spans: [forward, backward] }
+            let (states, elements) = VARIANTS[variant];
+            Case { shape: Shape { states, ..shape }, elements, spans: [forward, backward] }
         },
     )
 }
@@ -49,19 +54,20 @@ pub fn cases() -> impl Strategy<Value = Case> {
 /// One token after the other, in one direction.
 pub fn step_cases() -> impl Strategy<Value = Case> {
     (shapes(5, 40, 2), 0..VARIANTS.len()).prop_map(|(shape, variant)| {
-        let (states, element) = VARIANTS[variant];
+        let (states, elements) = VARIANTS[variant];
         let shape = Shape { states, directions: 1, kind: Kind::Identity, flags: shape.flags | 16, ..shape };
-        Case { shape, element, spans: [1, 1] }
+        Case { shape, elements, spans: [1, 1] }
     })
 }
 
 impl Case {
-    /// Its problem; what the kernels read as the element type is rounded to it.
+    /// Its problem; what the kernels read as an element type is rounded to it.
     pub fn problem(&self) -> Problem {
         let mut p = Problem::new(&self.shape);
-        let round = |v: &mut Vec<f32>| *v = rounded(self.element, std::mem::take(v));
-        [&mut p.u, &mut p.delta, &mut p.b, &mut p.c, &mut p.dy].into_iter().for_each(round);
-        p.z.iter_mut().for_each(round);
+        let round = |v: &mut Vec<f32>, element| *v = rounded(element, std::mem::take(v));
+        let rows = [&mut p.u, &mut p.b, &mut p.c, &mut p.dy].into_iter().chain(&mut p.z);
+        rows.for_each(|v| round(v, self.elements.rows));
+        round(&mut p.delta, self.elements.delta);
         p
     }
 
@@ -73,8 +79,11 @@ impl Case {
             let tolerance = if matches!(*name, "y" | "final_state") { 1e-5 } else { 3e-5 };
             // Of D and the bias: sums over samples and steps, which cancel.
             let size = if matches!(*name, "dD" | "ddelta_bias") { 5e-2 } else { 1e-3 };
-            let f32s = matches!(*name, "final_state" | "dA" | "dD" | "ddelta_bias" | "dinitial");
-            let stored = if f32s { 0.0 } else { storing(self.element) };
+            let stored = storing(match *name {
+                "final_state" | "dA" | "dD" | "ddelta_bias" | "dinitial" => Element::F32,
+                "ddelta" => self.elements.delta,
+                _ => self.elements.rows,
+            });
             Compared::new(name, got, &want, tolerance + stored, size)
         };
         ["y", "final_state"].iter().chain(&NAMES).zip(found).zip(want).map(compare).collect()
@@ -84,17 +93,17 @@ impl Case {
     pub fn steps_compared(&self, p: &Problem, found: &[Vec<f32>]) -> Vec<Compared> {
         let (y, last, _) = p.wide();
         vec![
-            Compared::new("y", &found[0], &y, 1e-5 + storing(self.element), 1e-3),
+            Compared::new("y", &found[0], &y, 1e-5 + storing(self.elements.rows), 1e-3),
             Compared::new("state", &found[1], &last, 1e-5, 1e-3),
         ]
     }
 }
 
-/// Sizes, element type and strides of a scan.
+/// Sizes, element types and strides of a scan.
 #[derive(Clone, Copy)]
 pub struct Form {
     pub sizes: Sizes,
-    pub element: Element,
+    pub elements: Elements,
     pub softplus: bool,
     /// Of u, z, y; of delta; of B and C.
     pub once: Strides,
@@ -104,12 +113,12 @@ pub struct Form {
 
 impl Form {
     /// Of contiguous rows; K directions have one u, z and y if `shared`.
-    pub fn new(sizes: Sizes, element: Element, softplus: bool, shared: bool) -> Form {
+    pub fn new(sizes: Sizes, elements: Elements, softplus: bool, shared: bool) -> Form {
         let Sizes { tokens, directions, channels, groups, states, .. } = sizes;
         let channel = Strides::contiguous(tokens, directions, 1, channels);
         let coefficient = Strides::contiguous(tokens, directions, groups, states);
         let once = if shared { Strides::shared(tokens, channels) } else { channel };
-        Form { sizes, element, softplus, once, channel, coefficient }
+        Form { sizes, elements, softplus, once, channel, coefficient }
     }
 
     /// Elements of u, of delta, of B.
@@ -137,11 +146,11 @@ pub struct Operands {
 }
 
 impl Operands {
-    pub fn of(p: &Problem, element: Element) -> Operands {
-        let of = |values: &[f32]| Buffer::of(&encode(element, values));
+    pub fn of(p: &Problem, elements: Elements) -> Operands {
+        let of = |values: &[f32]| Buffer::of(&encode(elements.rows, values));
         Operands {
             u: of(&p.u),
-            delta: of(&p.delta),
+            delta: Buffer::of(&encode(elements.delta, &p.delta)),
             b: of(&p.b),
             c: of(&p.c),
             dy: of(&p.dy),
@@ -186,15 +195,16 @@ impl Run {
         let Sizes { batch, tokens, directions, channels, groups, states, .. } = form.sizes;
         let tables = Tables::new(&table.orders(), batch, tokens, directions).unwrap();
         form.sizes.steps = tables.steps;
-        let (element, sizes) = (form.element, form.sizes);
+        let (Elements { rows: element, delta: delta_element }, sizes) = (form.elements, form.sizes);
         let cuts = cut(&sizes);
-        let rows = |buffer: &Buffer<u8>, s: Strides| plan::Rows {
+        let rows_of = |element: Element, buffer: &Buffer<u8>, s: Strides| plan::Rows {
             data: address(buffer),
             batch: s.batch as i64,
             direction: s.direction as i64,
             group: s.group as i64,
             token_bytes: (s.token * element.size()) as i32,
         };
+        let rows = |buffer: &Buffer<u8>, s: Strides| rows_of(element, buffer, s);
         let read = Buffer::of(&tables.read);
         let (written, resets) = (maybe(tables.written.as_deref()), maybe(tables.resets.as_deref()));
         let mut scratch = Vec::new();
@@ -206,13 +216,14 @@ impl Run {
 
         let per_state = channels * states;
         let sequences = batch * directions;
-        let target = |strides, written| Target::new(&tables, element, [batch, channels], strides, written);
-        let y = target(form.once, true);
+        let target =
+            |element, strides, written| Target::new(&tables, element, [batch, channels], strides, written);
+        let y = target(element, form.once, true);
         let last = Buffer::<f32>::poisoned(sequences * per_state);
         let o = &operands;
         let forward = Arguments {
             u: rows(&o.u, form.once),
-            delta: rows(&o.delta, form.channel),
+            delta: rows_of(delta_element, &o.delta, form.channel),
             z: o.z.as_ref().map(|z| rows(z, form.once)).unwrap_or_default(),
             b: rows(&o.b, form.coefficient),
             c: rows(&o.c, form.coefficient),
@@ -233,8 +244,9 @@ impl Run {
             ..Arguments::new(&sizes, &cuts[0])
         };
 
-        let (du, ddelta) = (target(form.once, false), target(form.channel, false));
-        let dz = o.z.as_ref().map(|_| target(form.once, false));
+        let du = target(element, form.once, false);
+        let ddelta = target(delta_element, form.channel, false);
+        let dz = o.z.as_ref().map(|_| target(element, form.once, false));
         let unsummed = || {
             let rows = sequences * coefficient_rows(&tables) * groups;
             Buffer::<f32>::poisoned(rows * sizes.parts() * states)
@@ -260,7 +272,7 @@ impl Run {
             dfinal: given(&o.dfinal),
             carry: kept(sequences * cuts[1].spans * per_state),
             du: output(&du, element),
-            ddelta: output(&ddelta, element),
+            ddelta: output(&ddelta, delta_element),
             dz: dz.as_ref().map(|dz| output(dz, element)).unwrap_or_default(),
             db_parts: address(&db_parts),
             dc_parts: address(&dc_parts),
@@ -302,15 +314,15 @@ impl Run {
     }
 
     pub fn forward(&self, device: Device) {
-        let Form { sizes, element, .. } = self.form;
-        let variant = variants::forward(element, sizes.states);
+        let Form { sizes, elements, .. } = self.form;
+        let variant = variants::forward(elements, sizes.states);
         launch(device, &variant, &sizes.forward(&self.cuts[0]).unwrap(), self.forward);
         self.y.sum(device);
     }
 
     pub fn backward(&self, device: Device) {
-        let Form { sizes, element, .. } = self.form;
-        let variant = variants::backward(element, sizes.states);
+        let Form { sizes, elements, .. } = self.form;
+        let variant = variants::backward(elements, sizes.states);
         launch(device, &variant, &sizes.backward(&self.cuts[1]).unwrap(), self.backward);
         self.coefficients.iter().for_each(|sum| sum.run(device));
         [&self.du, &self.ddelta].into_iter().chain(&self.dz).for_each(|target| target.sum(device));
@@ -337,7 +349,7 @@ impl Run {
 }
 
 /// Everything that the kernels compute, cut into about `spans`.
-pub fn kernels(p: &Problem, element: Element, spans: [usize; 2], device: Device) -> Vec<Vec<f32>> {
+pub fn kernels(p: &Problem, elements: Elements, spans: [usize; 2], device: Device) -> Vec<Vec<f32>> {
     let sizes = Sizes {
         batch: p.batch,
         tokens: p.tokens,
@@ -347,28 +359,31 @@ pub fn kernels(p: &Problem, element: Element, spans: [usize; 2], device: Device)
         states: p.states,
         steps: 0,
     };
-    let form = Form::new(sizes, element, p.softplus, p.shared);
+    let form = Form::new(sizes, elements, p.softplus, p.shared);
     let cut = |sizes: &Sizes| spans.map(|spans| sizes.cut_into(spans));
-    let run = Run::new(form, &p.table, Operands::of(p, element), cut);
+    let run = Run::new(form, &p.table, Operands::of(p, elements), cut);
     run.forward(device);
     run.backward(device);
     run.results()
 }
 
 /// One token after the other: y of all tokens, and the state.
-pub fn step_by_step(p: &Problem, element: Element, aligned: bool, device: Device) -> Vec<Vec<f32>> {
-    let Operands { u, delta, b, c, z, a, d, bias, initial, .. } = Operands::of(p, element);
+pub fn step_by_step(p: &Problem, elements: Elements, aligned: bool, device: Device) -> Vec<Vec<f32>> {
+    let Operands { u, delta, b, c, z, a, d, bias, initial, .. } = Operands::of(p, elements);
+    let element = elements.rows;
     let state = initial.unwrap();
     let y = Buffer::<u8>::poisoned(p.u.len() * element.size());
-    let variant = variants::step(element, p.states);
+    let variant = variants::step(elements, p.states);
     for token in 0..p.tokens {
-        let at =
-            |buffer: &Buffer<u8>, width: usize| address(buffer) + (token * width * element.size()) as u64;
+        let at_of = |element: Element, buffer: &Buffer<u8>, width: usize| {
+            address(buffer) + (token * width * element.size()) as u64
+        };
+        let at = |buffer: &Buffer<u8>, width: usize| at_of(element, buffer, width);
         let coefficients = p.groups * p.states;
         let rows = (p.tokens * p.channels) as i64;
         let arguments = StepArguments {
             u: at(&u, p.channels),
-            delta: at(&delta, p.channels),
+            delta: at_of(elements.delta, &delta, p.channels),
             z: z.as_ref().map_or(0, |z| at(z, p.channels)),
             b: at(&b, coefficients),
             c: at(&c, coefficients),

@@ -120,7 +120,10 @@ impl Mamba1 {
         for stage in 0..stages {
             let (ssm, orders) = (self.ssm.part(first + stage * per, per)?, orders.part(stage * per, per));
             if stages > 1 {
-                y = y.f_layer_norm([self.config.d_inner()], None::<Tensor>, None::<Tensor>, 1e-5, false)?;
+                let normed =
+                    y.f_layer_norm([self.config.d_inner()], None::<Tensor>, None::<Tensor>, 1e-5, false)?;
+                // A GPU's autocast leaves f32.
+                y = normed.to_kind(y.kind());
             }
             y = self.stage(&ssm, &y, z, &orders)?;
         }

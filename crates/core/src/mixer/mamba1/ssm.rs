@@ -88,7 +88,9 @@ impl Ssm {
         if let Some(embedding) = &self.step_embedding {
             let shape = [ways.size(), vec![-1]].concat();
             let added = embedding.f_index_select(0, &ways.f_flatten(0, -1)?)?.f_view(&shape[..])?;
-            coefficients.b = coefficients.b.f_add(&added.f_transpose(-3, -2)?)?; // (B, L, K, N)
+            // B stays in its dtype, that of u: the scan would turn all to f32.
+            let added = added.f_transpose(-3, -2)?.to_kind(coefficients.b.kind());
+            coefficients.b = coefficients.b.f_add(&added)?; // (B, L, K, N)
         }
         Ok(())
     }

@@ -7,7 +7,8 @@
 //! Outputs and workspace are tensors of libtorch's. Nothing waits for the GPU and nothing reads its memory, so a CUDA graph
 //! can capture an op that has run once before: its kernels are then compiled and loaded, and its orders lie on the device.
 //!
-//! The kernels take rows of one dtype: bf16 or f16 if all of an op's rows are that, else f32. Parameters and states are f32.
+//! The kernels take rows of one dtype: bf16 or f16 if all of an op's rows are that, else f32; the selective scan's step
+//! sizes may be f32 beside the others. Parameters and states are f32.
 //!
 //! Tests without a GPU run this code too, on tensors of the CPU: see [`emulated`].
 

@@ -6,7 +6,7 @@ use ophidian_kernels::{
 };
 use tch::{Kind, Tensor};
 
-use super::{Launcher, Tables, kind_of};
+use super::{Launcher, Tables, element_of, kind_of};
 use crate::{
     Error, Result,
     ops::args::{Axes, kernel_error, rows, strides},
@@ -59,7 +59,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// `out` (B, L, K or 1, width) is where they will be, in the op's dtype.
+    /// `out` (B, L, K or 1, width) is where they will be, in their dtype.
     pub fn new(run: &Run, out: Tensor) -> Result<Target> {
         let tables = run.tables.host();
         let (b, shared, width) = out_sizes(&out, tables.directions);
@@ -69,7 +69,7 @@ impl Target {
         Ok(Target { out, steps })
     }
 
-    /// Contiguous rows of that shape.
+    /// Contiguous rows of that shape, in the op's dtype.
     pub fn empty(run: &Run, shape: &[i64]) -> Result<Target> {
         Target::new(run, run.launcher.empty(shape, kind_of(run.element))?)
     }
@@ -78,6 +78,11 @@ impl Target {
     pub fn addresses(&self) -> [Address; 2] {
         let rows = if self.steps.is_some() { 0 } else { address(&self.out) };
         [rows, given(self.steps.as_ref())]
+    }
+
+    /// Their dtype by token.
+    pub fn kind(&self) -> Kind {
+        self.out.kind()
     }
 
     /// As [`distances`], of the rows by token.
@@ -115,8 +120,9 @@ impl Target {
             aligned: aligned(&[bytes(&out).to_vec(), vec![width as usize * 4]].concat()),
         };
         let sizes = [b as usize, tables.tokens, visits.groups, width as usize];
-        let launch = sums::visits_launch(run.element, sizes).map_err(kernel_error(run.op))?;
-        run.launcher.launch(&sums::variant(run.element), "sum_visits", arguments, launch)?;
+        let element = element_of([&out]);
+        let launch = sums::visits_launch(element, sizes).map_err(kernel_error(run.op))?;
+        run.launcher.launch(&sums::variant(element), "sum_visits", arguments, launch)?;
         Ok(out)
     }
 }

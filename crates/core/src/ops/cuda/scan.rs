@@ -1,13 +1,13 @@
 //! `selective_scan` on a GPU.
 
 use ophidian_kernels::{
-    cuda::{Element, scan as variants},
+    cuda::scan::{self as variants, Elements},
     scan::cuda::{self as kernels, Arguments, Cut, Output, Rows, Sizes, StepArguments},
 };
 use tch::{Kind, Tensor};
 
 use super::{
-    Launcher, Tables, kind_of,
+    Launcher, Tables, element_of, kind_of,
     rows::{Run, Target, address, coefficients, distances, fold, given, int, line, rows_of, whole},
 };
 use crate::{
@@ -29,11 +29,19 @@ pub(in crate::ops) fn scan_op(
     args: &scan::Arguments,
 ) -> Result<[Tensor; 2]> {
     check(&op)?;
-    let element = super::element_of(args.rows());
-    let kind = kind_of(element);
-    let list = args.map(|t| rows_of(t, kind), whole);
-    let op = CudaScan { op, launcher, element };
+    let (elements, list) = operands(args);
+    let op = CudaScan { op, launcher, elements };
     outputs(apply(op, &list.iter().collect::<Vec<_>>())?)
+}
+
+/// The op's inputs as the kernels take them: bf16 or f16 if all rows but delta are that, delta as they are or else f32.
+fn operands(args: &scan::Arguments) -> (Elements, Vec<Tensor>) {
+    let rows = element_of(args.rows());
+    // Only delta can be of another dtype where these are not f32 anyway.
+    let held = |t: &Tensor| if t.kind() == kind_of(rows) { t.kind() } else { Kind::Float };
+    let list = args.map(|t| rows_of(t, held(t)), whole);
+    let delta = element_of([&list[1]]);
+    (Elements { rows, delta }, list)
 }
 
 fn check(op: &scan::ScanOp) -> Result<()> {
@@ -48,7 +56,7 @@ fn check(op: &scan::ScanOp) -> Result<()> {
 struct CudaScan {
     op: scan::ScanOp,
     launcher: Launcher,
-    element: Element,
+    elements: Elements,
 }
 
 /// Rows (B, L, K or 1, D) or (B, L, K, G, N) as the scan's kernels take them.
@@ -58,9 +66,9 @@ fn rows(name: &str, tensor: &Tensor, axes: Axes) -> Result<Rows> {
     Ok(Rows { data: address(tensor), batch, direction, group, token_bytes })
 }
 
-fn output(name: &str, target: &Target, kind: Kind) -> Result<Output> {
+fn output(name: &str, target: &Target) -> Result<Output> {
     let ([batch, token, direction, _], [rows, steps]) = (target.distances(), target.addresses());
-    Ok(Output { rows, steps, batch, direction, token_bytes: token_bytes(name, token, kind)? })
+    Ok(Output { rows, steps, batch, direction, token_bytes: token_bytes(name, token, target.kind())? })
 }
 
 fn token_bytes(name: &str, token: i64, kind: Kind) -> Result<i32> {
@@ -73,7 +81,7 @@ fn token_bytes(name: &str, token: i64, kind: Kind) -> Result<i32> {
 
 impl CudaScan {
     fn run<'a>(&'a self, tables: &'a Tables) -> Run<'a> {
-        Run { op: NAME, launcher: &self.launcher, tables, element: self.element }
+        Run { op: NAME, launcher: &self.launcher, tables, element: self.elements.rows }
     }
 
     fn empty(&self, shape: &[i64]) -> Result<Tensor> {
@@ -127,13 +135,13 @@ impl CustomOp for CudaScan {
             (training || spans).then(|| self.empty(&[b, k, cut.chunks as i64, d, n])).transpose()?;
         let reach = spans.then(|| self.empty(&[b, k, cut.spans as i64, d])).transpose()?;
         let arguments = Arguments {
-            y: output("y", &y, kind_of(self.element))?,
+            y: output("y", &y)?,
             final_state: address(&state),
             checkpoints: given(checkpoints.as_ref()),
             reach: given(reach.as_ref()),
             ..self.arguments(&inputs, &tables, &sizes, &cut)?
         };
-        let variant = variants::forward(self.element, sizes.states);
+        let variant = variants::forward(self.elements, sizes.states);
         for (kernel, launch) in sizes.forward(&cut).map_err(kernel_error(NAME))? {
             self.launcher.launch(&variant, kernel, arguments, launch)?;
         }
@@ -145,7 +153,7 @@ impl CustomOp for CudaScan {
     fn backward(&self, saved: &[Tensor], grads: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
         let inputs = self.op.inputs(saved);
         let scan::Sizes { b, l, k, d, g, n } = self.op.sizes;
-        let kind = kind_of(self.element);
+        let kind = kind_of(self.elements.rows);
         let tables = self.op.orders.on(&self.launcher)?;
         let (run, sizes) = (self.run(&tables), self.sizes(&tables));
         let cut = self.cut(&sizes, true);
@@ -154,7 +162,7 @@ impl CustomOp for CudaScan {
             None => Tensor::f_zeros(self.op.y_shape(), (kind, self.launcher.device()))?,
         };
         let dfinal = grads[1].as_ref().map(whole);
-        let target = |t: &Tensor| Target::empty(&run, &t.size());
+        let target = |t: &Tensor| Target::new(&run, self.launcher.empty(&t.size(), t.kind())?);
         let (du, ddelta, dz) = (target(inputs.u)?, target(inputs.delta)?, inputs.z.map(target).transpose()?);
         let spans = cut.spans as i64;
         let carried = |shape: &[i64]| (spans > 1).then(|| self.empty(shape)).transpose();
@@ -172,9 +180,9 @@ impl CustomOp for CudaScan {
             reach: given(reach.as_ref()),
             dfinal: given(dfinal.as_ref()),
             carry: given(carry.as_ref()),
-            du: output("du", &du, kind)?,
-            ddelta: output("ddelta", &ddelta, kind)?,
-            dz: dz.as_ref().map(|dz| output("dz", dz, kind)).transpose()?.unwrap_or_default(),
+            du: output("du", &du)?,
+            ddelta: output("ddelta", &ddelta)?,
+            dz: dz.as_ref().map(|dz| output("dz", dz)).transpose()?.unwrap_or_default(),
             db_parts: address(&db),
             dc_parts: address(&dc),
             da_parts: address(&da),
@@ -184,12 +192,12 @@ impl CustomOp for CudaScan {
             coefficients_by_token: tables.host().permutations.into(),
             ..self.arguments(&inputs, &tables, &sizes, &cut)?
         };
-        let variant = variants::backward(self.element, sizes.states);
+        let variant = variants::backward(self.elements, sizes.states);
         for (kernel, launch) in sizes.backward(&cut).map_err(kernel_error(NAME))? {
             self.launcher.launch(&variant, kernel, arguments, launch)?;
         }
         let folded = |parts: &Tensor, shape: &[i64]| {
-            fold(NAME, &self.launcher, self.element, (parts, (b * spans) as usize), shape)
+            fold(NAME, &self.launcher, self.elements.rows, (parts, (b * spans) as usize), shape)
         };
         let summed = |of: &Tensor| coefficients(&run, of, parts, [b, l, k, g, n]);
         let per_channel = |t: Option<&Tensor>| t.map(|t| folded(t, &[k, d])).transpose();
@@ -213,16 +221,14 @@ pub(in crate::ops) fn scan_step(
 ) -> Result<[Tensor; 2]> {
     check(op)?;
     let scan::Sizes { b, d, g, n, .. } = op.sizes;
-    let element = super::element_of(args.rows());
-    let kind = kind_of(element);
-    let list = args.map(|t| rows_of(t, kind), whole);
+    let (elements, list) = operands(args);
     let inputs = op.inputs(&list);
     // The caller may hold the state that it gives.
     let mut after = launcher.empty(&[b, 1, d, n], Kind::Float)?;
     if let Some(before) = inputs.initial_state {
         after.f_copy_(before)?;
     }
-    let y = launcher.empty(&[b, 1, 1, d], kind)?;
+    let y = launcher.empty(&[b, 1, 1, d], kind_of(elements.rows))?;
     let sample = |t: &Tensor| distances(t, Axes::Groups)[0];
     let group = |t: &Tensor| distances(t, Axes::Groups)[3];
     let row = |t: &Tensor| distances(t, Axes::Channels)[0];
@@ -252,6 +258,6 @@ pub(in crate::ops) fn scan_step(
         aligned: (address(&after).is_multiple_of(16) && address(inputs.a).is_multiple_of(16)).into(),
     };
     let (kernel, launch) = kernels::step(b as usize, d as usize, n as usize).map_err(kernel_error(NAME))?;
-    launcher.launch(&variants::step(element, n as usize), kernel, arguments, launch)?;
+    launcher.launch(&variants::step(elements, n as usize), kernel, arguments, launch)?;
     Ok([op.squeeze(y), after])
 }
