@@ -4,7 +4,8 @@
 usage: benches/gpu/peers.py [--seconds 120] [--sources target/gpu/peers] [--list]
 
 The first lines say of each peer how it was found: installed, taken from sources that were carried here (`run.py build
---mamba CHECKOUT`; Triton's kernels need no compiler), or not at all, and why: its cases are skipped. --list stops there.
+--mamba CHECKOUT`; Triton builds its launcher with the machine's gcc or clang and Python.h), or not at all, and why: its
+cases are skipped. --list stops there.
 
 mamba_ssm (selective_scan_fn, mamba_chunk_scan_combined), causal_conv1d, VMamba's selective_scan_cuda_oflex and PyTorch's
 scaled_dot_product_attention. `ms` is the median of five batches; a backward is timed as forward and backward less the

@@ -17,7 +17,8 @@ they import, for peers.py.
 shared/, if there), compute-sanitizer on a few of them if it is installed, the benchmarks, what others have (peers.py).
 FOLDER is $OUT if that is set, else target/gpu. FOLDER/gpu.json is written anew after every line that a part prints, so
 what was found before a stop is kept; a part that fails, is missing or is out of time says so in it. The exit status is 1 if
-parity or the sanitizer found anything or could not be run.
+parity or the sanitizer found anything, said nothing or could not be started. The last line also names what was left out and
+so is not proved: parts without time or without the sanitizer, the authors' vectors where they are not at hand.
 """
 import argparse
 import json
@@ -26,6 +27,7 @@ import pathlib
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -115,7 +117,8 @@ class Report:
         with tempfile.TemporaryFile("w+", errors="replace") as error:
             try:
                 child = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=error,
-                                         text=True, errors="replace", env={**os.environ, **(environment or {})})
+                                         text=True, errors="replace", env={**os.environ, **(environment or {})},
+                                         start_new_session=True)
             except OSError as reason:
                 part["status"] = str(reason)
                 self.write()
@@ -124,7 +127,8 @@ class Report:
 
             def stop():
                 late.set()
-                child.kill()
+                # What it started may hold the pipe open.
+                os.killpg(child.pid, signal.SIGKILL)
 
             timer = threading.Timer(seconds, stop)
             timer.start()
@@ -139,7 +143,8 @@ class Report:
             timer.cancel()
             error.seek(0)
             part["said"] = (part["said"] + error.read().splitlines())[-60:]
-        part["status"] = f"out of time after {seconds:.0f} s" if late.is_set() else status
+        silent = status == 0 and not part["lines"]
+        part["status"] = f"out of time after {seconds:.0f} s" if late.is_set() else "said nothing" if silent else status
         part["seconds"] = round(time.monotonic() - began, 1)
         self.write()
         return part
@@ -186,7 +191,7 @@ def run(args):
         (path for path in ["/usr/local/cuda/bin/compute-sanitizer"] if os.access(path, os.X_OK)), None)
     # Shares of the time, in the order of what matters most.
     parts = [("parity", 0.28), ("bench", 0.34), ("memcheck", 0.06), ("racecheck", 0.06), ("peers", 0.24)]
-    skipped, wrong = set(filter(None, args.skip.split(","))), []
+    skipped, wrong, unproved = set(filter(None, args.skip.split(","))), [], []
     if not binary.is_file():
         print(f"error: no {binary}; make it by `benches/gpu/run.py build` where cargo is", file=sys.stderr)
         return 1
@@ -219,10 +224,14 @@ def run(args):
         tried = not str(part["status"]).startswith("SKIPPED")
         if name in ("parity", "memcheck", "racecheck") and tried and part["status"] != 0:
             wrong.append(name)
+        if not tried:
+            unproved.append(name)
+        unproved += sorted({f"{name}'s {line['skipped']}" for line in part["lines"] if name == "parity" and "skipped" in line})
         for line in [line for line in part["lines"] if line.get("pass") is False][:8]:
             print(json.dumps(line)[:600], flush=True)
     table(report.parts)
-    print(f"{folder / 'gpu.json'}: {time.monotonic() - began:.0f} s in all; wrong: {', '.join(wrong) or 'nothing'}", flush=True)
+    print(f"{folder / 'gpu.json'}: {time.monotonic() - began:.0f} s in all; "
+          f"wrong: {', '.join(wrong) or 'nothing'}; left out: {', '.join(unproved) or 'nothing'}", flush=True)
     return 1 if wrong else 0
 
 

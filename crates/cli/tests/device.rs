@@ -105,7 +105,7 @@ fn each_fault_is_one_sentence() {
     let old = Machine::new(&[("MAJOR", 7)]).says("cuda:1", 1);
     assert!(old.contains("GPU 1 (Some GPU) has compute capability 7.0, expected 8.0 or newer"), "{old}");
     let driver = Machine::new(&[("VERSION", 12040)]).says("cuda", 1);
-    assert!(driver.contains("knows CUDA up to 12.4, but NVRTC is of CUDA 13.0"), "{driver}");
+    assert!(driver.contains("knows CUDA up to 12.4, cannot load what NVRTC of CUDA 13.0 makes"), "{driver}");
     let full = Machine::new(&[("LOAD", 2)]).says("cuda", 1);
     assert!(full.contains("GPU 0 is out of memory"), "{full}");
 

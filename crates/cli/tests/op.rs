@@ -57,6 +57,31 @@ fn mistakes_are_told_and_nothing_is_written() {
     fails(&["op", "causal_conv1d"], &wrong, &output, 1, &parts);
     fails(&["block", "vmamba/ss2d_v05"], &wrong, &output, 1, &["wrong.safetensors: "]);
     fails(&["block", "vmamba/ss2d"], &wrong, &output, 2, &["there is no block `vmamba/ss2d`"]);
+    // Mamba-2's fused function: parts that do not go together. P 2, H 2, N 3, one group: z and x 4, C 10, dt 2.
+    let fused: &[(&str, &[i64])] = &[
+        ("in.zxbcdt", &[1, 5, 16]),
+        ("in.conv1d_weight", &[10, 3]),
+        ("in.dt_bias", &[2]),
+        ("in.A", &[2]),
+        ("in.D", &[2]),
+        ("in.rmsnorm_weight", &[4]),
+        ("in.outproj_weight", &[7, 4]),
+    ];
+    let command = ["op", "mamba2_split_conv1d_scan", "--set", "headdim=2"];
+    tensors::write(&wrong, &ones(fused)).unwrap();
+    let (code, told) = run(&command, &wrong, &dir.path().join("right.safetensors"));
+    assert_eq!(code, Some(0), "{told}");
+    let with = |name: &str, shape: &[i64]| {
+        let mut file = ones(fused);
+        file.insert(name.into(), Tensor::ones(shape, (Kind::Float, Device::Cpu)));
+        tensors::write(&wrong, &file).unwrap();
+    };
+    with("in.rmsnorm_weight", &[3]);
+    fails(&command, &wrong, &output, 1, &["axis 0 of `in.rmsnorm_weight` is 3, expected 4"]);
+    with("in.outproj_weight", &[3, 7]);
+    fails(&command, &wrong, &output, 1, &["axis 1 of `in.outproj_weight` is 7, expected 4"]);
+    with("in.conv1d_weight", &[4, 3]); // no states
+    fails(&command, &wrong, &output, 1, &["do not go with 2 heads of 2 channels"]);
     std::fs::write(&wrong, b"PK\x03\x04").unwrap();
     fails(&op, &wrong, &output, 1, &["wrong.safetensors: is no checkpoint of PyTorch"]);
 }

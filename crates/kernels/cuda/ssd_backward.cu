@@ -128,6 +128,7 @@ DEVICE void score_gradients(Gradients& w, int h, int strip, int side, const floa
         int lane = lane_id(), value = lane / 8;
         float* to = &sums.received[strip][i * 16 + sum_column(value / 2, value % 2)];
         if (lane / 4 % 2 == 0) *to = first ? received[0] : *to + received[0];
+        __syncwarp();  // the products of the next strip are the whole warp's
     }
 #pragma unroll
     for (int row = 0; row < 2; row++) add_to_row(&sums.given[side][s0 + sum_row(row * 2)], given[row], first);

@@ -263,7 +263,7 @@ fn a_driver_older_than_nvrtc() {
     for (fake, version) in [(&older, 12080), (&unknown[0], 13000), (&unknown[1], 13000)] {
         let (error, said) = sentence(run(&fake.driver().unwrap(), LAUNCH));
         assert_eq!(error, Error::DriverTooOld { driver: version, nvrtc: (13, 0) });
-        assert!(said.contains("NVRTC is of CUDA 13.0") && said.contains("newer driver"), "{said}");
+        assert!(said.contains("NVRTC of CUDA 13.0 makes") && said.contains("newer driver"), "{said}");
     }
     assert!(sentence(run(&older.driver().unwrap(), LAUNCH)).1.contains("knows CUDA up to 12.8"));
 }

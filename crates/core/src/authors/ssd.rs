@@ -159,7 +159,7 @@ pub(super) fn split_conv_scan(call: &Call) -> Result<Vec<(&'static str, Tensor)>
     };
     let (inner, coefficients) = (h * p, convolved - h * p);
     let outside = width - inner - convolved - h;
-    let fits = g > 0 && h % g == 0 && coefficients >= 0 && coefficients % (2 * g) == 0;
+    let fits = p > 0 && g > 0 && h % g == 0 && coefficients > 0 && coefficients % (2 * g) == 0;
     if !fits || outside < 0 || outside % 2 != 0 {
         return Err(Error::invalid(format!(
             "mamba2_split_conv1d_scan: `in.zxbcdt` of {width} and `in.conv1d_weight` of {convolved} channels do not go \
@@ -171,6 +171,14 @@ pub(super) fn split_conv_scan(call: &Call) -> Result<Vec<(&'static str, Tensor)>
         if let Some(said) = call.rows(key).filter(|said| *said != size) {
             let text = format!("mamba2_split_conv1d_scan: {key} = {said}, but the tensors say {size}");
             return Err(Error::Config(text));
+        }
+    }
+    // The norm's weight, and what a row of the output projection reads.
+    for (key, axis, size) in [("rmsnorm_weight", 0, inner), ("outproj_weight", 1, outside + inner)] {
+        if let Some(found) = call.get(key).map(|weight| weight.size()[axis]).filter(|found| *found != size) {
+            let text =
+                format!("mamba2_split_conv1d_scan: axis {axis} of `in.{key}` is {found}, expected {size}");
+            return Err(Error::invalid(text));
         }
     }
     call.has_taps("conv1d_weight")?;

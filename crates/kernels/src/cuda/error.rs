@@ -37,8 +37,8 @@ pub enum Error {
     },
     /// A driver that cannot load what this NVRTC makes.
     #[error(
-        "the NVIDIA driver knows CUDA up to {}.{}, but NVRTC is of CUDA {}.{}; install a newer driver, or set \
-         {} to the NVRTC of an older CUDA",
+        "the NVIDIA driver, which knows CUDA up to {}.{}, cannot load what NVRTC of CUDA {}.{} makes; install a newer \
+         driver, or set {} to the NVRTC of an older CUDA",
         driver / 1000, driver % 1000 / 10, nvrtc.0, nvrtc.1, super::nvrtc::VARIABLE
     )]
     DriverTooOld {
