@@ -42,6 +42,7 @@ fn what_a_published_scan_goes_with_builds() {
             let mixer = config.get("mixer").and_then(toml::Value::as_str);
             let shape: &[i64] = match mixer {
                 Some("changemamba") => &[1, 2, 16, 16],
+                _ if scan.name().starts_with("changemamba/") && !grid => &[1, 2, 16, 16],
                 Some("divided") => &[1, 4, 16, 16],
                 _ if grid => &[1, 16, 16],
                 _ => &[1, 4, 16, 16],
