@@ -16,6 +16,7 @@ pub fn run(filter: Option<&str>, json: bool, printer: &Printer) -> Result<()> {
         Some(wanted) => texts.iter().any(|text| text.to_lowercase().contains(wanted)),
         None => true,
     };
+    let named = filter.and_then(published_named);
     let scans: Vec<&Published> = published()
         .iter()
         .copied()
@@ -24,8 +25,9 @@ pub fn run(filter: Option<&str>, json: bool, printer: &Printer) -> Result<()> {
             let mut texts = vec![scan.name(), system.title(), system.paper(), scan.note()];
             texts.extend(scan.aliases());
             let shapes: Vec<String> = scan.shapes().iter().map(ToString::to_string).collect();
-            let named = filter.and_then(published_named).is_some_and(|named| std::ptr::eq(named, *scan));
-            named || holds(&texts) || holds(&shapes.iter().map(String::as_str).collect::<Vec<_>>())
+            named.is_some_and(|named| named.name() == scan.name())
+                || holds(&texts)
+                || holds(&shapes.iter().map(String::as_str).collect::<Vec<_>>())
         })
         .collect();
     let kinds = [Kind::Curve, Kind::Modifier, Kind::Set];

@@ -84,11 +84,12 @@ pub(super) fn walk_returns(graph: &Graph, steps: usize) -> Result<Vec<f64>> {
         });
         walks.collect()
     };
-    // A minute's work is refused before it is begun: a few walks, from all over the graph, tell how long all will be.
+    // A minute's work is refused before it is begun: a few walks, from all over the graph, tell how long all will be. Twice
+    // the limit, since they may tell of a part that is denser than the rest.
     if nodes.len() > 8 * TRIED {
         returns(nodes.iter().step_by(nodes.len() / TRIED).cloned().collect())?;
         let few = walked.swap(0, Ordering::Relaxed);
-        if few.saturating_mul((nodes.len() / TRIED) as u64) > MAX_WALKED / 4 * 5 {
+        if few.saturating_mul((nodes.len() / TRIED) as u64) > 2 * MAX_WALKED {
             return Err(too_long());
         }
     }

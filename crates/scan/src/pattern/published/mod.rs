@@ -524,9 +524,7 @@ impl Pattern {
     /// The published scan that this pattern is, if it is one and nothing else.
     pub fn published(&self) -> Option<&'static Published> {
         match &*self.0 {
-            super::Node::Rule { call, .. } if call.kind == Kind::Published => {
-                lookup(&call.name).map(|found| found.0)
-            }
+            super::Node::Rule { call, .. } if call.kind == Kind::Published => published_named(&call.name),
             _ => None,
         }
     }

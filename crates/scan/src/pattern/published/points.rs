@@ -139,7 +139,9 @@ pub(super) static TABLE: &[Published] = &[
     scan("graphmamba/buckets", GRAPH, "1", "degree(ties=noise, seed={seed}) | buckets(seed={seed})")
         .also(&["graphmamba/hybrid_degree_noise_bucket"])
         .choices(&[SEED]),
-    scan("graphmamba/permute", GRAPH, "1", "random(seed={seed})").also(&["graphmamba/random", "graphmamba/hybrid", "graphmamba/hybrid_noise_bucket"]).choices(&[SEED]),
+    scan("graphmamba/permute", GRAPH, "1", "random(seed={seed})")
+        .also(&["graphmamba/random", "graphmamba/hybrid", "graphmamba/hybrid_noise_bucket"])
+        .choices(&[SEED]),
     scan("graphmamba/augment_seq", GRAPH, "1", "augment(seed={seed})")
         .also(&["graphmamba/augment"])
         .choices(&[SEED])
