@@ -23,6 +23,9 @@ pub struct Key {
     pub order: Vec<i64>,
 }
 
+/// An axis of a [`Key`]'s shape that may have any length.
+pub(crate) const ANY: i64 = -1;
+
 /// The order of an author's axes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Layout {
@@ -127,6 +130,11 @@ fn regrouped(a: &[i64], b: &[i64]) -> bool {
     a.last() == b.last() && (a.is_subset(&b) || b.is_subset(&a))
 }
 
+/// True if a tensor of shape `found` may be one of shape `expected`.
+fn alike(found: &[i64], expected: &[i64]) -> bool {
+    found.len() == expected.len() && found.iter().zip(expected).all(|(a, b)| a == b || *b == ANY)
+}
+
 /// Every missing, misshaped, non-floating or unknown tensor of an author's, in words.
 pub fn misfits(keys: &[Key], file: &Tensors) -> Vec<String> {
     let known: BTreeSet<&str> = keys.iter().map(|key| key.theirs.as_str()).collect();
@@ -134,14 +142,11 @@ pub fn misfits(keys: &[Key], file: &Tensors) -> Vec<String> {
     for key in keys {
         match file.get(&key.theirs) {
             None if key.shape.is_empty() => wrong.push(format!("`{}` is missing", key.theirs)),
+            None if key.shape.contains(&ANY) => wrong.push(format!("`{}` is missing", key.theirs)),
             None => wrong.push(format!("`{}` {:?} is missing", key.theirs, key.shape)),
-            Some(found) if found.size() != key.shape => {
-                wrong.push(format!(
-                    "`{}` has shape {:?}, expected {:?}",
-                    key.theirs,
-                    found.size(),
-                    key.shape
-                ));
+            Some(found) if !alike(&found.size(), &key.shape) => {
+                let expected = format!("{:?}", key.shape).replace("-1", "?");
+                wrong.push(format!("`{}` has shape {:?}, expected {expected}", key.theirs, found.size()));
             }
             Some(found) if !found.is_floating_point() => {
                 wrong.push(format!(

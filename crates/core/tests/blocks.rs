@@ -93,7 +93,7 @@ fn blocks() {
 }
 
 fn run(golden: &Golden, block: &blocks::Block) {
-    let found = blocks::run(block.name, &golden.tensors, &golden.options).unwrap();
+    let (found, _) = blocks::run(block.name, &golden.tensors, &golden.options).unwrap();
     let y = &found["y"];
     expect_close(&golden.file, y, &golden.tensors["y"].reshape(y.size()));
 }
@@ -233,8 +233,8 @@ fn what_does_not_fit_a_block_is_listed() {
         },
         &[
             "`A_logs` is missing",
-            "`out_proj.weight` is missing",
-            "`Ds` is missing",
+            "`out_proj.weight` [8, 8] is missing",
+            "`Ds` [4, 8] is missing",
             "`more` [1] is not known",
         ],
     );
@@ -249,6 +249,40 @@ fn what_does_not_fit_a_block_is_listed() {
         },
         &["`x` has 5 channels, expected "],
     );
+}
+
+/// A misshaped parameter is listed beside a missing one, even if that one says how large the block is.
+#[test]
+fn what_is_misshaped_is_listed_beside_what_is_missing() {
+    for golden in goldens().iter().filter(|golden| blocks::find(&golden.name).is_some()) {
+        let parameters = golden.parameters();
+        let key = |name: &str| {
+            let prefixed = format!("param.{name}");
+            if golden.tensors.contains_key(&prefixed) { prefixed } else { name.to_owned() }
+        };
+        // Biases alone never say how large a block is: others do that too.
+        let biases = || parameters.keys().filter(|name| name.ends_with("bias"));
+        for (missing, misshaped) in
+            biases().flat_map(|bias| parameters.keys().map(move |missing| (missing, bias)))
+        {
+            // What a block may lack is not missing.
+            let optional =
+                missing == "out_norm.weight" || (missing.ends_with(".bias") && golden.name == "hydra/block");
+            if missing == misshaped || optional {
+                continue;
+            }
+            let wrong = &parameters[misshaped];
+            let wrong = Tensor::cat(&[wrong, &wrong.narrow(-1, 0, 1)], -1);
+            let mut file: Tensors =
+                golden.tensors.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect();
+            file.insert(key(misshaped), wrong);
+            file.remove(&key(missing));
+            let error = blocks::run(&golden.name, &file, &golden.options).unwrap_err().to_string();
+            for name in [missing, misshaped] {
+                assert!(error.contains(&format!("`{name}` ")), "{}: {missing}: {error}", golden.name);
+            }
+        }
+    }
 }
 
 /// Goldens of blocks and of toy layers that are held elsewhere: in `beyond_goldens.rs`, here by name, or by their maps in the

@@ -10,6 +10,7 @@ mod geometry;
 mod graph;
 mod keys;
 mod merge;
+mod oddity;
 mod order;
 mod pattern;
 mod plan;
@@ -22,6 +23,7 @@ pub use geometry::{Geometry, MAX_DIRECTIONS, MAX_STEPS};
 pub use graph::{Graph, GraphSummary};
 pub use keys::{hilbert_key, key_bits, morton_key};
 pub use merge::Merge;
+pub use oddity::{Oddity, OddityKind};
 pub use order::{Blank, Order, Summary};
 pub use pattern::{
     Args, Entry, Kind, Modifier, Param, Parameters, Pattern, PointCompat, PointCurve, Published, Real, Rule,

@@ -101,12 +101,15 @@ impl Points {
         &self.starts
     }
 
+    /// Where point `at` lies, as a key: -0 and 0 are one place.
+    pub(crate) fn place(&self, at: usize) -> [u32; 3] {
+        self.xyz[at].map(|x| (x + 0.0).to_bits())
+    }
+
     /// What the set holds, in numbers; its `Display` says it in words.
     pub fn summary(&self) -> PointsSummary {
         let repeated = self.samples().map(|sample| {
-            // -0 and 0 are one place.
-            let bits = |point: &[f32; 3]| point.map(|x| (x + 0.0).to_bits());
-            let mut places: Vec<_> = self.xyz[sample].iter().map(bits).collect();
+            let mut places: Vec<_> = sample.map(|at| self.place(at)).collect();
             places.par_sort_unstable();
             places.windows(2).filter(|pair| pair[0] == pair[1]).count()
         });

@@ -513,6 +513,27 @@ fn small_graphs() {
     let expected = "4 nodes, 4 edges, 1 node without edges, 1 edge from a node to itself, 1 repeated edge, 3 edges \
                     in one direction only";
     assert_eq!(told, expected);
+    let odd: Vec<String> = oddities(odd);
+    assert_eq!(
+        odd,
+        [
+            "1 node without edges (the first: node 3)",
+            "1 edge from a node to itself (the first: edge 0, of node 0)"
+        ]
+    );
+    let packed = Graph::packed(vec![[0, 1], [4, 3], [4, 4], [3, 3]], vec![0, 3, 6]).unwrap();
+    assert_eq!(
+        oddities(packed),
+        [
+            "2 nodes without edges (the first: node 2)",
+            "2 edges from a node to itself (the first: edge 2, of node 4)"
+        ]
+    );
+    assert!(oddities(both_ways(3, &[[0, 1], [1, 2]])).is_empty());
+}
+
+fn oddities(graph: Graph) -> Vec<String> {
+    Geometry::Graph(Arc::new(graph)).oddities().iter().map(ToString::to_string).collect()
 }
 
 #[test]

@@ -389,9 +389,27 @@ fn equal_points_keep_their_numbering() {
         assert_eq!(index(&format!("serialize({name})"), &points), [0, 1, 2, 3, 4], "{name}");
     }
     assert_eq!(points.summary().to_string(), "5 points, 4 at the place of an earlier one");
+    assert_eq!(
+        oddities(points),
+        ["4 points at the place of an earlier one (the first: points 0 and 1 at [0.25, -1.0, 3.0])"]
+    );
+    // Samples apart: the second holds point 0's place anew, the third one point, at -0 for 0.
+    let places = [[0.0; 3], [1.0; 3], [0.0; 3], [2.0, 0.0, 1.0], [2.0, -0.0, 1.0], [0.0; 3]];
+    let packed = Points::packed(places.to_vec(), vec![0, 2, 5, 6]).unwrap();
+    assert_eq!(
+        oddities(packed),
+        [
+            "1 point at the place of an earlier one (the first: points 3 and 4 at [2.0, -0.0, 1.0])",
+            "1 sample of one point (the first: sample 2)"
+        ]
+    );
     let one = Points::new(vec![[1e30, -2.0, 0.0]]).unwrap();
     assert_eq!(index("serialize(hilbert)", &one), [0]);
     assert_eq!(curve("z").codes(&one).unwrap(), [0]);
+}
+
+fn oddities(points: Points) -> Vec<String> {
+    Geometry::Points(Arc::new(points)).oddities().iter().map(ToString::to_string).collect()
 }
 
 #[test]

@@ -39,8 +39,11 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     for assignment in &args.set {
         config::set(&mut options, assignment).map_err(|error| Usage(format!("--set {error}")))?;
     }
-    let results =
+    let (results, unread) =
         run_block(&name, &tensors::read(&input)?, &options).map_err(|error| error.of_file(&input))?;
+    for argument in unread {
+        printer.note(format_args!("--set {argument}"));
+    }
     tensors::write(&output, &results)?;
     for (name, count) in tensors::non_finite(&results) {
         printer.note(format_args!("warning: {name} holds {count} values that are not finite"));

@@ -103,8 +103,15 @@ fn points_and_graphs_are_summed_up_and_pipes_are_refused() {
     let header = format!("{:<117}\n", "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }");
     let start = [b"\x93NUMPY\x01\x00".as_slice(), &(header.len() as u16).to_le_bytes()].concat();
     std::fs::write(&points, [start, header.into_bytes(), vec![0; 24]].concat()).unwrap();
-    let run = scan(&["show", "hilbert", "--points", &points]);
+    let error = complaint(1, &["show", "hilbert", "--points", &points]);
+    assert!(
+        error.contains("p.npy: has 1 point at the place of an earlier one (the first: points 0 and 1"),
+        "{error}"
+    );
+    assert!(error.contains("`--allow equal`"), "{error}");
+    let run = scan(&["show", "hilbert", "--points", &points, "--allow", "equal,loops"]);
     let errors = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(0), "{errors}");
     assert!(errors.contains("p.npy: 2 points, 1 at the place of an earlier one"), "{errors}");
     for wrong in ["-3", "-3x4"] {
         assert!(complaint(2, &["show", "row", "--shape", wrong]).contains("expected a length such as 49"));
@@ -118,6 +125,32 @@ fn points_and_graphs_are_summed_up_and_pipes_are_refused() {
     let nowhere = path(&folder, "no/x.json");
     let error = complaint(1, &["export", "row", "--shape", "4", "--output", &nowhere]);
     assert!(error.contains("there is no folder") && !error.contains(".tmp"), "{error}");
+}
+
+#[test]
+fn odd_graphs_are_refused_unless_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = path(&folder, "g.safetensors");
+    // Node 3 has no edge, edges 2 and 3 go from a node to itself.
+    let edges: Vec<u8> = [0i64, 1, 1, 2, 1, 0, 1, 2].iter().flat_map(|node| node.to_le_bytes()).collect();
+    let nodes = 4i64.to_le_bytes();
+    let tensors = [
+        ("edge_index", safetensors::tensor::TensorView::new(Dtype::I64, vec![2, 4], &edges).unwrap()),
+        ("num_nodes", safetensors::tensor::TensorView::new(Dtype::I64, vec![1], &nodes).unwrap()),
+    ];
+    safetensors::serialize_to_file(tensors, None, Path::new(&graph)).unwrap();
+    let export = path(&folder, "o.json");
+    let command = ["export", "degree", "--graph", &graph, "--output", &export];
+    let error = complaint(1, &command);
+    let expected =
+        "g.safetensors: has 2 edges from a node to itself (the first: edge 2, of node 1); `--allow loops`";
+    assert!(error.contains(expected), "{error}");
+    assert!(!Path::new(&export).exists());
+    let error = complaint(1, &[&command[..], &["--allow", "loops"]].concat());
+    assert!(error.contains("has 1 node without edges (the first: node 3); `--allow isolated`"), "{error}");
+    assert_eq!(scan(&[&command[..], &["--allow", "loops,isolated"]].concat()).status.code(), Some(0));
+    let error = complaint(2, &[&command[..], &["--allow", "anything"]].concat());
+    assert!(error.contains("isolated") && error.contains("single"), "{error}");
 }
 
 #[test]

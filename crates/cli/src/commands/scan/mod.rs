@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use ophidian_core::{files::write_whole, grid::reseeded};
-use ophidian_scan::{Geometry, Graph, Pattern, Plan, Points, draw};
+use ophidian_core::{Error, files::write_whole, grid::reseeded};
+use ophidian_scan::{Geometry, Graph, OddityKind, Pattern, Plan, Points, draw};
 
 use self::features::Features;
 use crate::{exit::Usage, printer::Printer};
@@ -87,6 +87,49 @@ struct Where {
     /// Which sample of the features [default: 0].
     #[arg(long, value_name = "NUMBER")]
     sample: Option<usize>,
+    #[command(flatten)]
+    odd: Odd,
+}
+
+/// What is refused of a file of points or a graph.
+#[derive(clap::Args)]
+struct Odd {
+    /// What points and graphs may hold and be put in order all the same; anything else of these is an error. Published
+    /// graphs have nodes without edges.
+    #[arg(long, value_name = "KINDS", value_enum, value_delimiter = ',', default_value = "isolated")]
+    allow: Vec<Allow>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Allow {
+    /// Graphs: nodes without edges.
+    Isolated,
+    /// Graphs: edges from a node to itself.
+    Loops,
+    /// Points: some at the place of another of their sample; they keep their numbering.
+    Equal,
+    /// Points: samples of one point.
+    Single,
+    /// None of these.
+    None,
+}
+
+impl Odd {
+    fn check(&self, geometry: &Geometry, path: &Path) -> Result<()> {
+        for odd in geometry.oddities() {
+            let (allow, name) = match odd.kind {
+                OddityKind::Isolated => (Allow::Isolated, "isolated"),
+                OddityKind::Loops => (Allow::Loops, "loops"),
+                OddityKind::Equal => (Allow::Equal, "equal"),
+                OddityKind::Single => (Allow::Single, "single"),
+            };
+            if !self.allow.contains(&allow) {
+                let reason = format!("has {odd}; `--allow {name}` puts them in order all the same");
+                return Err(Error::file(path, reason).into());
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Where {
@@ -99,7 +142,7 @@ impl Where {
             None if self.sample.is_some() => {
                 Err(Usage("`--sample` is one of the samples of `--features`, which is missing".into()).into())
             }
-            None => Ok((self.place.geometry(printer)?, None)),
+            None => Ok((self.place.geometry(&self.odd, printer)?, None)),
         }
     }
 }
@@ -125,8 +168,8 @@ struct Place {
 }
 
 impl Place {
-    fn geometry(&self, printer: &Printer) -> Result<Geometry> {
-        match read(self.points.as_deref(), self.graph.as_deref(), printer)? {
+    fn geometry(&self, odd: &Odd, printer: &Printer) -> Result<Geometry> {
+        match read(self.points.as_deref(), self.graph.as_deref(), odd, printer)? {
             Some(geometry) => Ok(geometry),
             None => Ok(self.shape.as_deref().unwrap_or_default().parse()?),
         }
@@ -134,20 +177,28 @@ impl Place {
 }
 
 /// The points or the graph of a file, if one is given, and what it holds as a note.
-fn read(points: Option<&Path>, graph: Option<&Path>, printer: &Printer) -> Result<Option<Geometry>> {
-    Ok(match (points, graph) {
+fn read(
+    points: Option<&Path>,
+    graph: Option<&Path>,
+    odd: &Odd,
+    printer: &Printer,
+) -> Result<Option<Geometry>> {
+    let (path, geometry, summary) = match (points, graph) {
         (Some(path), _) => {
             let points = Points::read(path)?;
-            printer.note(format_args!("{}: {}", path.display(), points.summary()));
-            Some(Geometry::Points(Arc::new(points)))
+            let summary = points.summary().to_string();
+            (path, Geometry::Points(Arc::new(points)), summary)
         }
         (_, Some(path)) => {
             let graph = Graph::read(path)?;
-            printer.note(format_args!("{}: {}", path.display(), graph.summary()));
-            Some(Geometry::Graph(Arc::new(graph)))
+            let summary = graph.summary().to_string();
+            (path, Geometry::Graph(Arc::new(graph)), summary)
         }
-        _ => None,
-    })
+        _ => return Ok(None),
+    };
+    odd.check(&geometry, path)?;
+    printer.note(format_args!("{}: {summary}", path.display()));
+    Ok(Some(geometry))
 }
 
 /// The pattern of `text`. Where a model draws it anew for every sample (`seed=sample`), the draw with seed 0.

@@ -43,6 +43,8 @@ pub struct Args {
     /// The graph whose nodes x's tokens are.
     #[arg(long, value_name = "FILE.safetensors")]
     graph: Option<PathBuf>,
+    #[command(flatten)]
+    odd: super::Odd,
     /// Where the results go; without it, only their shapes are printed.
     #[arg(long, value_name = "FILE.safetensors")]
     output: Option<PathBuf>,
@@ -68,7 +70,7 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
             printer,
         );
     };
-    let geometry = match super::read(args.points.as_deref(), args.graph.as_deref(), printer)? {
+    let geometry = match super::read(args.points.as_deref(), args.graph.as_deref(), &args.odd, printer)? {
         Some(geometry) => geometry,
         None => {
             place(&shape[2..]).map_err(|reason| wrong(format!("tensor `{name}` is {shape:?}: {reason}")))?

@@ -27,20 +27,19 @@ fn around(author: &Author, directions: i64) -> (Mamba1Config, Vec<Key>) {
     if normed {
         keys.extend(author.same(&["out_norm.weight", "out_norm.bias"]));
     }
-    let (d_model, d_inner) = (author.axis("out_proj.weight", 0), author.axis("out_proj.weight", 1));
+    let d_model = author.axis(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
+    let d_inner = author.axis(&[("out_proj.weight", 1), ("conv2d.weight", 0), ("conv2d.bias", 0)]);
+    let rank = author.shape("dt_projs_weight").len().max(1) - 1; // one direction is no axis of Spatial-Mamba's
     let config = Mamba1Config {
         d_model,
         directions,
-        d_state: author.axis("A_logs", 1),
-        d_conv: author.axis("conv2d.weight", 2),
+        d_state: author.axis(&[("A_logs", 1)]),
+        d_conv: author.axis(&[("conv2d.weight", 2), ("conv2d.weight", 3)]),
         conv: ConvPlace::Grid,
         expand: d_inner as f64 / d_model as f64,
-        // One direction is no axis of Spatial-Mamba's.
-        dt_rank: DtRank::Rank(
-            author.axis("dt_projs_weight", author.shape("dt_projs_weight").len().max(1) - 1),
-        ),
+        dt_rank: DtRank::Rank(author.axis(&[("dt_projs_weight", rank)])),
         out_norm: normed.then_some(NormKind::Layer),
-        gate: author.axis("in_proj.weight", 0) == 2 * d_inner,
+        gate: author.axis(&[("in_proj.weight", 0)]) == 2 * d_inner,
         ..summed()
     };
     (config, keys)
@@ -65,13 +64,14 @@ pub(super) fn grootl(author: &Author) -> Result<Recipe> {
         "D",
         "out_proj.weight",
     ]);
-    let (d_model, d_inner) = (author.axis("out_proj.weight", 0), author.axis("out_proj.weight", 1));
+    let d_model = author.axis(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
+    let d_inner = author.axis(&[("D", 0), ("out_proj.weight", 1), ("conv1d.bias", 0)]);
     let mamba = Mamba1Config {
         d_model,
-        d_state: author.axis("A_log", 1),
-        d_conv: author.axis("conv1d.weight", 2),
+        d_state: author.axis(&[("A_log", 1)]),
+        d_conv: author.axis(&[("conv1d.weight", 2)]),
         expand: d_inner as f64 / d_model as f64,
-        dt_rank: DtRank::Rank(author.axis("dt_proj.weight", 1)),
+        dt_rank: DtRank::Rank(author.axis(&[("dt_proj.weight", 1)])),
         ..Mamba1Config::default()
     };
     let config = GrootLConfig { mamba, context: author.int("context_len")?, ..GrootLConfig::default() };
@@ -111,8 +111,10 @@ pub(super) fn hydra(author: &Author) -> Result<Recipe> {
     for name in ["in_proj.bias", "conv1d.bias", "out_proj.bias"].into_iter().filter(|name| has(name)) {
         keys.push(author.key(name, name));
     }
-    let (d_model, d_inner) = (author.axis("out_proj.weight", 0), author.axis("out_proj.weight", 1));
-    let (heads, ngroups) = (author.axis("A_log", 0), author.int_or("ngroups", 1)?);
+    let d_model = author.axis(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
+    let d_inner = author.axis(&[("out_proj.weight", 1), ("norm.weight", 0), ("fc_D.weight", 1)]);
+    let heads = author.axis(&[("A_log", 0), ("D", 0), ("fc_D.weight", 0)]);
+    let ngroups = author.int_or("ngroups", 1)?;
     if d_model < 1 || heads < 1 || ngroups < 1 {
         return Err(Error::invalid(format!(
             "{d_model} channels, {heads} heads, {ngroups} groups: expected at least 1"
@@ -120,8 +122,8 @@ pub(super) fn hydra(author: &Author) -> Result<Recipe> {
     }
     let config = HydraConfig {
         d_model,
-        d_state: (author.axis("conv1d.weight", 0) - d_inner) / (4 * ngroups),
-        d_conv: author.axis("conv1d.weight", 2),
+        d_state: (author.axis(&[("conv1d.weight", 0), ("conv1d.bias", 0)]) - d_inner) / (4 * ngroups),
+        d_conv: author.axis(&[("conv1d.weight", 2)]),
         expand: d_inner / d_model,
         headdim: d_inner / heads,
         ngroups,
@@ -138,7 +140,7 @@ pub(super) fn defmamba(author: &Author) -> Result<Recipe> {
     keys.extend(deformable_path(author, "DS.", "deform."));
     let config = DefMambaConfig {
         mamba: Mamba1Config { merge: Merge::Mean, ..config },
-        taps: author.axis("DS.conv_offset.conv1.weight", 2),
+        taps: author.axis(&[("DS.conv_offset.conv1.weight", 2)]),
         compat: DeformCompat { half_cell: true },
     };
     let orders = on_grid("bidirectional", author.grid()?)?;

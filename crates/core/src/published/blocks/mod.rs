@@ -5,13 +5,17 @@ mod run;
 mod vim;
 mod vmamba;
 
-use std::{cell::RefCell, collections::BTreeSet};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use ophidian_scan::{Geometry, Pattern, Plan};
-use tch::{Tensor, nn};
+use tch::{Device, Tensor, nn};
 
 use crate::{
     Error, Result,
+    config::nearest,
     keymap::{self, Key},
     mixer::{ChannelAffinity, Mamba1Config, Merge, Mixer, MixerConfig},
     ops::Orders,
@@ -39,9 +43,17 @@ pub struct Author<'a> {
     pub parameters: &'a Tensors,
     /// Sizes of the token axes of the input: `[length]` or `[rows, columns]`.
     pub sizes: &'a [i64],
-    /// Parameters that say too little of how large the block is, in words.
-    unclear: RefCell<BTreeSet<String>>,
+    /// The length of an axis that the parameters do not say.
+    stand_in: i64,
+    /// Parameters that do not say how large the block is, although they should, each with the axis that would.
+    unclear: RefCell<BTreeMap<String, usize>>,
+    /// Keyword arguments that were looked for.
+    read: RefCell<BTreeSet<String>>,
 }
+
+/// What axes may be taken to be whose lengths the parameters do not say: two that make a block tell which shapes hang on
+/// them.
+const STAND_INS: [i64; 6] = [1, 3, 5, 16, 48, 96];
 
 /// The block in our words.
 pub struct Recipe {
@@ -60,20 +72,48 @@ impl Block {
     ///
     /// # Errors
     /// An argument that is missing or wrong, or an input that the scan does not fit, is named. Where a parameter that says
-    /// how large the block is is missing or has too few axes, all parameters that are missing or unknown are listed.
+    /// how large the block is is missing or has too few axes, all parameters that are missing, unknown or, as far as can
+    /// be told, misshaped are listed.
     pub fn recipe(&self, author: &Author) -> Result<Recipe> {
         let recipe = (self.build)(author);
-        let mut wrong = author.unclear.take();
-        if wrong.is_empty() {
+        let unclear = author.unclear.take();
+        if unclear.is_empty() {
             return recipe;
         }
-        let keys = recipe.map_or(Vec::new(), |recipe| recipe.keys);
-        if !keys.is_empty() {
-            wrong.extend(keymap::misfits(&keys, author.parameters));
+        let keys = self.certain(author).unwrap_or(recipe.map_or(Vec::new(), |recipe| recipe.keys));
+        let mut wrong = if keys.is_empty() { Vec::new() } else { keymap::misfits(&keys, author.parameters) };
+        for (name, axis) in unclear {
+            if !wrong.iter().any(|line| line.starts_with(&format!("`{name}` "))) {
+                let found = author.parameters.get(&name).map(Tensor::size);
+                let found = found.map_or("is missing".into(), |shape| format!("has shape {shape:?}"));
+                wrong.push(format!("`{name}` {found}, expected at least {} axes, none of them 0", axis + 1));
+            }
         }
-        let count = keys.len().max(wrong.len());
-        keymap::refuse(&wrong.into_iter().collect::<Vec<_>>(), count)?;
+        keymap::refuse(&wrong, keys.len().max(wrong.len()))?;
         Err(Error::invalid("internal error: nothing is wrong with a block's parameters"))
+    }
+
+    /// The keys with [`keymap::ANY`] for each axis whose length hangs on what the parameters do not say.
+    fn certain(&self, author: &Author) -> Option<Vec<Key>> {
+        let keys = |stand_in: i64| {
+            let author = Author { stand_in, ..Author::new(author.options, author.parameters, author.sizes) };
+            let recipe = (self.build)(&author)?;
+            let vs = nn::VarStore::new(Device::Cpu);
+            recipe.mixer(&vs.root())?;
+            keymap::fitted(&recipe.keys, &vs.variables())
+        };
+        let mut guesses = STAND_INS.into_iter().filter_map(|stand_in| keys(stand_in).ok());
+        let mut certain = guesses.next()?;
+        // Where one alone makes a block, it is the only one that could be meant.
+        for (key, other) in certain.iter_mut().zip(&guesses.next().unwrap_or_default()) {
+            if key.shape.len() == other.shape.len() {
+                let axes = key.shape.iter_mut().zip(&other.shape);
+                axes.filter(|(axis, other)| axis != other).for_each(|(axis, _)| *axis = keymap::ANY);
+            } else {
+                key.shape = vec![keymap::ANY; author.shape(&key.theirs).len()];
+            }
+        }
+        Some(certain)
     }
 }
 
@@ -174,12 +214,38 @@ pub const BLOCKS: &[Block] = &[
 impl<'a> Author<'a> {
     /// An author's keyword arguments, parameters and token axes.
     pub fn new(options: &'a toml::Table, parameters: &'a Tensors, sizes: &'a [i64]) -> Author<'a> {
-        Author { options, parameters, sizes, unclear: RefCell::default() }
+        Author {
+            options,
+            parameters,
+            sizes,
+            stand_in: 1,
+            unclear: RefCell::default(),
+            read: RefCell::default(),
+        }
+    }
+
+    /// A keyword argument.
+    fn option(&self, key: &str) -> Option<&'a toml::Value> {
+        self.read.borrow_mut().insert(key.to_owned());
+        self.options.get(key)
+    }
+
+    /// The keyword arguments that were given and that nothing but `beside` asked for, each with the nearest name of those
+    /// that were asked for.
+    fn unread(&self, beside: &str) -> Vec<String> {
+        let mut read = self.read.take();
+        read.insert(beside.to_owned());
+        let given = self.options.keys().filter(|key| !read.contains(*key));
+        let said = given.map(|key| match nearest(key, read.iter().map(String::as_str)) {
+            Some(near) => format!("`{key}` is not read by this block; did you mean `{near}`?"),
+            None => format!("`{key}` is not read by this block"),
+        });
+        said.collect()
     }
 
     /// A whole number among the arguments.
     fn int(&self, key: &str) -> Result<i64> {
-        match self.options.get(key) {
+        match self.option(key) {
             Some(toml::Value::Integer(n)) => Ok(*n),
             other => Err(wrong(key, other, "a whole number")),
         }
@@ -187,31 +253,32 @@ impl<'a> Author<'a> {
 
     /// A whole number among the arguments, or what it is if it is not said.
     fn int_or(&self, key: &str, default: i64) -> Result<i64> {
-        if self.options.contains_key(key) { self.int(key) } else { Ok(default) }
+        if self.option(key).is_some() { self.int(key) } else { Ok(default) }
     }
 
     /// A word among the arguments.
     fn word(&self, key: &str) -> Result<&str> {
-        let found = self.options.get(key);
+        let found = self.option(key);
         found.and_then(toml::Value::as_str).ok_or_else(|| wrong(key, found, "text"))
     }
 
-    /// The length of an axis of a parameter; 1, and a note of it, where the parameter does not say.
-    fn axis(&self, name: &str, axis: usize) -> i64 {
-        let unclear = match self.parameters.get(name).map(Tensor::size) {
-            None => format!(
-                "`{name}` is missing, which says how large the others are: their shapes are not known yet"
-            ),
-            Some(shape) => match shape.get(axis) {
-                Some(&length) if length > 0 => return length,
-                _ => format!(
-                    "`{name}` has shape {shape:?}, expected at least {} axes, none of them 0",
-                    axis + 1
-                ),
-            },
+    /// The length that most of `sources` give, which are axes of parameters that should agree (the first of those that do
+    /// not); a stand-in where none is there.
+    fn axis(&self, sources: &[(impl AsRef<str>, usize)]) -> i64 {
+        let length = |(name, axis): &(_, usize)| {
+            let shape = self.parameters.get(AsRef::<str>::as_ref(name))?.size();
+            shape.get(*axis).copied().filter(|&length| length > 0)
         };
-        self.unclear.borrow_mut().insert(unclear);
-        1
+        let lengths: Vec<i64> = sources.iter().filter_map(length).collect();
+        let votes = |length: &i64| lengths.iter().filter(|other| *other == length).count();
+        // The last of equals is the greatest to `max_by_key`.
+        let most = lengths.iter().rev().max_by_key(|length| votes(length));
+        most.copied().unwrap_or_else(|| {
+            self.unclear
+                .borrow_mut()
+                .extend(sources.iter().map(|(name, axis)| (name.as_ref().to_owned(), *axis)));
+            self.stand_in
+        })
     }
 
     /// The shape of a parameter; none where it is missing, which loading finds out.

@@ -14,15 +14,19 @@ use crate::{
 /// What a file holds beside parameters.
 const OTHERS: [&str; 5] = ["x", "y", "ct.y", "keep", "seq"];
 
+/// The argument that says whether channels come before the grid.
+const LAYOUT: &str = "channel_first";
+
 /// Runs the block called `name` on `x` of `file` with the parameters `param.<author's name>` (or, if no name begins so, every
 /// other tensor), for the author's keyword arguments `options`. x is (batch, length, channels), (batch, rows, columns, channels), or (batch, channels, rows,
 /// columns) where the author has channels first. Returns `y` of the same layout and, if the file holds its cotangent
-/// `ct.y`, `grad.x` and `grad.<author's name>`. QuadMamba's quadrants are taken from `keep` if the file has it.
+/// `ct.y`, `grad.x` and `grad.<author's name>`. QuadMamba's quadrants are taken from `keep` if the file has it. Also
+/// returns, in words, the arguments that the block does not read: authors have many that say nothing of the result.
 ///
 /// # Errors
 /// A name that is not in the table (the nearest is named), a tensor or an option that is missing or wrong, parameters
 /// that do not fit (all listed).
-pub fn run(name: &str, file: &Tensors, options: &toml::Table) -> Result<Tensors> {
+pub fn run(name: &str, file: &Tensors, options: &toml::Table) -> Result<(Tensors, Vec<String>)> {
     let Some(block) = find(name) else {
         let names = BLOCKS.iter().map(|block| block.name);
         let hint =
@@ -46,7 +50,7 @@ pub fn run(name: &str, file: &Tensors, options: &toml::Table) -> Result<Tensors>
     let core = block.name == "efficientvmamba/es2d_ssm";
     let first = core
         || block.name == "quadmamba/block"
-        || options.get("channel_first").and_then(toml::Value::as_bool) == Some(true);
+        || options.get(LAYOUT).and_then(toml::Value::as_bool) == Some(true);
     let last = |t: &Tensor| if first && t.dim() == 4 { t.permute([0, 2, 3, 1]) } else { t.shallow_clone() };
     let x = x.detach().to_kind(Kind::Float).set_requires_grad(true);
     let shape = last(&x).size();
@@ -59,7 +63,8 @@ pub fn run(name: &str, file: &Tensors, options: &toml::Table) -> Result<Tensors>
     };
     let parameters: Tensors =
         file.iter().filter_map(|(name, t)| Some((parameter(name)?, t.shallow_clone()))).collect();
-    let recipe = block.recipe(&Author::new(options, &parameters, sizes))?;
+    let author = Author::new(options, &parameters, sizes);
+    let recipe = block.recipe(&author)?;
     let vs = VarStore::new(Device::Cpu);
     let load = || {
         let variables = vs.variables();
@@ -106,5 +111,5 @@ pub fn run(name: &str, file: &Tensors, options: &toml::Table) -> Result<Tensors>
         results.insert("grad.x".into(), x.grad());
     }
     results.insert("y".into(), y.detach().contiguous());
-    Ok(results)
+    Ok((results, author.unread(LAYOUT)))
 }

@@ -18,8 +18,15 @@ fn vim(
     config: Mamba1Config,
     orders: Orders,
 ) -> Result<Recipe> {
-    let first = suffixes.first().copied().unwrap_or("");
-    let (d_model, d_inner) = (author.axis("out_proj.weight", 0), author.axis(&format!("D{first}"), 0));
+    let each = |layer: &str, part: &str, axis: usize| {
+        let named = suffixes.iter().map(|suffix| (format!("{layer}{suffix}{part}"), axis));
+        named.collect::<Vec<_>>()
+    };
+    let d_model = author.axis(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
+    let mut inner = each("D", "", 0);
+    inner.extend([("out_proj.weight".to_owned(), 1)]);
+    inner.extend(each("conv1d", ".bias", 0));
+    let d_inner = author.axis(&inner);
     let mut keys = author.same(&["in_proj.weight", "out_proj.weight"]);
     for (k, decay) in decays.iter().enumerate() {
         keys.push(author.row(decay, "A_log", k));
@@ -39,10 +46,10 @@ fn vim(
     let config = Mamba1Config {
         d_model,
         directions: orders.directions(),
-        d_state: author.axis(decays.first().copied().unwrap_or("A_log"), 1),
-        d_conv: author.axis(&format!("conv1d{first}.weight"), 2),
+        d_state: author.axis(&decays.iter().map(|decay| (decay, 1)).collect::<Vec<_>>()),
+        d_conv: author.axis(&each("conv1d", ".weight", 2)),
         expand: d_inner as f64 / d_model as f64,
-        dt_rank: DtRank::Rank(author.axis(&format!("dt_proj{first}.weight"), 1)),
+        dt_rank: DtRank::Rank(author.axis(&each("dt_proj", ".weight", 1))),
         ..config
     };
     Ok(Recipe { config: config.into(), affinity: None, orders, keys })
@@ -130,10 +137,10 @@ pub(super) fn zigma_time(author: &Author) -> Result<Recipe> {
 }
 
 pub(super) fn multimamba(author: &Author) -> Result<Recipe> {
-    let words = author.options.get("directions").and_then(toml::Value::as_array);
+    let words = author.option("directions").and_then(toml::Value::as_array);
     let words: Vec<&str> = words.into_iter().flatten().filter_map(toml::Value::as_str).collect();
     if words.is_empty() {
-        return Err(wrong("directions", author.options.get("directions"), "a list of directions"));
+        return Err(wrong("directions", author.option("directions"), "a list of directions"));
     }
     let patterns = words.iter().map(|word| local_direction(word)).collect::<Result<Vec<_>>>()?;
     let [rows, columns] = author.grid()?;

@@ -21,9 +21,9 @@ fn stacked(author: &Author) -> (Mamba1Config, Vec<Key>) {
         keys.push(author.key(theirs, ours));
     }
     let config = Mamba1Config {
-        directions: author.axis("x_proj_weight", 0),
-        d_state: author.axis("A_logs", 1),
-        dt_rank: DtRank::Rank(author.axis("dt_projs_weight", 2)),
+        directions: author.axis(&[("x_proj_weight", 0), ("dt_projs_weight", 0), ("dt_projs_bias", 0)]),
+        d_state: author.axis(&[("A_logs", 1)]),
+        dt_rank: DtRank::Rank(author.axis(&[("dt_projs_weight", 2)])),
         conv: ConvPlace::Grid,
         out_norm: Some(NormKind::Layer),
         ..summed()
@@ -42,12 +42,13 @@ fn vmamba(author: &Author) -> (Mamba1Config, Vec<Key>) {
         "out_norm.bias",
         "out_proj.weight",
     ]));
-    let (d_model, d_inner) = (author.axis("out_proj.weight", 0), author.axis("out_proj.weight", 1));
+    let d_model = author.axis(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
+    let d_inner = author.axis(&[("out_proj.weight", 1), ("conv2d.weight", 0), ("out_norm.weight", 0)]);
     let config = Mamba1Config {
         d_model,
         expand: d_inner as f64 / d_model as f64,
-        d_conv: author.axis("conv2d.weight", 2),
-        gate: author.axis("in_proj.weight", 0) == 2 * d_inner,
+        d_conv: author.axis(&[("conv2d.weight", 2), ("conv2d.weight", 3)]),
+        gate: author.axis(&[("in_proj.weight", 0)]) == 2 * d_inner,
         ..config
     };
     (config, keys)
@@ -82,7 +83,7 @@ pub(super) fn es2d(author: &Author) -> Result<Recipe> {
     let (config, mut keys) = stacked(author);
     keys.push(author.key("ln_weight", "out_norm.weight"));
     keys.push(author.key("ln_bias", "out_norm.bias"));
-    let d_model = author.axis("ln_weight", 0);
+    let d_model = author.axis(&[("ln_weight", 0), ("x_proj_weight", 2), ("dt_projs_weight", 1)]);
     let config = Mamba1Config { d_model, expand: 1.0, d_conv: 3, ..config };
     let step = author.int("step_size")?;
     let orders = on_grid(&format!("row | atrous({step})"), author.grid()?)?;
@@ -94,7 +95,7 @@ pub(super) fn msvmamba(author: &Author) -> Result<Recipe> {
     keys.push(author.key("conv2d_b1.weight", "coarse.weight"));
     keys.push(author.key("conv2d_b1.bias", "coarse.bias"));
     let grid = author.grid()?;
-    let coarse = Coarse { directions: 3, taps: author.axis("conv2d_b1.weight", 2), stride: 2 };
+    let coarse = Coarse { directions: 3, taps: author.axis(&[("conv2d_b1.weight", 2)]), stride: 2 };
     let config = Mamba1Config { directions: 1, norm_each: true, coarse: Some(coarse), ..config };
     let low = grid.map(|n| (n + 1) / 2);
     let orders =
@@ -103,8 +104,7 @@ pub(super) fn msvmamba(author: &Author) -> Result<Recipe> {
 }
 
 pub(super) fn groupmamba(author: &Author) -> Result<Recipe> {
-    let first = |name: &str| format!("mamba_g1.{name}");
-    let d_model = author.axis("proj.weight", 0);
+    let d_model = author.axis(&[("proj.weight", 0), ("norm.weight", 0), ("fc2.weight", 0)]);
     let number = |name: &String| name.strip_prefix("mamba_g")?.split('.').next()?.parse::<usize>().ok();
     let groups = author.parameters.keys().filter_map(number).max().unwrap_or(1);
     let groups = groups.clamp(1, author.parameters.len().max(1));
@@ -137,26 +137,30 @@ pub(super) fn groupmamba(author: &Author) -> Result<Recipe> {
             keys.push(author.row(&theirs(name), ours, k));
         }
     }
-    let d_inner = author.axis(&first("Ds"), 0);
+    let each = |name: &str, axis: usize| {
+        author.axis(&(1..=groups).map(|k| (format!("mamba_g{k}.{name}"), axis)).collect::<Vec<_>>())
+    };
+    let d_inner = each("Ds", 0);
     let config = Mamba1Config {
         d_model,
         directions: groups as i64,
-        d_state: author.axis(&first("A_logs"), 1),
-        d_conv: author.axis(&first("conv2d.weight"), 2),
+        d_state: each("A_logs", 1),
+        d_conv: each("conv2d.weight", 2),
         expand: (d_inner * groups as i64) as f64 / d_model as f64,
-        dt_rank: DtRank::Rank(author.axis(&first("dt_projs_weight"), 2)),
+        dt_rank: DtRank::Rank(each("dt_projs_weight", 2)),
         conv: ConvPlace::Grid,
         channels: Channels::Grouped,
         merge: Merge::Concat,
         out_norm: Some(NormKind::Layer),
         ..Mamba1Config::default()
     };
-    let affinity = Some(author.axis("fc1.weight", 0));
+    let affinity = Some(author.axis(&[("fc1.weight", 0), ("fc2.weight", 1), ("fc1.bias", 0)]));
     Ok(Recipe { config: config.into(), affinity, orders: on_grid("cross", author.grid()?)?, keys })
 }
 
 pub(super) fn plainmamba(author: &Author) -> Result<Recipe> {
-    let (d_model, d_inner) = (author.axis("out_proj.weight", 0), author.axis("D", 0));
+    let d_model = author.axis(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
+    let d_inner = author.axis(&[("D", 0), ("out_proj.weight", 1), ("conv2d.bias", 0)]);
     let orders = on_grid(
         "[serpentine, serpentine | reverse, serpentine | transpose, serpentine | transpose | reverse]",
         author.grid()?,
@@ -169,11 +173,11 @@ pub(super) fn plainmamba(author: &Author) -> Result<Recipe> {
     let config = Mamba1Config {
         d_model,
         directions: 4,
-        d_state: author.axis("A_log", 1),
-        d_conv: author.axis("conv2d.weight", 2),
+        d_state: author.axis(&[("A_log", 1)]),
+        d_conv: author.axis(&[("conv2d.weight", 2)]),
         conv: ConvPlace::Grid,
         expand: d_inner as f64 / d_model as f64,
-        dt_rank: DtRank::Rank(author.axis("dt_proj.weight", 1)),
+        dt_rank: DtRank::Rank(author.axis(&[("dt_proj.weight", 1)])),
         parameters: Parameters::Shared,
         step_embedding: true,
         compat: Compat { unordered_coefficients: true, double_dt_bias: true, ..Compat::default() },
