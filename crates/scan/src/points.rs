@@ -68,7 +68,9 @@ impl Points {
         let side = 1i64 << key_bits::<3>();
         let outside = |cell: &[i64; 3]| cell.iter().any(|x| !(0..side).contains(x));
         if let Some(i) = cells.par_iter().position_first(outside) {
-            let message = format!("voxel {i} is {:?}, expected coordinates from 0 to {}", cells[i], side - 1);
+            let [x, y, z] = cells[i];
+            let message =
+                format!("voxel {i} is at x {x}, y {y}, z {z}, expected coordinates from 0 to {}", side - 1);
             return Err(Error::Plan(message));
         }
         let xyz = cells.par_iter().map(|cell| cell.map(|x| x as f32)).collect();

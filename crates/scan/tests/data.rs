@@ -115,7 +115,7 @@ fn bad_points_are_told() {
     let message = error(&[four, whole("batch", &[4], &[0, 1, 0, 1])]);
     assert!(message.starts_with("point 2 belongs to sample 0, but the one before to sample 1"), "{message}");
     let message = error(&[whole("coors", &[1, 4], &[0, 1, 2, -3])]);
-    assert!(message.starts_with("tensor coors: voxel 0 is [-3, 2, 1]"), "{message}");
+    assert!(message.starts_with("tensor coors: voxel 0 is at x -3, y 2, z 1"), "{message}");
     let cut = std::fs::read(folder.tensors(&[reals("pos", &[1, 3], &[0.0; 3])])).unwrap();
     let message = said(Points::read(&folder.bytes("cut.safetensors", &cut[..cut.len() - 1]))).unwrap_err();
     assert!(message.starts_with("is not a whole safetensors file"), "{message}");

@@ -423,7 +423,7 @@ fn bad_points_are_told() {
     assert_eq!(empty, "sample 1 goes from point 2 to point 2, expected at least one");
     assert!(refused(vec![[0.0; 3]; 4], vec![0, 3]).contains("expected 0 to 4"));
     let voxel = Points::voxels(&[[0, 0, 0], [1, -1, 0]], vec![0, 2]).unwrap_err().to_string();
-    assert_eq!(voxel, "voxel 1 is [1, -1, 0], expected coordinates from 0 to 2097151");
+    assert_eq!(voxel, "voxel 1 is at x 1, y -1, z 0, expected coordinates from 0 to 2097151");
 
     let wide = Points::new(vec![[0.0; 3], [0.0, 5e6, 0.0]]).unwrap();
     let message = error("serialize(hilbert, grid=1)", &wide);

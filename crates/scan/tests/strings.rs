@@ -35,6 +35,7 @@ fn strings() -> impl Strategy<Value = String> {
         any::<u32>().prop_map(|seed| format!("rsmamba/forward_reverse_shuffle(seed={seed})")),
         Just("zigma/hilbert8(compat=released)".to_string()),
         Just("pcm/xyz(grid=0.00005)".to_string()),
+        (any::<u32>(), -9..9i32).prop_map(|(n, power)| format!("pcm/xyz(grid={}.5e{power})", n % 999)),
         quoted.prop_map(|path| format!("file({path})")),
     ];
     let modifier = prop_oneof![
@@ -160,6 +161,20 @@ fn lists_of_one_are_what_they_hold() {
     ] {
         assert_eq!(parse(text).simplified().to_string(), parse(shortest).to_string(), "{text}");
         assert_eq!(parse(text).simplified(), parse(shortest), "{text}");
+    }
+}
+
+#[test]
+fn numbers_may_have_exponents() {
+    for (text, same) in [
+        ("serialize(z, grid=1e-3)", "serialize(z, grid=0.001)"),
+        ("serialize(z, grid=2.5E+2)", "serialize(z, grid=250.0)"),
+        ("serialize(z, grid=1e2)", "serialize(z, grid=100.0)"),
+    ] {
+        assert_eq!(parse(text), parse(same), "{text}");
+    }
+    for text in ["serialize(z, grid=1e)", "serialize(z, grid=1e+)", "serialize(z, grid=1e999)"] {
+        assert!(syntax(text).message.contains("is not a number"), "{text}");
     }
 }
 

@@ -55,6 +55,10 @@ impl Run for Images {
                 images.size()
             )));
         }
+        if !images.is_floating_point() {
+            let found = images.kind();
+            return Err(Error::invalid(format!("`in.x` has dtype {found:?}, expected a floating dtype")));
+        }
         let images = images.to_kind(Kind::Float);
         let images = self.report.prepare.map_or(Ok(images.shallow_clone()), |prepare| prepare(images))?;
         let mut outputs = Tensors::new();

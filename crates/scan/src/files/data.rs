@@ -156,7 +156,8 @@ impl<'a> Tensors<'a> {
             names.sort_unstable();
             let more = if names.len() > 12 { ", …" } else { "" };
             names.truncate(12);
-            return format!("holds no points: it has {}{more}; {expected}", names.join(", "));
+            let names = if names.is_empty() { "no tensor".to_owned() } else { names.join(", ") };
+            return format!("holds no points: it has {names}{more}; {expected}");
         }
         format!("holds no points: {}; {expected}", found.join("; "))
     }

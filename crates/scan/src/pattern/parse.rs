@@ -343,6 +343,10 @@ impl<'a> Parser<'a> {
                     |from: usize| from + self.text[from..].bytes().take_while(u8::is_ascii_digit).count();
                 let whole = digits(start + 1);
                 self.at = if self.text[whole..].starts_with('.') { digits(whole + 1) } else { whole };
+                if let Some(power) = self.text[self.at..].strip_prefix(['e', 'E']) {
+                    let sign = usize::from(power.starts_with(['-', '+']));
+                    self.at = digits(self.at + 1 + sign);
+                }
                 let span = start..self.at;
                 let text = &self.text[span.clone()];
                 if self.at > whole {
