@@ -160,6 +160,21 @@ fn strong_and_absent_decays() {
     p.check(&Serial);
 }
 
+/// The gradient of A, which the pairs of near steps make where decays are strong, does not suffer from how long the chunk
+/// has lasted before them.
+#[test]
+fn strong_decays_have_exact_gradients() {
+    let mut p = Problem::new(&plain(192, 4, 16, 16, 0, Kind::Identity));
+    p.a = vec![-4.0, -8.0, -16.0, -32.0];
+    p.dt.iter_mut().for_each(|dt| *dt = 0.3 + dt.abs());
+    let want = p.reference(&p.leaves());
+    let sizes = p.sizes(Summing { chunk: 64, at_resets: true, cancelling: 0.0 });
+    for isa in common::isas() {
+        let got = p.run(isa, &Serial);
+        Compared::within("dA", &got.grads[2], &want.grads[2], |i| 1e-8 * sizes.grads[2][i]).check();
+    }
+}
+
 /// One NaN stays in its own channel and its own future, and does not pass a reset.
 #[test]
 fn nan_is_passed_on_not_spread() {

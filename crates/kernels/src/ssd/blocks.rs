@@ -15,7 +15,8 @@ pub(super) struct Pairs<'a> {
     pub scores: *const f32,
     pub decays: *const f32,
     pub dt: &'a [f32],
-    pub time: &'a [f32],
+    /// From the start of the chunk to each step, and what f32 cannot hold of it.
+    pub time: [&'a [f32]; 2],
     pub out: *mut f32,
     pub received: *mut f32,
     pub given: *mut f32,
@@ -40,7 +41,8 @@ impl Block for Pairs<'_> {
                 let column = column + v * S::LANES;
                 let mut received = S::load(self.received.add(column));
                 let mut apart = S::load(self.apart.add(column));
-                let time = S::load(self.time.as_ptr().add(column));
+                let [time, low] = self.time;
+                let (to, to_low) = (S::load(time.as_ptr().add(column)), S::load(low.as_ptr().add(column)));
                 for (r, sums) in sums.iter().enumerate() {
                     let (s, at) = (row + r, (row + r) * CHUNK + column);
                     let mut scored = S::mul(sums[v], S::load(self.decays.add(at)));
@@ -56,7 +58,8 @@ impl Block for Pairs<'_> {
                     S::store(out, S::fma(scored, dt, S::load(out)));
                     let part = S::mul(pair, dt);
                     received = S::add(received, part);
-                    apart = S::fma(part, S::sub(time, S::splat(self.time[s])), apart);
+                    let (time, low) = (S::sub(to, S::splat(time[s])), S::sub(to_low, S::splat(low[s])));
+                    apart = S::fma(part, S::add(time, low), apart);
                     *self.given.add(s) += S::sum(pair);
                 }
                 S::store(self.apart.add(column), apart);

@@ -293,7 +293,7 @@ unsafe fn step<S: Simd>(
             scores: scratch.scores.as_ptr(),
             decays: scratch.decays.as_ptr(),
             dt: scratch.steps.part(i, Part::Dt),
-            time: scratch.steps.part(i, Part::Time),
+            time: [scratch.steps.part(i, Part::Time), scratch.steps.part(i, Part::TimeLow)],
             out: scratch.dscores.as_mut_ptr(),
             received,
             given,
@@ -443,7 +443,9 @@ unsafe fn skip<S: Simd>(job: &Job, [b, k, head]: [usize; 3], scratch: &mut Scrat
 /// The gradients of dt before bias and softplus, which take the place of the row sums, and those of A and the bias.
 fn parameters(a: f32, i: usize, steps: usize, whole: f32, scratch: &mut Scratch) -> [f32; 2] {
     let part = |part| scratch.steps.part(i, part).map(f64::from);
-    let [dt, slope, rise, fall, time] = [Part::Dt, Part::Slope, Part::Rise, Part::Fall, Part::Time].map(part);
+    let [dt, slope, rise, fall] = [Part::Dt, Part::Slope, Part::Rise, Part::Fall].map(part);
+    let [mut time, low] = [Part::Time, Part::TimeLow].map(part);
+    time.iter_mut().zip(low).for_each(|(time, low)| *time += low);
     let Sums { received, given, apart, before, behind } = &mut scratch.sums;
     let (a, end) = (f64::from(a), time[steps.saturating_sub(1)]);
     // That of A directly: as the sum of dt times the gradients of dt A it would be a difference of large numbers.

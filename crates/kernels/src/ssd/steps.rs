@@ -25,11 +25,13 @@ pub(super) enum Part {
     Fall,
     /// The same times the step size.
     Weight,
-    /// Sum of the step sizes from the start of the chunk, the step's own included.
+    /// Sum of the step sizes from the start of the chunk, the step's own included, in f32.
     Time,
+    /// What f32 cannot hold of it: what lies between two steps may be far less than either.
+    TimeLow,
 }
 
-const PARTS: usize = 8;
+const PARTS: usize = 9;
 
 /// The parts of some heads: (head, part, step).
 pub(super) struct Steps {
@@ -105,13 +107,14 @@ impl Steps {
                 sum += rate * f64::from(dt);
                 time += f64::from(dt);
             }
-            let high = sum as f32;
-            let low = if high.is_finite() { (sum - f64::from(high)) as f32 } else { 0.0 };
+            let (high, low) = split(sum);
             self.part_mut(i, Part::Dt)[q] = dt;
             // The one NaN that `Simd::decay` keeps.
             self.part_mut(i, Part::High)[q] = if high.is_nan() { f32::NAN } else { high };
             self.part_mut(i, Part::Low)[q] = low;
-            self.part_mut(i, Part::Time)[q] = time as f32;
+            let (high, low) = split(time);
+            self.part_mut(i, Part::Time)[q] = high;
+            self.part_mut(i, Part::TimeLow)[q] = low;
         }
         let last = steps.saturating_sub(1);
         let end = [self.part(i, Part::High)[last], self.part(i, Part::Low)[last]];
@@ -142,4 +145,10 @@ impl Steps {
             S::decay(difference)
         }
     }
+}
+
+/// A sum in f32, and what f32 cannot hold of it.
+fn split(sum: f64) -> (f32, f32) {
+    let high = sum as f32;
+    (high, if high.is_finite() { (sum - f64::from(high)) as f32 } else { 0.0 })
 }
