@@ -33,8 +33,8 @@ pub use config::{Mamba2Config, Mamba2Options};
 /// The mixer. Of S sets (S = K, or 1 if the directions share) with C = D + 2 G N convolved channels: `in_proj.weight`
 /// (2 D + S (2 G N + H), d_model) makes z, x, then B and C of each set, then dt of each set; `conv1d.weight` (S, C, W) and
 /// `conv1d.bias` (S, C), or on the grid `conv2d.weight` (1, D + S 2 G N, W, W) and `conv2d.bias`; `dt_bias` (S, H),
-/// `A_log` (S or K, H), `D` (S, H) or (S, D); `norm.weight` (D); `out_proj`. Without a gate in_proj makes no z. For the
-/// merge see [`Merger`].
+/// `A_log` (S or K, H), `D` (S, H) or (S, D); `norm.weight` (D); `out_proj`. Without a gate in_proj makes no z. Under
+/// `merge` is what a [`Merger`] has.
 ///
 /// If the channels are split, in_proj makes z, x, B, C and dt K times, `conv2d` has K maps of C channels, and `norm.weight` is
 /// (K D) if the directions are concatenated; if they are grouped, `in_proj.weight` is (K, 2 D + 2 G N + H, d_model / K) and
@@ -99,7 +99,7 @@ impl Mamba2 {
                 },
             ),
             heads,
-            merger: Merger::new(vs, config.merge, k, d, d_model),
+            merger: Merger::new(&(vs / "merge"), config.merge, k, d, d_model),
             coarse: config.coarse.map(|coarse| (coarse, coarse.conv(vs, d + own, conv_bias))),
             squeeze: config.squeeze.map(|squeeze| {
                 let inner = (d / squeeze).max(1);
