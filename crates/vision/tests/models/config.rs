@@ -275,21 +275,30 @@ fn mamba2_is_a_line_of_any_config() {
     }
 }
 
-/// A finite loss with a gradient for every parameter.
+/// A finite loss with a gradient for every parameter, which is not zero.
 pub fn trains(text: &str, shape: &[i64]) {
+    for (name, grad) in gradients(text, shape) {
+        // A walk of one token never decays; what is added to all keys alike is nothing to a softmax.
+        let still = name.starts_with("class_layers") && name.ends_with("A_log") || name.ends_with("key.bias");
+        assert!(still || grad.abs().max().double_value(&[]) > 0.0, "{text}: {name} has a gradient of zeros");
+    }
+}
+
+/// The gradients of a loss for every parameter, which are finite.
+pub fn gradients(text: &str, shape: &[i64]) -> Vec<(String, Tensor)> {
     let (vs, model) = build(text, shape).unwrap_or_else(|error| panic!("{text}: {error}"));
     let images = Tensor::randn([&[3], shape].concat(), (Kind::Float, Device::Cpu));
     let logits = model.forward(&images, true).unwrap();
     assert_eq!((logits.size(), logits.kind()), (vec![3, 10], Kind::Float), "{text}");
     logits.cross_entropy_for_logits(&Tensor::from_slice(&[1i64, 4, 9])).backward();
-    for (name, tensor) in vs.variables().iter().filter(|(_, tensor)| tensor.requires_grad()) {
+    let learned = vs.variables().into_iter().filter(|(_, tensor)| tensor.requires_grad());
+    let gradient = |(name, tensor): (String, Tensor)| {
         let grad = tensor.grad();
         assert!(grad.defined(), "{text}: no gradient for {name}");
         assert!(grad.isfinite().all().int64_value(&[]) == 1, "{text}: {name}");
-        // A walk of one token never decays; what is added to all keys alike is nothing to a softmax.
-        let still = name.starts_with("class_layers") && name.ends_with("A_log") || name.ends_with("key.bias");
-        assert!(still || grad.abs().max().double_value(&[]) > 0.0, "{text}: {name} has a gradient of zeros");
-    }
+        (name, grad)
+    };
+    learned.map(gradient).collect()
 }
 
 /// What published models put around their mixers.
