@@ -288,3 +288,101 @@ proptest! {
         check(&config, batch, [grid.0, grid.1], seed)?;
     }
 }
+
+/// What follows GroupMamba, MSVMamba and PlainMamba.
+fn published() -> [Mamba2Config; 3] {
+    let options = Mamba2Options::default();
+    let base =
+        Mamba1Config { d_model: 32, directions: 4, conv: ConvPlace::Grid, d_conv: 3, ..Default::default() };
+    let grouped = Mamba1Config { channels: Channels::Grouped, merge: Merge::Concat, ..base.clone() };
+    let coarse = Mamba1Config {
+        directions: 1,
+        coarse: Some(Coarse { directions: 3, taps: 7, stride: 2 }),
+        merge: Merge::Sum,
+        norm_each: true,
+        squeeze: Some(8),
+        ..base.clone()
+    };
+    let embedded =
+        Mamba1Config { step_embedding: true, parameters: Parameters::Shared, merge: Merge::Sum, ..base };
+    [grouped, coarse, embedded].map(|config| Mamba2Config::like(&config, options.clone()))
+}
+
+/// At the sizes of models, where the norms have many channels.
+#[test]
+fn published_compositions_are_their_equations() {
+    for (seed, config) in published().iter().enumerate() {
+        check(config, 2, [6, 7], seed as u64 + 1).unwrap();
+    }
+}
+
+/// A direction that has channels of its own is a mixer of its own.
+#[test]
+fn grouped_channels_are_mixers_side_by_side() {
+    let [config, ..] = published();
+    let vs = VarStore::new(Device::Cpu);
+    let whole = Mamba2::new(&vs.root(), &config).unwrap();
+    let orders = Orders::new(&plan(30, 4, 7)).on_grid([5, 6]);
+    let x = Tensor::randn([2, 30, 32], (Kind::Float, Device::Cpu));
+    let want = whole.forward(&x, &orders).unwrap();
+    for k in 0..4 {
+        let alone = VarStore::new(Device::Cpu);
+        let one = Mamba2Config { d_model: 8, directions: 1, channels: Channels::All, ..config.clone() };
+        let one = Mamba2::new(&alone.root(), &one).unwrap();
+        tch::no_grad(|| {
+            for (name, mut tensor) in alone.variables() {
+                let all = &vs.variables()[&name];
+                let own = if name == "norm.weight" { all.view([4, -1]).get(k) } else { all.get(k) };
+                tensor.copy_(&own.view_as(&tensor));
+            }
+        });
+        let got = one.forward(&x.narrow(2, 8 * k, 8), &orders.part(k, 1)).unwrap();
+        let error = relative(&got, &want.narrow(2, 8 * k, 8).to_kind(Kind::Double));
+        assert!(error < 1e-5, "direction {k} is off by {error:.1e}");
+    }
+}
+
+#[test]
+fn autocast_is_close() {
+    for config in published() {
+        let mixer = Mamba2::new(&VarStore::new(Device::Cpu).root(), &config).unwrap();
+        let mut orders = Orders::new(&plan(48, config.directions as usize, 4)).on_grid([6, 8]);
+        if config.coarse.is_some() {
+            orders = orders.with_coarse(Orders::new(&plan(12, 3, 7)));
+        }
+        let x = Tensor::randn([2, 48, 32], (Kind::Float, Device::Cpu));
+        let exact = mixer.forward(&x, &orders).unwrap();
+        let rounded = autocast(true, || mixer.forward(&x, &orders)).unwrap();
+        assert_eq!((exact.kind(), rounded.kind()), (Kind::Float, Kind::BFloat16));
+        let error = relative(&rounded, &exact.to_kind(Kind::Double));
+        assert!(error > 0.0 && error < 4e-2, "{config:?}: bf16 is off by {error:.1e}");
+    }
+}
+
+#[test]
+fn misfits_are_errors() {
+    let [grouped, coarse, _] = published();
+    let options = |options: Mamba2Options| Mamba2Config { options, ..grouped.clone() };
+    for (text, bad) in [
+        ("`d_model` is 33", Mamba2Config { d_model: 33, ..grouped.clone() }),
+        ("`merge = \"concat\"`", Mamba2Config { merge: Merge::Sum, ..grouped.clone() }),
+        ("`parameters`", Mamba2Config { parameters: Parameters::Decay, ..grouped.clone() }),
+        ("16 inner channels of a direction", options(Mamba2Options { headdim: 32, ..Default::default() })),
+        ("the 2 heads", options(Mamba2Options { headdim: 8, ngroups: 3, ..Default::default() })),
+        ("`norm_eps` is 0", Mamba2Config { norm_eps: 0.0, ..grouped.clone() }),
+        ("`coarse`", Mamba2Config { merge: Merge::Mean, ..coarse.clone() }),
+        ("`squeeze` is 0", Mamba2Config { squeeze: Some(0), ..coarse.clone() }),
+        ("`d_conv` is 4", Mamba2Config { d_conv: 4, ..coarse.clone() }),
+    ] {
+        let error = Mamba2::new(&VarStore::new(Device::Cpu).root(), &bad).unwrap_err().to_string();
+        assert!(error.contains(text), "{text}: {error}");
+    }
+    let mixer = Mamba2::new(&VarStore::new(Device::Cpu).root(), &coarse).unwrap();
+    let x = Tensor::zeros([1, 6, 32], (Kind::Float, Device::Cpu));
+    let orders = Orders::identity(6, 1).on_grid([3, 2]);
+    let error = |orders: &Orders| mixer.forward(&x, orders).unwrap_err().to_string();
+    assert!(error(&Orders::identity(6, 1)).contains("grid"));
+    assert!(error(&orders).contains("with_coarse"));
+    assert!(error(&orders.clone().with_coarse(Orders::identity(2, 2))).contains("3 directions"));
+    assert!(mixer.forward(&x, &orders.with_coarse(Orders::identity(2, 3))).is_ok());
+}
