@@ -1,8 +1,12 @@
 //! The Mamba-2 mixer against its equations: tokens gathered by order, a loop over time, f64.
 
-use ophidian_core::mixer::{
-    Channels, Coarse, Compat, ConvPlace, Mamba1Config, Mamba2, Mamba2Config, Mamba2Options, Merge, Mixer,
-    Parameters,
+use ophidian_core::{
+    mixer::{
+        Channels, Coarse, Compat, ConvPlace, Mamba1Config, Mamba2, Mamba2Config, Mamba2Options, Merge, Mixer,
+        Parameters,
+    },
+    ops::Orders,
+    torch::autocast,
 };
 use ophidian_scan::Order;
 use proptest::prelude::*;
