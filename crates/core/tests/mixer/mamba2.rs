@@ -48,7 +48,7 @@ fn recurrence(
         let mut bt = mixed.narrow(1, h * p, g * n);
         if config.step_embedding {
             let way = if at < 0 { 0 } else { way(last, i64::from(at), columns) };
-            bt = bt + weights["step_embedding"].select(0, way);
+            bt = &bt + weights["step_embedding"].select(0, way);
         }
         let spread = |t: &Tensor| t.view([b, g, 1, n]).expand([b, g, h / g, n], false).reshape([b, h, 1, n]);
         let dt = (dt + row(weights, "dt_bias", set)).softplus().clamp(low, high).view([b, h, 1, 1]);
@@ -163,11 +163,11 @@ fn reference(weights: &Weights, config: &Mamba2Config, plans: &Plans, tokens: &T
             ys.push(if each { normed(weights, config, &y, None, 0) } else { y });
             state = Some(last);
         }
-        y = y + refined(&add_up(&ys), [h, w], plans.grid);
+        y = &y + refined(&add_up(&ys), [h, w], plans.grid);
     }
     if config.squeeze.is_some() {
         let inner = linear(weights, "squeeze.reduce", &y.mean_dim(1, true, Kind::Double), None).relu();
-        y = y * linear(weights, "squeeze.select", &inner, None).sigmoid();
+        y = &y * linear(weights, "squeeze.select", &inner, None).sigmoid();
     }
     let count = y.size()[2] / d;
     let parts: Vec<Tensor> = (0..count)
