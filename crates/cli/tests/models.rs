@@ -70,6 +70,29 @@ fn a_shown_model_is_a_config_that_train_takes() {
 }
 
 #[test]
+fn a_shown_model_may_be_changed() {
+    let set = |assignment: &'static str| ["models", "show", "groupmamba_tiny", "--set", assignment];
+    let output = ophidian(&set("model.mixer=mamba2"));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    for part in
+        ["mixer = \"mamba2\"", "channels = \"grouped\"", "[model.mamba2]", "# Changed: model.mixer=mamba2"]
+    {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert!(!shown.contains("23,361,917") && !shown.contains("Released weights"), "{shown}");
+    for (assignment, words) in [
+        ("model.mixer=mamba4", "`model.mixer`"),
+        ("data.size=3", "`data` cannot be set here"),
+        ("model=3", "no table"),
+    ] {
+        let output = ophidian(&set(assignment));
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains(words), "{assignment}: {said}");
+    }
+}
+
+#[test]
 fn a_wrong_name_suggests_the_nearest() {
     let output = ophidian(&["models", "show", "vmamba_tiny_s1l9"]);
     let said = text(&output.stderr);

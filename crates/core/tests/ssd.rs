@@ -1,10 +1,8 @@
-//! The SSD over tensors and the Mamba-2 mixer, against their equations in f64.
-
-use std::collections::BTreeMap;
+//! The SSD over tensors, against its equations in f64, and how the Mamba-2 mixer starts.
 
 use ophidian_core::{
     init::Start,
-    mixer::{ConvPlace, Mamba2, Mamba2Config, Mamba2Options, Merge, Mixer, Parameters},
+    mixer::{Mamba2, Mamba2Config, Mamba2Options},
     ops::{self, Orders, SsdInput, ssd, ssd_step},
 };
 use ophidian_scan::{Geometry, Pattern};
@@ -14,17 +12,12 @@ const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
 
 /// Largest difference relative to the largest value of `want`.
 fn difference(got: &Tensor, want: &Tensor) -> f64 {
-    difference_of(got, want, 1e-3)
-}
-
-/// The same, or relative to `size` where that is larger: of sums that cancel.
-fn difference_of(got: &Tensor, want: &Tensor, size: f64) -> f64 {
     assert_eq!(got.size(), want.size());
     if want.numel() == 0 {
         return 0.0;
     }
     let error = (got.to_kind(Kind::Double) - want.to_kind(Kind::Double)).abs().max().double_value(&[]);
-    error / want.abs().max().double_value(&[]).max(size)
+    error / want.abs().max().double_value(&[]).max(1e-3)
 }
 
 fn orders(pattern: &str, geometry: &Geometry) -> Orders {
@@ -193,162 +186,6 @@ fn misfits_are_errors() {
     refuse(SsdInput { orders: &Orders::identity(6, 1), ..input }, "visit 6 tokens");
     refuse(SsdInput { dt_limits: (1.0, 0.0), ..input }, "`dt_limits`");
     refuse(SsdInput { a: &v[2].to_kind(Kind::Int64), ..input }, "dtype Int64");
-}
-
-/// The mixer by its equations: f64, one step at a time, each direction for itself.
-fn mixer_reference(
-    config: &Mamba2Config,
-    v: &BTreeMap<String, Tensor>,
-    tokens: &Tensor,
-    walks: &[Vec<i64>],
-    [rows, columns]: [i64; 2],
-) -> Tensor {
-    let options = &config.options;
-    let (d, h, p, n, g) =
-        (config.d_inner(), config.heads(), config.headdim(), config.d_state, options.ngroups);
-    let (s, own) = (config.sets(), 2 * g * n);
-    let (b, l, w) = (tokens.size()[0], tokens.size()[1], config.d_conv);
-    let gates = if config.gate { d } else { 0 };
-    let made = tokens.linear(&v["in_proj.weight"], v.get("in_proj.bias"));
-    let parts = made.split_with_sizes([gates, d, s * own, s * h], -1);
-    let (z, x, bc, dt) = (&parts[0], &parts[1], &parts[2], &parts[3]);
-    let along = |rows: &Tensor, set: i64| {
-        let weight = v["conv1d.weight"].get(set).unsqueeze(1);
-        let bias = v["conv1d.bias"].get(set);
-        let padded = rows.transpose(1, 2).constant_pad_nd([w - 1, 0]);
-        padded.conv1d(&weight, Some(&bias), 1, 0, 1, rows.size()[2]).silu().transpose(1, 2)
-    };
-    let index = |walk: &[i64]| Tensor::from_slice(walk);
-    let mut results = Vec::new();
-    for (k, walk) in walks.iter().enumerate() {
-        let set = if s == 1 { 0 } else { k as i64 };
-        let mixed = Tensor::cat(&[x.shallow_clone(), bc.narrow(2, set * own, own)], 2);
-        let convolved = match config.conv {
-            ConvPlace::None => mixed.silu(),
-            ConvPlace::Along if config.parameters == Parameters::Decay => {
-                let first = index(&walks[0]);
-                along(&mixed.index_select(1, &first), 0).index_select(1, &first.argsort(0, false))
-            }
-            ConvPlace::Along => {
-                let order = index(walk);
-                along(&mixed.index_select(1, &order), set).index_select(1, &order.argsort(0, false))
-            }
-            ConvPlace::Grid => {
-                let all = Tensor::cat(&[x, bc], 2);
-                let channels = all.size()[2];
-                let map = all.view([b, rows, columns, channels]).permute([0, 3, 1, 2]);
-                let weight = v["conv2d.weight"].view([channels, 1, w, w]);
-                let map = map.conv2d(&weight, Some(&v["conv2d.bias"].view([-1])), 1, w / 2, 1, channels);
-                let all = map.silu().permute([0, 2, 3, 1]).reshape([b, l, channels]);
-                Tensor::cat(&[all.narrow(2, 0, d), all.narrow(2, d + set * own, own)], 2)
-            }
-        };
-        let parameter = |t: &Tensor| t.get(if t.size()[0] == 1 { 0 } else { k as i64 });
-        let a = -parameter(&v["A_log"]).exp();
-        let skip = parameter(&v["D"]).view([h, -1]).expand([h, p], false);
-        let [low, high] = options.dt_limit;
-        let dt = (dt.narrow(2, set * h, h) + parameter(&v["dt_bias"])).softplus().clamp(low, high);
-        let mut state = Tensor::zeros([b, h, p, n], F64);
-        let mut ys = Vec::new();
-        for &token in walk {
-            let at = |t: &Tensor| t.select(1, token);
-            let row = at(&convolved);
-            let u = row.narrow(1, 0, d).view([b, h, p]);
-            let spread = |first: i64| {
-                row.narrow(1, d + first, g * n)
-                    .view([b, g, 1, n])
-                    .expand([b, g, h / g, n], false)
-                    .reshape([b, h, 1, n])
-            };
-            let step = at(&dt).view([b, h, 1, 1]);
-            let decay = (&step * a.view([h, 1, 1])).exp();
-            state = state * decay + step * u.unsqueeze(3) * spread(0);
-            let read = (&state * spread(g * n)).sum_dim_intlist(3, false, Kind::Double);
-            ys.push((read + u * &skip).view([b, d]));
-        }
-        let y = Tensor::stack(&ys, 1).index_select(1, &index(walk).argsort(0, false));
-        results.push(y);
-    }
-    let y = match config.merge {
-        Merge::Concat => Tensor::stack(&results, 2),
-        merge => {
-            let sum = Tensor::stack(&results, 2).sum_dim_intlist(2, true, Kind::Double);
-            if merge == Merge::Mean { sum / walks.len() as f64 } else { sum }
-        }
-    };
-    let gate = if config.gate { z.silu().unsqueeze(2) } else { Tensor::ones([1], F64) };
-    let y = if options.rmsnorm {
-        let x = if options.norm_before_gate { y } else { y * &gate };
-        let groups = x.view([b, l, -1, g, d / g]);
-        let square = groups.square().mean_dim(4, true, Kind::Double) + config.norm_eps;
-        let normed = (groups / square.sqrt()).view([b, l, -1, d]) * &v["norm.weight"];
-        if options.norm_before_gate { normed * gate } else { normed }
-    } else {
-        y * gate
-    };
-    y.flatten(2, 3).linear(&v["out_proj.weight"], v.get("out_proj.bias"))
-}
-
-/// The mixer is its equations, with the gradients of every parameter and of the tokens, whatever it is told.
-#[test]
-fn the_mixer_is_its_equations() {
-    let base = Mamba2Config { d_model: 12, d_state: 5, directions: 2, ..Mamba2Config::default() };
-    let told = |options| Mamba2Config { options, ..base.clone() };
-    let plain = Mamba2Options { headdim: 4, ..Mamba2Options::default() };
-    let configs = [
-        Mamba2Config { directions: 1, ..told(plain.clone()) },
-        Mamba2Config { bias: true, ..told(plain.clone()) },
-        Mamba2Config { merge: Merge::Concat, ..told(Mamba2Options { ngroups: 2, ..plain.clone() }) },
-        Mamba2Config { parameters: Parameters::Shared, merge: Merge::Sum, ..told(Mamba2Options::default()) },
-        Mamba2Config { parameters: Parameters::Decay, ..told(plain.clone()) },
-        Mamba2Config { directions: 4, conv: ConvPlace::Grid, d_conv: 3, ..told(plain.clone()) },
-        Mamba2Config { conv: ConvPlace::None, gate: false, ..told(plain.clone()) },
-        told(Mamba2Options { rmsnorm: false, ngroups: 3, dt_limit: [0.05, 0.5], ..plain.clone() }),
-        told(Mamba2Options { norm_before_gate: true, d_has_hdim: true, ngroups: 2, ..plain }),
-    ];
-    let (rows, columns) = (3, 4);
-    for (i, config) in configs.iter().enumerate() {
-        let pattern = ["row", "row | bidirectional", "", "cross"][config.directions as usize - 1];
-        let plan =
-            pattern.parse::<Pattern>().unwrap().plan(&Geometry::Grid2 { height: 3, width: 4 }).unwrap();
-        let walks: Vec<Vec<i64>> =
-            plan.orders().iter().map(|order| order.index().iter().map(|t| i64::from(*t)).collect()).collect();
-        for seed in 0..3 {
-            tch::manual_seed(seed);
-            let vs = VarStore::new(Device::Cpu);
-            let mixer = Mamba2::new(&vs.root(), config).unwrap();
-            tch::no_grad(|| {
-                // Away from the ones and zeros that they start from.
-                for (_, mut t) in vs.variables() {
-                    let _ = t.g_add_(&(t.randn_like() * 0.2));
-                }
-            });
-            let exact = |t: &Tensor| t.to_kind(Kind::Double).detach().set_requires_grad(true);
-            let wide: BTreeMap<String, Tensor> =
-                vs.variables().into_iter().map(|(name, t)| (name, exact(&t))).collect();
-            let tokens =
-                Tensor::randn([2, rows * columns, 12], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-            let wide_tokens = exact(&tokens);
-            let got = mixer.forward(&tokens, &Orders::new(&plan).on_grid([rows, columns])).unwrap();
-            let want = mixer_reference(config, &wide, &wide_tokens, &walks, [rows, columns]);
-            let weights = Tensor::randn(got.size(), F64);
-            (got.to_kind(Kind::Double) * &weights).sum(Kind::Double).backward();
-            (&want * &weights).sum(Kind::Double).backward();
-            let error = difference(&got, &want);
-            assert!(error < 1e-5, "config {i}, seed {seed}: {error:.1e} off");
-            let grads = vs.variables().into_iter().map(|(name, t)| (t.grad(), wide[&name].grad(), name));
-            let grads: Vec<_> = grads.chain([(tokens.grad(), wide_tokens.grad(), "tokens".into())]).collect();
-            let largest =
-                grads.iter().map(|(_, want, _)| want.abs().max().double_value(&[])).fold(0.0, f64::max);
-            for (got, want, name) in grads {
-                // A few numbers that many steps add up to, of both signs.
-                let size =
-                    if ["D", "A_log", "dt_bias"].contains(&name.as_str()) { 0.1 * largest } else { 1e-3 };
-                let error = difference_of(&got, &want, size);
-                assert!(error < 1e-4, "config {i}, seed {seed}, gradient of {name}: {error:.1e} off");
-            }
-        }
-    }
 }
 
 /// The mixer starts as its authors' does, and says what it cannot be.

@@ -62,6 +62,11 @@ fn the_catalogue_is_what_the_authors_build() {
         let (ours, built) = (summary(&model.model, model.input), summary(&theirs.model, theirs.input));
         assert_eq!(ours.parameters, built.parameters, "{name}");
         assert_eq!(model.input, theirs.input);
+        let mamba2 = CATALOGUE.read(format!("base = '{name}'\nmixer = 'mamba2'").parse().unwrap()).unwrap();
+        let parts = |summary: &Summary| summary.parts.iter().map(|part| part.parameters).collect::<Vec<_>>();
+        let (before, after) = (parts(&ours), parts(&summary(&mamba2, model.input)));
+        let changed = before.iter().zip(&after).filter(|(before, after)| before != after).count();
+        assert_eq!((mamba2.d_state, before.len(), changed), (64, after.len(), 1), "{name}: the blocks alone");
         assert_eq!(model.model.merge, theirs.model.merge);
         assert_eq!(model.model.parameters, theirs.model.parameters);
         assert!(

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Subcommand;
 use ophidian_core::{
     Error,
-    config::nearest,
+    config::{self, nearest},
     grid::{Catalogue, ModelConfig, Official, Summary},
 };
 use ophidian_points::models as points;
@@ -26,6 +26,9 @@ enum Command {
     Show {
         /// Name of the model, as `ophidian models list` prints it.
         name: String,
+        /// Change a key of its config, for example `model.mixer=mamba2`. May be repeated.
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
     },
 }
 
@@ -40,7 +43,7 @@ const CATALOGUES: [(&str, &Catalogue); 2] =
 pub fn run(args: Args, printer: &Printer) -> Result<()> {
     match args.command {
         Command::List => list(printer),
-        Command::Show { name } => show(&name, printer),
+        Command::Show { name, set } => show(&name, &set, printer),
     }
 }
 
@@ -83,9 +86,38 @@ fn names() -> impl Iterator<Item = (&'static Catalogue, &'static str)> {
     CATALOGUES.into_iter().flat_map(|(_, catalogue)| catalogue.names().map(move |name| (catalogue, name)))
 }
 
-fn show(name: &str, printer: &Printer) -> Result<()> {
+/// The `[model]` table over the published model `name` that overrides make; none without any.
+fn changed(name: &str, set: &[String]) -> Result<Option<Table>> {
+    if set.is_empty() {
+        return Ok(None);
+    }
+    let model = Table::from_iter([("base".to_owned(), Value::from(name))]);
+    let mut table = Table::from_iter([("model".to_owned(), model.into())]);
+    for assignment in set {
+        config::set(&mut table, assignment)?;
+    }
+    if let Some(key) = table.keys().find(|key| *key != "model") {
+        let text =
+            format!("`{key}` cannot be set here; expected keys of `model`, such as `model.mixer=mamba2`");
+        return Err(Error::Config(text).into());
+    }
+    match table.remove("model") {
+        Some(Value::Table(model)) => Ok(Some(model)),
+        _ => {
+            Err(Error::Config("`model` is no table; set its keys, such as `model.mixer=mamba2`".into())
+                .into())
+        }
+    }
+}
+
+fn show(name: &str, set: &[String], printer: &Printer) -> Result<()> {
+    let changed = changed(name, set)?;
     if points::CATALOGUE.names().any(|known| known == name) {
-        return show_points(&points::official(name)?, printer);
+        let mut model = points::official(name)?;
+        if let Some(table) = changed {
+            model.model = points::ModelConfig::read(table)?;
+        }
+        return show_points(&model, set, printer);
     }
     let holds = |(_, catalogue): &(&str, &Catalogue)| catalogue.names().any(|known| known == name);
     let Some((adapter, catalogue)) = CATALOGUES.into_iter().find(holds) else {
@@ -94,9 +126,12 @@ fn show(name: &str, printer: &Printer) -> Result<()> {
         let hint = hint.unwrap_or_else(|| "`ophidian models list` shows them".to_owned());
         return Err(Error::Config(format!("there is no published model `{name}`; {hint}")).into());
     };
-    let model = catalogue.official(name)?;
+    let mut model = catalogue.official(name)?;
+    if let Some(table) = changed {
+        model.model = catalogue.read(table)?;
+    }
     let summary = model.model.count(model.input, model.classes)?;
-    for line in about(&model, &summary)? {
+    for line in about(&model, set, &summary)? {
         printer.line(format!("# {line}").trim_end())?;
     }
     let (channels, [height, width]) = (model.input.channels, model.input.image);
@@ -122,7 +157,7 @@ fn show(name: &str, printer: &Printer) -> Result<()> {
     Ok(())
 }
 
-fn show_points(model: &points::Official, printer: &Printer) -> Result<()> {
+fn show_points(model: &points::Official, set: &[String], printer: &Printer) -> Result<()> {
     let sizes = model.input;
     let summary = model.model.count(sizes.input(), model.classes)?;
     let mut lines = vec![format!("{}: {}", model.name, model.paper), String::new()];
@@ -135,10 +170,7 @@ fn show_points(model: &points::Official, printer: &Printer) -> Result<()> {
     lines.push(format!("FLOPs of one cloud: {:.2} G", summary.flops / 1e9));
     lines.push(format!("({COUNTED})"));
     lines.push(String::new());
-    lines.extend(weights(&model.weights, &model.authors, &model.family)?);
-    lines.push("  ophidian train FILE.toml --output RUN --set data.path=DATA".into());
-    lines.push(format!("or write `base = \"{}\"` under [model] of a config of your own.", model.name));
-    lines.push(String::new());
+    lines.extend(uses(model, set)?);
     for line in lines {
         printer.line(format!("# {line}").trim_end())?;
     }
@@ -157,23 +189,38 @@ fn show_points(model: &points::Official, printer: &Printer) -> Result<()> {
     Ok(())
 }
 
-/// How to run released weights, and how to train from the start but for the command.
-fn weights(address: &str, authors: &Table, family: &str) -> Result<Vec<String>> {
-    Ok(vec![
-        format!("Released weights: {address}. To run them, put this into a folder as DIR/config.json:"),
-        format!("  {}", serde_json::to_string(authors)?),
-        "and type:".into(),
-        format!(
-            "  ophidian forward --family {family} --model DIR --weights FILE.pth --input IN.safetensors \
-             --output OUT.safetensors"
-        ),
-        String::new(),
+/// How to run released weights, unless the model is changed by `set`, and how to train it from the start.
+fn uses<M, I>(model: &Official<M, I>, set: &[String]) -> Result<Vec<String>> {
+    let Official { name, weights, authors, family, .. } = model;
+    let mut lines = Vec::new();
+    if !set.is_empty() {
+        lines.extend([format!("Changed: {}", set.join(", ")), String::new()]);
+    } else if authors.is_empty() {
+        // Authors who have no such model have no arguments for one.
+        return Ok(vec![format!("Released weights: {weights}.")]);
+    } else {
+        lines.extend([
+            format!("Released weights: {weights}. To run them, put this into a folder as DIR/config.json:"),
+            format!("  {}", serde_json::to_string(authors)?),
+            "and type:".into(),
+            format!(
+                "  ophidian forward --family {family} --model DIR --weights FILE.pth --input IN.safetensors \
+                 --output OUT.safetensors"
+            ),
+            String::new(),
+        ]);
+    }
+    lines.extend([
         "To train it from the start, save this as a file and type:".into(),
-    ])
+        "  ophidian train FILE.toml --output RUN --set data.path=DATA".into(),
+        format!("or write `base = \"{name}\"` under [model] of a config of your own."),
+        String::new(),
+    ]);
+    Ok(lines)
 }
 
 /// What stands above the config.
-fn about(model: &Official, summary: &Summary) -> Result<Vec<String>> {
+fn about(model: &Official, set: &[String], summary: &Summary) -> Result<Vec<String>> {
     let mut lines = vec![format!("{}: {}", model.name, model.paper), String::new()];
     lines.push(format!("{:>5}  {:>9}  {:>6}  {:>8}  {:>6}", "stage", "grid", "tokens", "channels", "blocks"));
     for (i, stage) in summary.stages.iter().enumerate() {
@@ -196,15 +243,7 @@ fn about(model: &Official, summary: &Summary) -> Result<Vec<String>> {
     ));
     lines.push(format!("({COUNTED})"));
     lines.push(String::new());
-    // Authors who have no such model have no arguments for one.
-    if model.authors.is_empty() {
-        lines.push(format!("Released weights: {}.", model.weights));
-        return Ok(lines);
-    }
-    lines.extend(weights(&model.weights, &model.authors, &model.family)?);
-    lines.push("  ophidian train FILE.toml --output RUN --set data.path=DATA".into());
-    lines.push(format!("or write `base = \"{}\"` under [model] of a config of your own.", model.name));
-    lines.push(String::new());
+    lines.extend(uses(model, set)?);
     Ok(lines)
 }
 

@@ -429,7 +429,12 @@ fn mixer(
     width: i64,
     plan: &Plan,
 ) -> Result<Box<dyn Mixer>> {
-    let mixer = config.mixer_of(stage, number, width, plan)?.build(vs)?;
+    // Mamba-2's norm and the affinity's have one name.
+    let within = match config.affinity {
+        Some(_) if config.kind(stage) == MixerKind::Mamba2 => vs / "inner",
+        _ => vs.clone(),
+    };
+    let mixer = config.mixer_of(stage, number, width, plan)?.build(&within)?;
     Ok(match config.affinity {
         Some(affinity) => Box::new(ChannelAffinity::new(vs, mixer, width, (width / affinity).max(1))),
         None if config.conv_branch && config.kind(stage) != MixerKind::Inverted => {

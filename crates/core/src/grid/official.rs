@@ -3,7 +3,10 @@
 use serde::{Deserialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-use super::{Input, ModelConfig, Size, config::with_implied};
+use super::{
+    Input, ModelConfig, Size,
+    config::{with_implied, without_unread},
+};
 use crate::{
     Error, Result,
     config::{self, KeyDoc},
@@ -140,7 +143,8 @@ impl Catalogue {
         config::to_table(&self.read(table)?, "model")
     }
 
-    /// A `[model]` table whose `base`, if it has one, is filled in.
+    /// A `[model]` table whose `base`, if it has one, is filled in. Where the table names another mixer, what only that of
+    /// the base reads is left out.
     ///
     /// # Errors
     /// [`Error::Config`] if there is no such model, with the nearest name.
@@ -161,6 +165,7 @@ impl Catalogue {
         if table.contains_key("patch_size") && !table.contains_key("stride") {
             model.remove("stride");
         }
+        without_unread(&mut model, &table);
         merge(&mut model, with_implied(table));
         Ok(model)
     }

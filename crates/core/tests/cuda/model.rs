@@ -2,7 +2,7 @@
 
 use ophidian_core::{
     block::{Block, BlockConfig},
-    mixer::{Mamba1Config, Mamba2Config, Mamba2Options, MixerConfig},
+    mixer::{Channels, Mamba1Config, Mamba2Config, Mamba2Options, Merge, MixerConfig},
     ops::{Orders, cuda::emulated},
     torch::autocast,
 };
@@ -17,10 +17,16 @@ fn blocks_are_those_of_the_cpu() {
     let pattern: Pattern = "cross".parse().unwrap();
     let orders = Orders::new(&pattern.plan(&geometry).unwrap()).on_grid([5, 6]);
     let mamba1 = Mamba1Config { d_model: 12, directions: 4, ..Mamba1Config::default() };
+    let mamba1 = Mamba1Config { step_embedding: true, ..mamba1 };
     let options = Mamba2Options { headdim: 8, ..Mamba2Options::default() };
     let mamba2 = Mamba2Config { d_state: 16, ..Mamba2Config::like(&mamba1, options) };
-    let mamba1 = Mamba1Config { step_embedding: true, ..mamba1 };
-    for config in [MixerConfig::from(mamba1), mamba2.into()] {
+    let grouped = Mamba2Config {
+        channels: Channels::Grouped,
+        merge: Merge::Concat,
+        options: Mamba2Options::default(),
+        ..mamba2.clone()
+    };
+    for config in [MixerConfig::from(mamba1), mamba2.into(), grouped.into()] {
         let store = VarStore::new(Device::Cpu);
         tch::manual_seed(3);
         let mixer = config.build(&(store.root() / "mixer")).unwrap();

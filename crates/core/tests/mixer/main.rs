@@ -1,5 +1,6 @@
-//! The Mamba-1 mixer against its equations.
+//! The Mamba-1 and Mamba-2 mixers against their equations.
 
+mod mamba2;
 mod reference;
 
 use std::collections::HashMap;

@@ -10,12 +10,12 @@ use ophidian_core::{
 use ophidian_scan::{Blank, Order, Plan};
 use tch::{Device, Kind, Tensor};
 
-const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
+pub const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
 
 pub type Weights = HashMap<String, Tensor>;
 
 /// The steps that happen (a blank that is skipped does not): token, -1 for a blank, and whether the state starts afresh.
-fn steps(order: &Order) -> Vec<(i32, bool)> {
+pub fn steps(order: &Order) -> Vec<(i32, bool)> {
     let mut reset = false;
     let mut steps = vec![];
     for (&token, &r) in order.index().iter().zip(order.resets()) {
@@ -28,16 +28,17 @@ fn steps(order: &Order) -> Vec<(i32, bool)> {
 }
 
 /// Row k of a parameter, or its only one.
-fn row(weights: &Weights, name: &str, k: i64) -> Tensor {
+pub fn row(weights: &Weights, name: &str, k: i64) -> Tensor {
     let all = &weights[name];
     all.select(0, k.min(all.size()[0] - 1))
 }
 
 /// u of each step of a convolution along an order.
-fn conv_along(weights: &Weights, config: &Mamba1Config, k: i64, order: &Order, x: &Tensor) -> Vec<Tensor> {
+pub fn conv_along(weights: &Weights, k: i64, order: &Order, x: &Tensor) -> Vec<Tensor> {
     let (b, _, d) = x.size3().unwrap();
     let zero = Tensor::zeros([b, d], F64);
-    let mut window: Vec<Tensor> = (0..config.d_conv).map(|_| zero.shallow_clone()).collect();
+    let taps = weights["conv1d.weight"].size()[2];
+    let mut window: Vec<Tensor> = (0..taps).map(|_| zero.shallow_clone()).collect();
     let step = |(at, reset): (i32, bool)| {
         if reset {
             window.iter_mut().for_each(|row| *row = zero.shallow_clone());
@@ -46,14 +47,40 @@ fn conv_along(weights: &Weights, config: &Mamba1Config, k: i64, order: &Order, x
         window.push(if at < 0 { zero.shallow_clone() } else { x.select(1, i64::from(at)) });
         let taps = window.iter().enumerate();
         let taps = taps.map(|(tap, input)| input * row(weights, "conv1d.weight", k).select(1, tap as i64));
-        let bias = if config.conv_bias { row(weights, "conv1d.bias", k) } else { zero.shallow_clone() };
+        let biased = weights.contains_key("conv1d.bias");
+        let bias = if biased { row(weights, "conv1d.bias", k) } else { zero.shallow_clone() };
         taps.fold(bias, |sum, term| sum + term).silu()
     };
     steps(order).into_iter().map(step).collect()
 }
 
+/// The same of each token of the first order, (B, L, C); zero for those that it leaves out.
+pub fn conv_once(weights: &Weights, order: &Order, x: &Tensor) -> Tensor {
+    let first = conv_along(weights, 0, order, x);
+    let mut by_token: Vec<Tensor> = (0..order.tokens()).map(|_| x.select(1, 0).zeros_like()).collect();
+    for ((at, _), u) in steps(order).into_iter().zip(&first) {
+        if at >= 0 {
+            by_token[at as usize] = u.shallow_clone();
+        }
+    }
+    Tensor::stack(&by_token, 1)
+}
+
+/// u (B, L, C) step by step; zero at blanks.
+pub fn at_steps(u: &Tensor, order: &Order) -> Vec<Tensor> {
+    let zero = u.select(1, 0).zeros_like();
+    let step = |at: i32| if at < 0 { zero.shallow_clone() } else { u.select(1, i64::from(at)) };
+    steps(order).into_iter().map(|(at, _)| step(at)).collect()
+}
+
 /// A depthwise convolution over the map, tap by tap: (B, L, C).
-fn conv_grid(weights: &Weights, name: &str, x: &Tensor, grid: [i64; 2], stride: i64) -> (Tensor, [i64; 2]) {
+pub fn conv_grid(
+    weights: &Weights,
+    name: &str,
+    x: &Tensor,
+    grid: [i64; 2],
+    stride: i64,
+) -> (Tensor, [i64; 2]) {
     let (b, _, c) = x.size3().unwrap();
     let weight = weights[&format!("{name}.weight")].flatten(0, 1); // (C, W, W)
     let (taps, [h, w]) = (weight.size()[2], grid);
@@ -75,7 +102,7 @@ fn conv_grid(weights: &Weights, name: &str, x: &Tensor, grid: [i64; 2], stride: 
 }
 
 /// 0 start, 1 right, 2 left, 3 up, 4 down.
-fn way(from: Option<i64>, to: i64, columns: i64) -> i64 {
+pub fn way(from: Option<i64>, to: i64, columns: i64) -> i64 {
     let Some(from) = from else { return 0 };
     let (right, down) = (to % columns - from % columns, to / columns - from / columns);
     if right == 0 && down == 0 {
@@ -143,7 +170,7 @@ fn norm(weights: &Weights, config: &Mamba1Config, y: &Tensor, group: Option<i64>
     if kind == NormKind::Layer { y + part("bias") } else { y }
 }
 
-fn linear(weights: &Weights, name: &str, x: &Tensor, group: Option<i64>) -> Tensor {
+pub fn linear(weights: &Weights, name: &str, x: &Tensor, group: Option<i64>) -> Tensor {
     let part = |t: &Tensor| group.map_or_else(|| t.shallow_clone(), |g| t.select(0, g));
     let out = x.matmul(&part(&weights[&format!("{name}.weight")]).tr());
     match weights.get(&format!("{name}.bias")) {
@@ -152,19 +179,22 @@ fn linear(weights: &Weights, name: &str, x: &Tensor, group: Option<i64>) -> Tens
     }
 }
 
-fn add_up(ys: &[Tensor]) -> Tensor {
+pub fn add_up(ys: &[Tensor]) -> Tensor {
     ys.iter().map(Tensor::shallow_clone).reduce(|a, b| a + b).unwrap()
 }
 
-fn merged(weights: &Weights, config: &Mamba1Config, ys: &[Tensor]) -> Tensor {
-    match config.merge {
+/// The directions together; what a merge has learned is under `prefix`.
+pub fn merged(weights: &Weights, merge: Merge, prefix: &str, ys: &[Tensor]) -> Tensor {
+    let named = |name: &str| format!("{prefix}{name}");
+    match merge {
         Merge::Sum => add_up(ys),
         Merge::Mean => add_up(ys) / ys.len() as f64,
         Merge::Concat => Tensor::cat(ys, 2),
         Merge::Gated => {
             let mean = |y: &Tensor| linear(weights, "out_proj", &y.mean_dim(1, false, Kind::Double), None);
             let means: Vec<Tensor> = ys.iter().map(mean).collect();
-            let gate = Tensor::cat(&means, 1).matmul(&weights["gate.weight"].tr()).softmax(1, Kind::Double);
+            let gate =
+                Tensor::cat(&means, 1).matmul(&weights[&named("gate.weight")].tr()).softmax(1, Kind::Double);
             let weighed = ys.iter().enumerate().map(|(k, y)| y * gate.select(1, k as i64).view([-1, 1, 1]));
             weighed.reduce(|a, b| a + b).unwrap()
         }
@@ -174,7 +204,7 @@ fn merged(weights: &Weights, config: &Mamba1Config, ys: &[Tensor]) -> Tensor {
                 let variance = (y - &mean).square().mean_dim(-1, true, Kind::Double);
                 (y - mean) * (variance + 1e-5).rsqrt()
             };
-            let share = weights["search.weight"].softmax(0, Kind::Double);
+            let share = weights[&named("search.weight")].softmax(0, Kind::Double);
             let weighed = ys.iter().enumerate().map(|(k, y)| plain(y) * share.get(k as i64));
             add_up(&weighed.collect::<Vec<_>>())
         }
@@ -182,15 +212,21 @@ fn merged(weights: &Weights, config: &Mamba1Config, ys: &[Tensor]) -> Tensor {
             let gated = |y: &Tensor| {
                 let mean = y.mean_dim(-1, true, Kind::Double);
                 let variance = (y - &mean).square().mean_dim(-1, true, Kind::Double);
-                let normed =
-                    (y - mean) * (variance + 1e-5).rsqrt() * &weights["norm.weight"] + &weights["norm.bias"];
-                let inner = linear(weights, "reduce", &normed.mean_dim(1, true, Kind::Double), None);
+                let normed = (y - mean) * (variance + 1e-5).rsqrt() * &weights[&named("norm.weight")]
+                    + &weights[&named("norm.bias")];
+                let inner = linear(weights, &named("reduce"), &normed.mean_dim(1, true, Kind::Double), None);
                 let inner = &inner * 0.5 * (1.0 + (&inner / 2f64.sqrt()).erf());
-                y * linear(weights, "select", &inner, None).sigmoid()
+                y * linear(weights, &named("select"), &inner, None).sigmoid()
             };
             add_up(&ys.iter().map(gated).collect::<Vec<_>>())
         }
     }
+}
+
+/// (B, l, D) on a coarse map of [rows, columns] = `low`, brought to that of `grid`.
+pub fn refined(y: &Tensor, [h, w]: [i64; 2], grid: [i64; 2]) -> Tensor {
+    let map = y.transpose(1, 2).reshape([y.size()[0], -1, h, w]);
+    map.upsample_bilinear2d(grid, false, None, None).flatten(2, 3).transpose(1, 2)
 }
 
 /// A plan, the sizes of its grid and the plan of the coarse map.
@@ -233,29 +269,15 @@ pub fn reference(weights: &Weights, config: &Mamba1Config, plans: &Plans, tokens
             (xz.narrow(2, 0, d), config.gate.then(|| xz.narrow(2, d, d)))
         })
         .collect();
-    let at_steps = |u: &Tensor, order: &Order| -> Vec<Tensor> {
-        let zero = u.select(1, 0).zeros_like();
-        let step = |at: i32| if at < 0 { zero.shallow_clone() } else { u.select(1, i64::from(at)) };
-        steps(order).into_iter().map(|(at, _)| step(at)).collect()
-    };
     // u of each direction, step by step.
     let mut u: Vec<Vec<Tensor>> = match config.conv {
         ConvPlace::Along if config.parameters == Parameters::Decay => {
-            let first = conv_along(weights, config, 0, &orders[0], &pairs[0].0);
-            // Of an order whose steps are all skipped there is none.
-            let nothing = || pairs[0].0.select(1, 0).zeros_like();
-            let mut by_token: Vec<Tensor> = (0..orders[0].tokens()).map(|_| nothing()).collect();
-            for ((at, _), u) in steps(&orders[0]).into_iter().zip(&first) {
-                if at >= 0 {
-                    by_token[at as usize] = u.shallow_clone();
-                }
-            }
-            let by_token = Tensor::stack(&by_token, 1);
+            let by_token = conv_once(weights, &orders[0], &pairs[0].0);
             orders.iter().map(|order| at_steps(&by_token, order)).collect()
         }
-        ConvPlace::Along => (0..orders.len())
-            .map(|k| conv_along(weights, config, k as i64, &orders[k], &pairs[k].0))
-            .collect(),
+        ConvPlace::Along => {
+            (0..orders.len()).map(|k| conv_along(weights, k as i64, &orders[k], &pairs[k].0)).collect()
+        }
         ConvPlace::Grid => {
             let all = if split {
                 Tensor::cat(&pairs.iter().map(|(x, _)| x).collect::<Vec<_>>(), 2)
@@ -313,7 +335,7 @@ pub fn reference(weights: &Weights, config: &Mamba1Config, plans: &Plans, tokens
                 if config.norm_each { norm(weights, config, &y, grouped.then_some(k as i64)) } else { y }
             })
             .collect();
-        y = merged(weights, config, &ys);
+        y = merged(weights, config.merge, "", &ys);
     }
     if grouped {
         let outs: Vec<Tensor> = (0..config.directions)
@@ -344,9 +366,7 @@ pub fn reference(weights: &Weights, config: &Mamba1Config, plans: &Plans, tokens
             ys.push(if config.norm_each { norm(weights, config, &y, None) } else { y });
             state = Some(last);
         }
-        let map = add_up(&ys).transpose(1, 2).reshape([-1, d, h, w]);
-        let map = map.upsample_bilinear2d(plans.grid, false, None, None);
-        y = &y + map.flatten(2, 3).transpose(1, 2);
+        y = &y + refined(&add_up(&ys), [h, w], plans.grid);
     }
     if !direct && config.gate {
         let zs: Vec<Tensor> = pairs.iter().map(|(_, z)| z.as_ref().unwrap().silu()).collect();

@@ -2,7 +2,7 @@
 
 use ophidian_core::{
     Error, Result, config, documented,
-    grid::Scans,
+    grid::{MixerKind, Mixers, Scans},
     init::Start,
     layers::{MlpKind, NormKind},
     mixer::{
@@ -74,7 +74,8 @@ pub struct ModelConfig {
     pub head: Vec<i64>,
     /// Probability of dropping a channel behind each of them in training.
     pub head_dropout: f64,
-    /// The blocks' token mixer: "mamba1" or "mamba2", for which `d_state` is 64 unless it is set.
+    /// The blocks' token mixer: "mamba1" or "mamba2", for which `d_state` is 64 unless it is set. What it does not read of a
+    /// `base` is left out, and is an error where it is set beside it.
     pub mixer: Mixer,
     /// What `mixer = "mamba2"` is told beside the other keys.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +88,7 @@ pub struct ModelConfig {
     pub conv: ConvPlace,
     /// Inner channels per channel of a token.
     pub expand: f64,
-    /// Rank of the projection to step sizes; "auto" is d_model / 16, rounded up.
+    /// Rank of Mamba-1's projection to step sizes; "auto" is d_model / 16, rounded up.
     pub dt_rank: DtRank,
     /// Smallest step size at the start.
     pub dt_min: f64,
@@ -95,9 +96,9 @@ pub struct ModelConfig {
     pub dt_max: f64,
     /// No step size starts below this.
     pub dt_floor: f64,
-    /// Start of dt_proj's weight: "random" (uniform) or "constant".
+    /// Start of Mamba-1's dt_proj.weight: "random" (uniform) or "constant".
     pub dt_init: DtInit,
-    /// Scale of dt_proj's weight at the start.
+    /// Scale of Mamba-1's dt_proj.weight at the start.
     pub dt_scale: f64,
     /// A bias in the convolution before the scan.
     pub conv_bias: bool,
@@ -109,10 +110,10 @@ pub struct ModelConfig {
     pub merge: Merge,
     /// The scan's result is multiplied by silu(z), z being a second half of the input projection.
     pub gate: bool,
-    /// A norm on the scan's result, before the gate: "layer" or "rms"; none if absent.
+    /// A norm on Mamba-1's result, before the gate: "layer" or "rms"; none if absent. (Mamba-2's is `mamba2.rmsnorm`.)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out_norm: Option<NormKind>,
-    /// That norm acts on each direction before they come together.
+    /// The norm, or Mamba-2's, acts on each direction before they come together.
     pub norm_each: bool,
     /// Which channels a direction reads: "all", "split" or "grouped".
     pub channels: Channels,
@@ -294,11 +295,8 @@ impl ModelConfig {
         if self.mixer == Mixer::Mamba1 && self.mamba2.is_some() {
             return Err(Error::Config("`mamba2` is set, but `mixer` is not \"mamba2\"".into()));
         }
-        if self.mixer == Mixer::Mamba2 && (self.channels != Channels::All || self.norm_each) {
-            return Err(Error::Config(
-                "`channels` or `norm_each` is set, but `mixer = \"mamba2\"` does not read it; leave it out"
-                    .into(),
-            ));
+        if self.mixer == Mixer::Mamba2 {
+            Mixers::from(MixerKind::Mamba2).expect_read(self, &ModelConfig::default())?;
         }
         match self.mixer(1) {
             MixerConfig::Mamba2(mixer) => mixer.check()?,

@@ -24,6 +24,8 @@ fn wrong_keys_are_named() {
         ("mamba2 = {headdim = 8}", "`mixer` is not \"mamba2\""),
         ("mixer = \"mamba2\"\nmamba2 = {headdim = 7}", "`headdim` is 7"),
         ("mixer = \"mamba2\"\nchannels = \"grouped\"", "`channels`"),
+        ("mixer = \"mamba2\"\ndt_rank = 4", "`mamba2.dt_limit`"),
+        ("base = \"pointmamba_modelnet40\"\nmixer = \"mamba2\"\nout_norm = \"rms\"", "`mamba2.rmsnorm`"),
         ("head = [0]", "`head` is 0"),
         ("head_dropout = 1.0", "`head_dropout` is 1.0"),
         ("d_model = 100000\ndepth = 4000", "parameters"),
@@ -71,7 +73,13 @@ fn resolved_tables_resolve_to_themselves() {
     let based = ModelConfig::read(table("base = \"pointmamba_modelnet40\"\ndepth = 3")).unwrap();
     assert_eq!((based.depth, based.d_model, based.join), (3, 384, true));
     for name in CATALOGUE.names() {
-        official(name).unwrap();
+        let model = official(name).unwrap();
+        let line = format!("base = \"{name}\"\nmixer = \"mamba2\"");
+        let mamba2 = ModelConfig::read(table(&line)).unwrap();
+        let [before, after] = [&model.model, &mamba2]
+            .map(|config| config.count(model.input.input(), model.classes).unwrap().parts);
+        let same = before.iter().zip(&after).all(|(a, b)| (a == b) == (a.0 != "blocks"));
+        assert!(same, "{name}: {before:?} {after:?}");
     }
 }
 

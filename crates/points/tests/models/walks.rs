@@ -73,6 +73,7 @@ fn any_scan_over_points_runs() {
             for more in [
                 "",
                 "mixer = \"mamba2\"",
+                "mixer = \"mamba2\"\nchannels = \"split\"\nmerge = \"concat\"\nnorm_each = true",
                 "join = true",
                 "merge = \"concat\"\nclass_token = true\npool = \"max\"",
             ] {

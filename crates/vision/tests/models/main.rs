@@ -4,6 +4,7 @@
 
 mod config;
 mod init;
+mod mamba2;
 mod published;
 mod reference;
 mod slopes;

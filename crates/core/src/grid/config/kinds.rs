@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::PerStage;
-use crate::config;
+use crate::{Error, Result, config};
 
 /// A mixer by name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,18 +41,14 @@ use MixerKind::{
     SpatialMamba,
 };
 
+/// What nothing but Mamba-1 and Mamba-2 can be told.
+const BOTH_ALONE: [&str; 6] = ["channels", "coarse", "coarse_scan", "step_embedding", "norm_each", "squeeze"];
+
 /// What nothing but Mamba-1 can be told.
-const MAMBA1_ALONE: [&str; 9] = [
-    "channels",
-    "coarse",
-    "coarse_scan",
-    "cascade",
-    "step_embedding",
-    "norm_each",
-    "squeeze",
-    "written_as",
-    "compat",
-];
+const MAMBA1_ALONE: [&str; 3] = ["cascade", "written_as", "compat"];
+
+/// How Mamba-1 makes its step sizes, and its norm.
+const STEPS_AND_NORM: [&str; 5] = ["dt_rank", "dt_init", "dt_scale", "step_sizes", "out_norm"];
 
 impl MixerKind {
     /// All of them.
@@ -92,6 +88,11 @@ impl MixerKind {
     /// Whether it reads the map that the tokens lie on.
     pub fn needs_map(self) -> bool {
         !matches!(self, Mamba1 | Mamba2 | GrootL | Hydra | Divided)
+    }
+
+    /// Whether it is one recurrence along the orders of any scan.
+    pub(super) fn takes_any_scan(self) -> bool {
+        matches!(self, Mamba1 | Mamba2)
     }
 
     /// Keys of `[model]` that follow from the mixer where a config does not set them: what its paper has.
@@ -141,9 +142,7 @@ impl MixerKind {
         let more: &[&str] = match self {
             Mamba1 | Divided => return Vec::new(),
             ChangeMamba => return vec!["coarse", "coarse_scan", "written_as"],
-            // How Mamba-1 makes step sizes, and its norm, have a counterpart that is not told by these keys; they may stay,
-            // so that one line turns a config of Mamba-1 into one of Mamba-2.
-            Mamba2 => &[],
+            Mamba2 => return [&STEPS_AND_NORM[..], &MAMBA1_ALONE].concat(),
             GrootV | GrootL | SpatialMamba | DefMamba | QuadMamba => &["parameters"],
             Hydra => &[
                 "conv",
@@ -174,7 +173,30 @@ impl MixerKind {
                 "out_norm",
             ],
         };
-        [more, &MAMBA1_ALONE].concat()
+        [more, &BOTH_ALONE, &MAMBA1_ALONE].concat()
+    }
+
+    /// What it has in the place of a key that it does not read.
+    fn instead(self, key: &str) -> Option<&'static str> {
+        if self != Mamba2 {
+            return None;
+        }
+        match key {
+            "dt_rank" | "dt_init" | "dt_scale" => Some(
+                "its in_proj makes step sizes of the tokens at once, which `dt_min`, `dt_max`, `dt_floor` and \
+                 `mamba2.dt_limit` shape",
+            ),
+            "step_sizes" => {
+                Some("the step sizes of every direction start log-uniform from `dt_min` to `dt_max`")
+            }
+            "out_norm" => {
+                Some("its norm is what `mamba2.rmsnorm`, `mamba2.norm_before_gate` and `norm_each` make it")
+            }
+            "cascade" => {
+                Some("its step sizes, B and C come from the tokens, and not from what other directions made")
+            }
+            _ => None,
+        }
     }
 }
 
@@ -185,7 +207,49 @@ pub struct Mixers(pub PerStage<MixerKind>);
 
 impl Default for Mixers {
     fn default() -> Self {
-        Mixers(PerStage::One(MixerKind::default()))
+        MixerKind::default().into()
+    }
+}
+
+impl Mixers {
+    /// Keys of `[model]` that none of them reads.
+    pub(super) fn unread(&self) -> Vec<&'static str> {
+        let mut unread = self.0.values().iter().map(|kind| kind.unread());
+        let first = unread.next().unwrap_or_default();
+        unread.fold(first, |all, some| all.into_iter().filter(|key| some.contains(key)).collect())
+    }
+
+    /// Checks that no key that none of them reads has another value in `model` than in `default`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the first, and what the first mixer has in its place.
+    pub fn expect_read<T: Serialize>(&self, model: &T, default: &T) -> Result<()> {
+        let (ours, default) = (config::to_table(model, "model")?, config::to_table(default, "model")?);
+        let set = |key: &&str| ours.get(*key) != default.get(*key);
+        let Some(key) = self.unread().into_iter().find(set) else { return Ok(()) };
+        let kind = self.0.values().first().copied().unwrap_or_default();
+        let instead = kind.instead(key).map_or(String::new(), |instead| format!("; {instead}"));
+        Err(Error::Config(format!(
+            "`{key}` is set, but `mixer = \"{}\"` does not read it; leave it out{instead}",
+            kind.name()
+        )))
+    }
+}
+
+/// Takes out of `base`, the `[model]` table of a published model, what is nothing to the mixers that `over` puts in the place
+/// of its own: their options, and keys that none of the new ones reads.
+pub(in crate::grid) fn without_unread(base: &mut Table, over: &Table) {
+    // What is no mixer is an error of the whole table.
+    let Some(Ok(mixers)) = over.get("mixer").map(|value| value.clone().try_into::<Mixers>()) else { return };
+    let others = MixerKind::ALL.into_iter().filter(|kind| !mixers.0.values().contains(kind));
+    for key in mixers.unread().into_iter().chain(others.map(MixerKind::name)) {
+        base.remove(key);
+    }
+}
+
+impl From<MixerKind> for Mixers {
+    fn from(kind: MixerKind) -> Mixers {
+        Mixers(PerStage::One(kind))
     }
 }
 

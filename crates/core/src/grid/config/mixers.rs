@@ -13,7 +13,6 @@ use super::{
 use crate::{
     Error, Result,
     block::BlockConfig,
-    config,
     grid::{Input, embed::Pool},
     mixer::{
         ChangeMambaConfig, ConvPlace, DefMambaConfig, DeformCompat, DividedConfig, GrootLConfig, HydraConfig,
@@ -96,19 +95,7 @@ impl ModelConfig {
                 return Err(Error::Config(format!("`{name}` is set, but `mixer` is not \"{name}\"")));
             }
         }
-        let mut unread = self.mixer.0.values().iter().map(|kind| kind.unread());
-        let first = unread.next().unwrap_or_default();
-        let unread: Vec<&str> =
-            unread.fold(first, |all, some| all.into_iter().filter(|key| some.contains(key)).collect());
-        let (ours, default) =
-            (config::to_table(self, "model")?, config::to_table(&ModelConfig::default(), "model")?);
-        if let Some(key) = unread.into_iter().find(|key| ours.get(*key) != default.get(*key)) {
-            let name = self.mixer.0.values().first().copied().unwrap_or_default().name();
-            return Err(Error::Config(format!(
-                "`{key}` is set, but `mixer = \"{name}\"` does not read it; leave it out"
-            )));
-        }
-        Ok(())
+        self.mixer.expect_read(self, &ModelConfig::default())
     }
 
     /// The mixer of block number `block`, in stage `stage` of `d_model` channels, along the orders of `plan`.
@@ -302,11 +289,13 @@ impl ModelConfig {
                 return fail("`layer_pairs`, `carry_normed` and `shared_norm` do not go with `mixer = \"divided\"`, whose norms are its own".into());
             }
         }
-        let plain = self.mixer.0.values().iter().all(|kind| *kind == Mamba1);
+        let kinds = self.mixer.0.values();
         if let Some(affinity) = self.affinity
-            && (!(1..=1 << 20).contains(&affinity) || !plain)
+            && (!(1..=1 << 20).contains(&affinity) || !kinds.iter().all(|kind| kind.takes_any_scan()))
         {
-            return fail(format!("`affinity` is {affinity}, expected at least 1, and `mixer = \"mamba1\"`"));
+            return fail(format!(
+                "`affinity` is {affinity}, expected at least 1, and `mixer` \"mamba1\" or \"mamba2\""
+            ));
         }
         if self.conv_branch && self.affinity.is_some() {
             return fail("`conv_branch` and `affinity` are both set; choose one".into());
@@ -330,7 +319,7 @@ impl ModelConfig {
         if !(0.0..=1024.0).contains(&ratio) {
             return fail(format!("`changemamba.mlp_ratio` is {ratio}, expected 0 (no MLP) to 1024"));
         }
-        if self.merge == Merge::Search && !plain {
+        if self.merge == Merge::Search && !kinds.iter().all(|kind| *kind == Mamba1) {
             return fail("`merge = \"search\"` goes with `mixer = \"mamba1\"`".into());
         }
         Ok(())

@@ -22,8 +22,8 @@ use crate::{
     },
 };
 
-pub(super) use kinds::with_implied;
 pub use kinds::{MixerKind, Mixers};
+pub(super) use kinds::{with_implied, without_unread};
 pub use options::{
     AttentionOptions, ChangeMambaOptions, DefMambaOptions, DividedOptions, GrootLOptions, HydraOptions,
     InvertedOptions, SemanticOptions,
@@ -80,7 +80,8 @@ pub struct ModelConfig {
     /// "defmamba", "quadmamba", "semantic", "inverted" (convolutions alone), "divided" (time, then space: clips alone) or
     /// "changemamba" (two images in three arrangements: clips of two frames alone).
     /// Keys that a mixer cannot do without (a `scan` of one
-    /// direction, a `conv` on the grid …) take what its paper has unless they are set.
+    /// direction, a `conv` on the grid …) take what its paper has unless they are set; what it does not read of a `base` is
+    /// left out, and is an error where it is set beside it.
     pub mixer: Mixers,
     /// What `mixer = "mamba2"` is told beside the other keys.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,7 +128,7 @@ pub struct ModelConfig {
     pub conv: ConvPlace,
     /// Inner channels per channel of a token.
     pub expand: f64,
-    /// Rank of the projection to step sizes; "auto" is d_model / 16, rounded up.
+    /// Rank of Mamba-1's projection to step sizes; "auto" is d_model / 16, rounded up.
     pub dt_rank: DtRank,
     /// Smallest step size at the start.
     pub dt_min: f64,
@@ -135,11 +136,11 @@ pub struct ModelConfig {
     pub dt_max: f64,
     /// No step size starts below this.
     pub dt_floor: f64,
-    /// Start of dt_proj's weight: "random" (uniform) or "constant".
+    /// Start of Mamba-1's dt_proj.weight: "random" (uniform) or "constant".
     pub dt_init: DtInit,
-    /// Scale of dt_proj's weight at the start.
+    /// Scale of Mamba-1's dt_proj.weight at the start.
     pub dt_scale: f64,
-    /// Start of dt_proj's bias: "log-uniform", or "first-log-uniform" as the released Vim (other directions
+    /// Start of Mamba-1's dt_proj.bias: "log-uniform", or "first-log-uniform" as the released Vim (other directions
     /// 0).
     pub step_sizes: StepSizes,
     /// A bias in the convolution before the scan.
@@ -163,10 +164,10 @@ pub struct ModelConfig {
     pub merge: Merge,
     /// The scan's result is multiplied by silu(z), z being a second half of the input projection.
     pub gate: bool,
-    /// A norm on the scan's result, before the gate: "layer" or "rms"; none if absent.
+    /// A norm on Mamba-1's result, before the gate: "layer" or "rms"; none if absent. (Mamba-2's is `mamba2.rmsnorm`.)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out_norm: Option<NormKind>,
-    /// That norm acts on each direction before they come together.
+    /// The norm, or Mamba-2's, acts on each direction before they come together.
     pub norm_each: bool,
     /// Which channels a direction reads: "all", "split" (each its own, as Video Mamba Suite's DBM) or "grouped" (each
     /// its own throughout the mixer, as GroupMamba).

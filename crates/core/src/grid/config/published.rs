@@ -151,13 +151,12 @@ impl ModelConfig {
     /// One line for each published scan of `scan` whose paper has it with other keys than this model, which takes the
     /// orders alone: what they are, and how to set them. None for mixers that do not read those keys.
     pub fn differs_from_published(&self) -> Vec<String> {
-        let reads = |kind: &MixerKind| matches!(kind, MixerKind::Mamba1 | MixerKind::Mamba2);
         let (Ok(ours), Ok(default)) =
             (config::to_table(self, "model"), config::to_table(&ModelConfig::default(), "model"))
         else {
             return Vec::new();
         };
-        if !self.mixer.0.values().iter().all(reads) {
+        if !self.mixer.0.values().iter().all(|kind| kind.takes_any_scan()) {
             return Vec::new();
         }
         let mut lines: Vec<String> = Vec::new();
@@ -176,7 +175,8 @@ impl ModelConfig {
                     *scans = self.scan.texts().iter().map(put).collect::<Vec<String>>().into();
                 }
             }
-            keys.retain(|(key, value)| ours.get(*key) != Some(value));
+            let kept = if kind.is_none() { self.mixer.unread() } else { Vec::new() };
+            keys.retain(|(key, value)| ours.get(*key) != Some(value) && !kept.contains(key));
             if keys.is_empty() {
                 continue;
             }

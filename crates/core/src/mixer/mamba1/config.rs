@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::Merge;
+use super::super::{Coarse, Merge};
 use crate::{Error, Result, documented, init::Start, layers::NormKind};
 
 /// Rank of the projection that step sizes come from.
@@ -119,25 +119,6 @@ pub enum Channels {
     /// Each its own, and every layer acts within the K groups of channels, in_proj, norm and out_proj too: K small
     /// mixers side by side (GroupMamba). With [`Merge::Concat`].
     Grouped,
-}
-
-documented! {
-/// A second, coarser map that further directions run over: u is convolved with a stride, scanned, brought back to the
-/// full map by bilinear interpolation and added (MSVMamba, arXiv 2405.14174, section 3.3).
-///
-/// As in the released code the directions of the coarse map are one sequence: the state that one ends with is what the
-/// next starts from, and they share one set of parameters. Their orders are the
-/// [`coarse`](crate::ops::Orders::with_coarse) ones of the orders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Coarse {
-    /// Directions over the coarse map.
-    pub directions: i64,
-    /// Taps of its convolution, in each axis; odd.
-    pub taps: i64,
-    /// Step of its convolution.
-    pub stride: i64,
-}
 }
 
 documented! {
@@ -274,7 +255,7 @@ impl Mamba1Config {
     }
 
     /// Pairs (x, z) that in_proj makes.
-    pub(super) fn pairs(&self) -> i64 {
+    pub(in crate::mixer) fn pairs(&self) -> i64 {
         if self.channels == Channels::All { 1 } else { self.directions }
     }
 
@@ -287,7 +268,7 @@ impl Mamba1Config {
     }
 
     /// z is applied within the scan, where nothing stands between the two.
-    pub(super) fn gate_in_scan(&self) -> bool {
+    pub(in crate::mixer) fn gate_in_scan(&self) -> bool {
         let direct =
             self.out_norm.is_none() && self.stages == 1 && self.coarse.is_none() && self.squeeze.is_none();
         self.gate && direct && !self.compat.unordered_coefficients
@@ -370,7 +351,7 @@ impl Mamba1Config {
         }
         if many && self.merge != Merge::Concat && self.gate && !self.gate_in_scan() {
             return fail(
-                "an `out_norm` in front of the gates of directions with channels of their own needs `merge = \"concat\"`"
+                "a norm in front of the gates of directions with channels of their own needs `merge = \"concat\"`"
                     .into(),
             );
         }

@@ -21,18 +21,12 @@ use tch::{Tensor, nn};
 
 use self::{
     conv::{Conv, GridConv},
-    ssm::{Ssm, first_steps, parts, project},
+    ssm::{Ssm, first_steps, parts},
 };
-use super::{Merge, Merger, Mixer, expect_directions, squeeze::Squeeze};
-use crate::{
-    Error, Result,
-    init::Init,
-    layers::{Linear, Norm},
-    ops::Orders,
-    tape,
-};
+use super::{Coarse, Merge, Merger, Mixer, expect_directions, projection::Projection, squeeze::Squeeze};
+use crate::{Error, Result, layers::Norm, ops::Orders, tape};
 
-pub use config::{Channels, Coarse, Compat, ConvPlace, DtInit, DtRank, Mamba1Config, Parameters, StepSizes};
+pub use config::{Channels, Compat, ConvPlace, DtInit, DtRank, Mamba1Config, Parameters, StepSizes};
 
 /// The mixer. Parameters of P sets (P = K, or 1 if shared; one more, the first, for a coarse map) lie in one tensor each, set by
 /// set: `conv1d.weight` (P, D, W), `conv1d.bias` (P, D), `x_proj.weight` (P, R + 2 N, D), `dt_proj.weight` (P, D, R),
@@ -50,7 +44,7 @@ pub struct Mamba1 {
     conv: Conv,
     ssm: Ssm,
     merger: Merger,
-    coarse: Option<GridConv>,
+    coarse: Option<(Coarse, GridConv)>,
     squeeze: Option<Squeeze>,
     out_norm: Option<Norm>,
     out_proj: Projection,
@@ -70,11 +64,8 @@ impl Mamba1 {
         let grouped = config.channels == Channels::Grouped;
         let wide = if config.merge == Merge::Concat { k * d } else { d };
         let projection = |vs: nn::Path, inputs: i64, outputs: i64| {
-            if grouped {
-                Projection::grouped(&vs, k, inputs, outputs, config)
-            } else {
-                Projection::Dense(Linear::new(&vs, inputs, outputs, config.bias, config.start.linear()))
-            }
+            let groups = grouped.then_some(k);
+            Projection::new(&vs, groups, [inputs, outputs], config.bias, config.start.linear())
         };
         let norm = |kind| match grouped {
             true => Norm::grouped(&(vs / "out_norm"), kind, k, d, config.out_norm_eps),
@@ -87,9 +78,7 @@ impl Mamba1 {
             conv: Conv::new(vs, &config.into()),
             ssm: Ssm::new(vs, config, dt_bias),
             merger: Merger::new(vs, config.merge, k / config.stages, d, d_model),
-            coarse: config
-                .coarse
-                .map(|coarse| GridConv::new(&(vs / "coarse"), [1, d], coarse.taps, coarse.stride, conv_bias)),
+            coarse: config.coarse.map(|coarse| (coarse, coarse.conv(vs, d, conv_bias))),
             squeeze: config.squeeze.map(|squeeze| {
                 let inner = (d / squeeze).max(1);
                 Squeeze::new(&(vs / "squeeze"), d, inner, false, config.start.linear())
@@ -185,34 +174,18 @@ impl Mamba1 {
     }
 
     /// What the coarse map adds: (B, L, 1, D) from x (B, L, 1, D).
-    fn coarsened(&self, conv: &GridConv, x: &Tensor, orders: &Orders) -> Result<Tensor> {
-        let grid = orders.plane()?;
-        let (Some(coarse), [.., rows, columns]) = (orders.coarse(), grid) else {
-            return Err(Error::invalid(
-                "the mixer reads a coarser map too, but the orders carry none for it (`with_coarse`)",
-            ));
-        };
-        let expected = self.config.coarse.map_or(0, |coarse| coarse.directions);
-        expect_directions(coarse, expected)?;
-        let (u, [low_rows, low_columns]) = conv.forward(x, grid)?; // (B, l, 1, D)
+    fn coarsened(&self, (coarse, conv): &(Coarse, GridConv), x: &Tensor, orders: &Orders) -> Result<Tensor> {
+        let (u, low) = conv.forward(x, orders.plane()?)?; // (B, l, 1, D)
         tape::note(
             "each direction of the coarse map begins with the state that the one before ended with, which is not shown",
         );
         let ssm = self.ssm.part(0, 1)?;
         let coefficients = ssm.coefficients(&u)?;
-        let (mut sum, mut state): (Option<Tensor>, Option<Tensor>) = (None, None);
-        for k in 0..expected {
-            let out = ssm.scan_from(&u, &coefficients, None, &coarse.part(k, 1), true, state.as_ref())?;
+        coarse.one_after_another(orders, low, |orders, state| {
+            let out = ssm.scan_from(&u, &coefficients, None, orders, true, state)?;
             let y = if self.config.norm_each { self.normalised(out.y)? } else { out.y };
-            sum = Some(sum.map_or_else(|| Ok(y.shallow_clone()), |sum| sum.f_add(&y))?);
-            state = Some(out.final_state);
-        }
-        let Some(y) = sum else { return Err(Error::invalid("a coarse map of no direction")) };
-        let (b, d) = (x.size()[0], self.config.d_inner());
-        let frames = y.size()[1] / (low_rows * low_columns).max(1);
-        let map = y.f_view([b * frames, low_rows, low_columns, d])?.permute([0, 3, 1, 2]);
-        let map = map.f_upsample_bilinear2d([*rows, *columns], false, None, None)?;
-        Ok(map.permute([0, 2, 3, 1]).f_reshape([b, frames * rows * columns, 1, d])?)
+            Ok([y, out.final_state])
+        })
     }
 
     /// x and z (B, L, 1 or K, D) of the tokens.
@@ -267,8 +240,8 @@ impl Mixer for Mamba1 {
         let u = self.conv.forward(&x, visited)?;
         let inside = self.config.gate_in_scan();
         let mut y = self.core(&u, z.as_ref().filter(|_| inside), visited)?; // (B, L, 1 or K, D)
-        if let Some(conv) = &self.coarse {
-            let added = self.coarsened(conv, &x, orders)?;
+        if let Some(coarse) = &self.coarse {
+            let added = self.coarsened(coarse, &x, orders)?;
             y = y.f_add(&added)?;
         }
         if let Some(squeeze) = &self.squeeze {
@@ -279,57 +252,5 @@ impl Mixer for Mamba1 {
         }
         let out = self.out_proj.forward_scaled(&y, self.out_scale())?;
         Ok(out.f_flatten(2, 3)?)
-    }
-}
-
-/// A linear layer over all channels, or one for each of K groups of them: (B, L, G, in) to (B, L, K or 1, out).
-#[derive(Debug)]
-enum Projection {
-    Dense(Linear),
-    /// `weight` (K, out, in), `bias` (K, out).
-    Grouped {
-        weight: Tensor,
-        bias: Option<Tensor>,
-    },
-}
-
-impl Projection {
-    /// From `inputs` to `outputs` channels in all.
-    fn grouped(vs: &nn::Path, groups: i64, inputs: i64, outputs: i64, config: &Mamba1Config) -> Projection {
-        let (inputs, outputs) = (inputs / groups, outputs / groups);
-        Projection::Grouped {
-            weight: config.start.linear().parameter(vs, "weight", &[groups, outputs, inputs]),
-            bias: config.bias.then(|| Init::Constant(0.0).parameter(vs, "bias", &[groups, outputs])),
-        }
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward_scaled(x, 1.0)
-    }
-
-    /// Of `scale * x`.
-    fn forward_scaled(&self, x: &Tensor, scale: f64) -> Result<Tensor> {
-        let (b, l, width) = (x.size()[0], x.size()[1], x.size()[2..].iter().product::<i64>());
-        match self {
-            Projection::Dense(linear) if scale == 1.0 => linear.forward(&x.f_reshape([b, l, 1, width])?),
-            Projection::Dense(linear) => linear.forward_scaled(&x.f_reshape([b, l, 1, width])?, scale),
-            Projection::Grouped { weight, bias } => {
-                let groups = weight.size()[0];
-                let y = project(&x.f_reshape([b, l, groups, width / groups.max(1)])?, weight)?;
-                Ok(match bias {
-                    Some(bias) => y.f_add(bias)?,
-                    None => y,
-                })
-            }
-        }
-    }
-
-    fn rescale(&self, factor: f64) {
-        match self {
-            Projection::Dense(linear) => linear.rescale(factor),
-            Projection::Grouped { weight, .. } => tch::no_grad(|| {
-                let _ = weight.shallow_clone().g_mul_scalar_(factor);
-            }),
-        }
     }
 }

@@ -86,11 +86,7 @@ impl Ssm {
     /// Adds the embedding of `ways` (K, L) or (B, K, L) to B.
     pub fn embed_steps(&self, coefficients: &mut Coefficients, ways: &Tensor) -> Result<()> {
         if let Some(embedding) = &self.step_embedding {
-            let shape = [ways.size(), vec![-1]].concat();
-            let added = embedding.f_index_select(0, &ways.f_flatten(0, -1)?)?.f_view(&shape[..])?;
-            // B stays in its dtype, that of u: the scan would turn all to f32.
-            let added = added.f_transpose(-3, -2)?.to_kind(coefficients.b.kind());
-            coefficients.b = coefficients.b.f_add(&added)?; // (B, L, K, N)
+            coefficients.b = with_ways(&coefficients.b, embedding, ways)?; // (B, L, K, N)
         }
         Ok(())
     }
@@ -159,6 +155,14 @@ pub(in crate::mixer) fn first_steps(vs: &nn::Path, config: &Mamba1Config) -> Ten
         let _ = bias.narrow(0, 1, p - 1).zero_();
     }
     bias
+}
+
+/// `b` (B, L, 1 or K, N) with the row of `embedding` (5, N) that `ways` (K, L) or (B, K, L) names: (B, L, K, N).
+pub(in crate::mixer) fn with_ways(b: &Tensor, embedding: &Tensor, ways: &Tensor) -> Result<Tensor> {
+    let shape = [ways.size(), vec![embedding.size()[1]]].concat();
+    let added = embedding.f_index_select(0, &ways.f_flatten(0, -1)?)?.f_view(&shape[..])?;
+    // B stays in its dtype, that of u: the scan would turn all to f32.
+    Ok(b.f_add(&added.f_transpose(-3, -2)?.to_kind(b.kind()))?)
 }
 
 /// Views of `x` side by side along its last axis. (The gradient of a split is one copy; that of several `narrow`s is a

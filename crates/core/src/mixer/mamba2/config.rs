@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{ConvPlace, Mamba1Config, Merge, Parameters};
-use crate::{Error, Result, documented, init::Start};
+use super::super::{Channels, Coarse, ConvPlace, Mamba1Config, Merge, Parameters};
+use crate::{Error, Result, documented, init::Start, layers::NormKind};
 
 documented! {
 /// What `mixer = "mamba2"` is told beside the other keys.
@@ -68,12 +68,24 @@ pub struct Mamba2Config {
     pub bias: bool,
     /// Which parameters each direction has for itself. With "own" also its B, C and step sizes; x and z are made once.
     pub parameters: Parameters,
+    /// Which channels a direction reads: if its own, it has heads, B, C and step sizes of its own too.
+    pub channels: Channels,
     /// How the directions come together.
     pub merge: Merge,
     /// There is a gate z.
     pub gate: bool,
     /// Added to the mean square in the norm.
     pub norm_eps: f64,
+    /// The norm acts on each direction before they come together, and the gate on what they come together to.
+    pub norm_each: bool,
+    /// As Mamba-1's: a learned vector is added to B by the way that a step goes, behind the convolution.
+    pub step_embedding: bool,
+    /// Further directions over a coarser map, for which x, B and C are convolved with a stride, and step sizes are means
+    /// over the windows of that convolution.
+    pub coarse: Option<Coarse>,
+    /// What the directions come to is multiplied, channel by channel, by a gate that its mean chooses, through this many
+    /// times fewer channels, in front of the norm (of what `norm_each` leaves, of the gate).
+    pub squeeze: Option<i64>,
     /// What Mamba-1 has no word for.
     pub options: Mamba2Options,
     /// Where the weights of in_proj and out_proj start from.
@@ -91,7 +103,7 @@ impl Default for Mamba2Config {
 
 impl Mamba2Config {
     /// What both mixers can be told from a config of Mamba-1, the rest from `options`. How Mamba-1 makes its step sizes
-    /// and its norm have no counterpart here.
+    /// and which norm it has, its stages and its released quirks have no counterpart here.
     pub fn like(config: &Mamba1Config, options: Mamba2Options) -> Mamba2Config {
         Mamba2Config {
             d_model: config.d_model,
@@ -106,18 +118,48 @@ impl Mamba2Config {
             conv_bias: config.conv_bias,
             bias: config.bias,
             parameters: config.parameters,
+            channels: config.channels,
             merge: config.merge,
             gate: config.gate,
             norm_eps: 1e-5,
+            norm_each: config.norm_each,
+            step_embedding: config.step_embedding,
+            coarse: config.coarse,
+            squeeze: config.squeeze,
             options,
             start: config.start,
             residuals: config.residuals,
         }
     }
 
-    /// Channels inside the mixer (D = H P).
+    /// What both mixers are told, as Mamba-1 has it.
+    fn as_mamba1(&self) -> Mamba1Config {
+        Mamba1Config {
+            d_model: self.d_model,
+            directions: self.directions,
+            d_state: self.d_state,
+            d_conv: self.d_conv,
+            conv: self.conv,
+            expand: self.expand,
+            dt_min: self.dt_min,
+            dt_max: self.dt_max,
+            dt_floor: self.dt_floor,
+            parameters: self.parameters,
+            channels: self.channels,
+            merge: self.merge,
+            gate: self.gate,
+            out_norm: self.options.rmsnorm.then_some(NormKind::Rms),
+            norm_each: self.norm_each,
+            step_embedding: self.step_embedding,
+            coarse: self.coarse,
+            squeeze: self.squeeze,
+            ..Mamba1Config::default()
+        }
+    }
+
+    /// Channels that a direction scans (D = H P).
     pub fn d_inner(&self) -> i64 {
-        (self.expand * self.d_model as f64) as i64
+        self.as_mamba1().d_inner()
     }
 
     /// Channels of a head (P).
@@ -134,14 +176,47 @@ impl Mamba2Config {
         self.d_inner() / self.headdim().max(1)
     }
 
-    /// Sets of B, C, step sizes and parameters: K, or 1 if the directions share.
+    /// Sets of B, C, step sizes and parameters: K, or 1 if the directions share; one more, the last, for a coarse map.
     pub fn sets(&self) -> i64 {
-        if self.parameters == Parameters::Own { self.directions } else { 1 }
+        self.as_mamba1().sets()
     }
 
     /// Channels of B and C of a set.
     pub(super) fn coefficients(&self) -> i64 {
         2 * self.options.ngroups * self.d_state
+    }
+
+    /// Rows of channels that in_proj makes: one for all directions, or one for each.
+    pub(super) fn rows(&self) -> i64 {
+        self.as_mamba1().pairs()
+    }
+
+    /// Sets of B, C and step sizes in such a row, that of a coarse map left out.
+    pub(super) fn sets_of_row(&self) -> i64 {
+        if self.channels == Channels::All && self.parameters == Parameters::Own { self.directions } else { 1 }
+    }
+
+    /// What is in such a row: z, (x, B, C), dt, then B, C and dt of a coarse map.
+    pub(super) fn widths(&self) -> [i64; 5] {
+        let (d, h, s, own) = (self.d_inner(), self.heads(), self.sets_of_row(), self.coefficients());
+        let coarse = i64::from(self.coarse.is_some());
+        [if self.gate { d } else { 0 }, d + s * own, s * h, coarse * own, coarse * h]
+    }
+
+    /// Whether a norm acts on each direction.
+    pub(super) fn norms_each(&self) -> bool {
+        self.norm_each && self.options.rmsnorm
+    }
+
+    /// Rows that the norm has weights for: one for each direction where it reads channels of their own.
+    pub(super) fn normed_rows(&self) -> i64 {
+        let apart = self.merge == Merge::Concat || self.norms_each();
+        if self.channels != Channels::All && apart { self.directions } else { 1 }
+    }
+
+    /// The gate acts within the scan, where nothing stands between the two.
+    pub(super) fn gates_in_scan(&self) -> bool {
+        self.as_mamba1().gate_in_scan()
     }
 
     /// Checks that every size is one, and that the parts go together.
@@ -151,40 +226,25 @@ impl Mamba2Config {
     pub fn check(&self) -> Result<()> {
         let fail = |text: String| Err(Error::Config(text));
         let Mamba2Options { headdim, ngroups, dt_limit, a_init_range, .. } = self.options;
-        for (key, size) in [
-            ("d_model", self.d_model),
-            ("directions", self.directions),
-            ("d_state", self.d_state),
-            ("d_conv", self.d_conv),
-            ("headdim", self.headdim()),
-            ("ngroups", ngroups),
-        ] {
+        self.as_mamba1().check()?;
+        for (key, size) in [("headdim", self.headdim()), ("ngroups", ngroups)] {
             if !(1..=1 << 20).contains(&size) {
                 return fail(format!("`{key}` is {size}, expected 1 to {}", 1 << 20));
             }
         }
         let d = self.d_inner();
-        if !(self.expand.is_finite() && (1..=1 << 20).contains(&d)) {
-            return fail(format!(
-                "`expand` is {}, which makes {d} inner channels of d_model = {}; expected at least 1",
-                self.expand, self.d_model
-            ));
-        }
         if d % self.headdim() != 0 {
             return fail(format!(
-                "`headdim` is {headdim}, expected a divisor of the {d} inner channels, or 0"
+                "`headdim` is {headdim}, expected a divisor of the {d} inner channels{}, or 0",
+                if self.channels == Channels::All { "" } else { " of a direction" }
             ));
         }
         if self.heads() % ngroups != 0 {
             return fail(format!("`ngroups` is {ngroups}, expected a divisor of the {} heads", self.heads()));
         }
         let positive = |value: f64| value.is_finite() && value > 0.0;
-        let steps = [self.dt_min, self.dt_max, self.dt_floor, self.norm_eps];
-        if !steps.into_iter().all(positive) || self.dt_min > self.dt_max {
-            return fail(format!(
-                "`dt_min`, `dt_max`, `dt_floor`, `norm_eps` are {steps:?}, expected numbers above 0 and \
-                 dt_min <= dt_max"
-            ));
+        if !positive(self.norm_eps) {
+            return fail(format!("`norm_eps` is {}, expected a number above 0", self.norm_eps));
         }
         if !(dt_limit[0] >= 0.0 && dt_limit[0] <= dt_limit[1]) {
             return fail(format!(
@@ -195,9 +255,6 @@ impl Mamba2Config {
             return fail(format!(
                 "`a_init_range` is {a_init_range:?}, expected two numbers above 0 that do not fall"
             ));
-        }
-        if self.conv == ConvPlace::Grid && self.d_conv % 2 == 0 {
-            return fail(format!("`d_conv` is {}, expected an odd number on a grid", self.d_conv));
         }
         if self.merge == Merge::Search {
             return fail("`merge = \"search\"` goes with Mamba-1 alone".into());
