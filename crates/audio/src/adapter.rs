@@ -53,7 +53,7 @@ impl Adapter for Audio {
     }
 
     fn notes(&self, model: &toml::Table) -> Vec<String> {
-        models::CATALOGUE.read(model.clone()).map_or(Vec::new(), |model| model.differs_from_published())
+        models::CATALOGUE.read(model.clone()).map_or(Vec::new(), |model| model.notes())
     }
 
     fn data_keys(&self) -> Vec<KeyDoc> {

@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 
 use crate::{
     Error, Result,
-    ops::{Merge, Orders, ScanInput, selective_scan},
+    ops::{Merge, Orders, ScanInput, SsdInput, selective_scan},
 };
 
 thread_local! {
@@ -186,6 +186,16 @@ pub(crate) fn scan(input: &ScanInput) {
     });
 }
 
+/// A layer is about to scan by heads.
+pub(crate) fn ssd(input: &SsdInput) {
+    on_tape(|tape| {
+        if let Some(layer) = tape.layers.last_mut() {
+            // What does not fit together is the op's to refuse.
+            layer.scans.extend(Scan::of_heads(input, Some(&layer.places)));
+        }
+    });
+}
+
 /// The tokens behind the last norm.
 pub fn tokens(tokens: &Tensor, grid: [i64; 2]) {
     on_tape(|tape| {
@@ -233,6 +243,41 @@ impl Scan {
             softplus: input.delta_softplus,
             orders,
         }
+    }
+
+    /// The SSD of `input` as a selective scan whose channels are the heads: all channels of a head attend alike. Where dt
+    /// is kept within limits, blank steps count as steps of size 0.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn of_heads(input: &SsdInput, places: Option<&Places>) -> Result<Scan> {
+        let (k, h) = (input.orders.directions(), input.dt.size().last().copied().unwrap_or(0));
+        let n = input.b.size().last().copied().unwrap_or(0);
+        let per_head = |t: &Tensor| t.f_expand([k, h], false);
+        let bias = input.dt_bias.map(per_head).transpose()?;
+        let limited = input.dt_limits != (0.0, f64::INFINITY);
+        let steps = if limited {
+            let dt = bias.as_ref().map_or(Ok(input.dt.shallow_clone()), |bias| input.dt.f_add(bias))?;
+            let dt = if input.dt_softplus { dt.f_softplus()? } else { dt };
+            dt.f_clamp(input.dt_limits.0, input.dt_limits.1)?
+        } else {
+            input.dt.shallow_clone()
+        };
+        let scan = ScanInput {
+            u: &input.dt.f_zeros_like()?,
+            delta: &steps,
+            a: &per_head(input.a)?.f_unsqueeze(2)?.f_expand([k, h, n], false)?,
+            b: input.b,
+            c: input.c,
+            d: None,
+            z: None,
+            delta_bias: bias.as_ref().filter(|_| !limited),
+            delta_softplus: input.dt_softplus && !limited,
+            initial_state: None,
+            orders: input.orders,
+            merge: Merge::Apart,
+        };
+        Ok(Scan::new(&scan, places))
     }
 
     /// K.

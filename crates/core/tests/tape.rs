@@ -2,7 +2,7 @@
 
 use ophidian_core::{
     mixer::{Compat, ConvPlace, Mamba1, Mamba1Config, Merge},
-    ops::{self, Orders, ScanInput, selective_scan},
+    ops::{self, Orders, ScanInput, SsdInput, selective_scan, ssd},
     tape::{self, Ground, Layout, Places, Scan},
 };
 use ophidian_scan::{Blank, Order, Plan};
@@ -159,6 +159,44 @@ proptest! {
             let map = scan.map(&[0]).unwrap();
             prop_assert!(gap(&map, &row(0).to_kind(Kind::Double).abs().mean_dim(3, false, Kind::Double)) < 1e-12);
             prop_assert!(scan.attention(&[l]).unwrap_err().to_string().contains("there is no token"));
+        }
+    }
+}
+
+/// Of an SSD, alpha of a head x is what every channel of the head puts out, but for D; all limits of dt counted.
+#[test]
+fn the_attention_of_heads_is_that_of_their_channels() {
+    let (b, l, k, g, h, p, n) = (2, 7, 2, 2, 4, 3, 5);
+    let walks = [vec![3, 1, 4, 0, 6, 5, 2], vec![5, 0, 2, 6, 1, 3, 4]];
+    let walks = walks.map(|walk| Order::new(walk, l as usize).unwrap());
+    let orders = Orders::new(&Plan::new(walks.to_vec()).unwrap());
+    for (seed, dt_limits) in [(0, (0.0, f64::INFINITY)), (1, (0.3, 0.9))] {
+        tch::manual_seed(seed);
+        let randn = |shape: &[i64]| Tensor::randn(shape, F64);
+        let (x, dt) = (randn(&[b, l, h, p]), randn(&[b, l, k, h]));
+        let (a, bias) = (-(randn(&[h]).abs() + 0.1), randn(&[k, h]));
+        let input = SsdInput {
+            x: &x,
+            dt: &dt,
+            a: &a,
+            b: &randn(&[b, l, k, g, n]),
+            c: &randn(&[b, l, k, g, n]),
+            d: None,
+            z: None,
+            dt_bias: Some(&bias),
+            dt_softplus: true,
+            dt_limits,
+            initial_state: None,
+            orders: &orders,
+            merge: ops::Merge::Apart,
+        };
+        let y = ssd(&input).unwrap().y; // (B, L, K, H, P)
+        let scan = Scan::of_heads(&input, None).unwrap();
+        for token in 0..l {
+            let alpha = scan.attention(&[token]).unwrap(); // (B, K, L, H)
+            let made = (alpha.unsqueeze(4) * x.unsqueeze(1)).sum_dim_intlist(2, false, Kind::Double);
+            let error = gap(&made, &y.select(1, token));
+            assert!(error < 1e-12, "dt within {dt_limits:?}, token {token}: off by {error:.1e}");
         }
     }
 }

@@ -45,6 +45,10 @@ impl Adapter for PointClouds {
         ModelConfig::read(model.clone())?.check_input(models::Input::try_from(&shape[..])?)
     }
 
+    fn notes(&self, model: &toml::Table) -> Vec<String> {
+        ModelConfig::read(model.clone()).map_or(Vec::new(), |model| model.notes())
+    }
+
     fn data_keys(&self) -> Vec<KeyDoc> {
         Data::keys()
     }

@@ -132,7 +132,12 @@ impl Catalogue {
     /// # Errors
     /// [`Error::Config`] naming the key (`model.…`) that is unknown or wrong.
     pub fn read(&self, table: Table) -> Result<ModelConfig> {
-        ModelConfig::read(self.with_base(table)?)
+        let named = table.contains_key("mixer");
+        let read = ModelConfig::read(self.with_base(table)?)?;
+        if !named {
+            read.expect_present()?;
+        }
+        Ok(read)
     }
 
     /// Checks a `[model]` table and fills in every default.

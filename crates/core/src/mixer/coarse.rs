@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Tensor, nn};
 
 use super::{expect_directions, mamba1::conv::GridConv};
-use crate::{Error, Result, documented, ops::Orders};
+use crate::{Error, Result, documented, ops::Orders, tape};
 
 documented! {
 /// A second, coarser map that further directions run over: u is convolved with a stride, scanned, brought back to the
@@ -60,6 +60,9 @@ impl Coarse {
             ));
         };
         expect_directions(coarse, self.directions)?;
+        tape::note(
+            "each direction of the coarse map begins with the state that the one before ended with, which is not shown",
+        );
         let (mut sum, mut state): (Option<Tensor>, Option<Tensor>) = (None, None);
         for k in 0..self.directions {
             let [y, last] = scan(&coarse.part(k, 1), state.as_ref())?;

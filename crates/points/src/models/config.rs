@@ -44,6 +44,15 @@ pub enum Mixer {
     Mamba2,
 }
 
+impl Mixer {
+    fn kind(self) -> MixerKind {
+        match self {
+            Mixer::Mamba1 => MixerKind::Mamba1,
+            Mixer::Mamba2 => MixerKind::Mamba2,
+        }
+    }
+}
+
 documented! {
 /// A backbone over groups of points with a classifying head: a small PointNet makes a token of each group, Mamba blocks
 /// run along scan patterns, pooling, a head.
@@ -191,6 +200,7 @@ impl ModelConfig {
         register_scans();
         let mut table = table;
         // Named over a base it brings its own number of states, but not over one that is set with it.
+        let named = table.contains_key("mixer");
         if table.get("mixer").and_then(toml::Value::as_str) == Some("mamba2") {
             table.entry("d_state").or_insert(64.into());
         }
@@ -198,12 +208,29 @@ impl ModelConfig {
         if read.mixer == Mixer::Mamba2 && read.mamba2.is_none() {
             read.mamba2 = Some(Mamba2Options::default());
         }
+        if read.tells_no_one() && !named {
+            return Err(Error::Config("[model]: `mamba2` is set, but `mixer` is not \"mamba2\"".into()));
+        }
         read.scan = read.scan.scheduled();
         read.check().map_err(|error| match error {
             Error::Config(text) => Error::Config(format!("[model]: {text}")),
             other => other,
         })?;
         Ok(read)
+    }
+
+    /// True if there are options for a mixer that the model has not.
+    fn tells_no_one(&self) -> bool {
+        self.mixer == Mixer::Mamba1 && self.mamba2.is_some()
+    }
+
+    /// What a user should know before training: keys that are set in vain.
+    pub fn notes(&self) -> Vec<String> {
+        let absent = self.tells_no_one();
+        let absent =
+            absent.then(|| "`mamba2` is set, but `mixer` is not \"mamba2\": nothing reads it".to_owned());
+        let mixers = Mixers::from(self.mixer.kind());
+        absent.into_iter().chain(mixers.notes(self, &ModelConfig::default())).collect()
     }
 
     /// Branches that add up in the whole model.
@@ -292,12 +319,7 @@ impl ModelConfig {
         if self.conv == ConvPlace::Grid {
             return wrong("conv", &"grid", "\"along\" or \"none\": points lie on no grid");
         }
-        if self.mixer == Mixer::Mamba1 && self.mamba2.is_some() {
-            return Err(Error::Config("`mamba2` is set, but `mixer` is not \"mamba2\"".into()));
-        }
-        if self.mixer == Mixer::Mamba2 {
-            Mixers::from(MixerKind::Mamba2).expect_read(self, &ModelConfig::default())?;
-        }
+        Mixers::from(self.mixer.kind()).expect_read(self, &ModelConfig::default())?;
         match self.mixer(1) {
             MixerConfig::Mamba2(mixer) => mixer.check()?,
             _ => self.mamba(1).check()?,

@@ -24,8 +24,6 @@ fn wrong_keys_are_named() {
         ("mamba2 = {headdim = 8}", "`mixer` is not \"mamba2\""),
         ("mixer = \"mamba2\"\nmamba2 = {headdim = 7}", "`headdim` is 7"),
         ("mixer = \"mamba2\"\nchannels = \"grouped\"", "`channels`"),
-        ("mixer = \"mamba2\"\ndt_rank = 4", "`mamba2.dt_limit`"),
-        ("base = \"pointmamba_modelnet40\"\nmixer = \"mamba2\"\nout_norm = \"rms\"", "`mamba2.rmsnorm`"),
         ("head = [0]", "`head` is 0"),
         ("head_dropout = 1.0", "`head_dropout` is 1.0"),
         ("d_model = 100000\ndepth = 4000", "parameters"),
@@ -34,6 +32,19 @@ fn wrong_keys_are_named() {
         let error = fails(text);
         assert!(error.contains(words), "{text}: {error}");
     }
+}
+
+#[test]
+fn keys_that_nothing_reads_are_noted() {
+    for (text, words) in [
+        ("mixer = \"mamba2\"\ndt_rank = 4", "`mamba2.dt_limit`"),
+        ("base = \"pointmamba_modelnet40\"\nmixer = \"mamba2\"\nout_norm = \"rms\"", "`mamba2.rmsnorm`"),
+        ("mixer = \"mamba1\"\nmamba2 = {headdim = 8}", "nothing reads it"),
+    ] {
+        let notes = PointClouds.notes(&PointClouds.resolve_model(table(text)).unwrap());
+        assert!(notes.len() == 1 && notes[0].contains(words), "{text}: {notes:?}");
+    }
+    assert!(PointClouds.notes(&PointClouds.resolve_model(toml::Table::new()).unwrap()).is_empty());
 }
 
 #[test]

@@ -219,20 +219,39 @@ impl Mixers {
         unread.fold(first, |all, some| all.into_iter().filter(|key| some.contains(key)).collect())
     }
 
-    /// Checks that no key that none of them reads has another value in `model` than in `default`.
+    /// Keys of those that may be set and are noted, so that one line turns a config of Mamba-1 into one of Mamba-2.
+    fn ignored(&self) -> &'static [&'static str] {
+        if self.0.values().iter().all(|kind| *kind == Mamba2) { &STEPS_AND_NORM } else { &[] }
+    }
+
+    /// Keys that none of them reads and that have another value in `model` than in `default`.
+    fn set_in_vain<T: Serialize>(&self, model: &T, default: &T) -> Result<Vec<&'static str>> {
+        let (ours, default) = (config::to_table(model, "model")?, config::to_table(default, "model")?);
+        Ok(self.unread().into_iter().filter(|key| ours.get(*key) != default.get(*key)).collect())
+    }
+
+    /// That a key is set in vain, and what the first mixer has in its place.
+    fn says(&self, key: &str) -> String {
+        let kind = self.0.values().first().copied().unwrap_or_default();
+        let instead = kind.instead(key).map_or(String::new(), |instead| format!("; {instead}"));
+        format!("`{key}` is set, but `mixer = \"{}\"` does not read it{instead}", kind.name())
+    }
+
+    /// Checks that no key that none of them reads has another value in `model` than in `default`, but for those of which
+    /// [`notes`](Mixers::notes) tells.
     ///
     /// # Errors
     /// [`Error::Config`] naming the first, and what the first mixer has in its place.
     pub fn expect_read<T: Serialize>(&self, model: &T, default: &T) -> Result<()> {
-        let (ours, default) = (config::to_table(model, "model")?, config::to_table(default, "model")?);
-        let set = |key: &&str| ours.get(*key) != default.get(*key);
-        let Some(key) = self.unread().into_iter().find(set) else { return Ok(()) };
-        let kind = self.0.values().first().copied().unwrap_or_default();
-        let instead = kind.instead(key).map_or(String::new(), |instead| format!("; {instead}"));
-        Err(Error::Config(format!(
-            "`{key}` is set, but `mixer = \"{}\"` does not read it; leave it out{instead}",
-            kind.name()
-        )))
+        let set = self.set_in_vain(model, default)?;
+        let wrong = set.into_iter().find(|key| !self.ignored().contains(key));
+        wrong.map_or(Ok(()), |key| Err(Error::Config(format!("{}; leave it out", self.says(key)))))
+    }
+
+    /// One line for each key that is set in vain and that may be.
+    pub fn notes<T: Serialize>(&self, model: &T, default: &T) -> Vec<String> {
+        let set = self.set_in_vain(model, default).unwrap_or_default().into_iter();
+        set.filter(|key| self.ignored().contains(key)).map(|key| self.says(key)).collect()
     }
 }
 

@@ -70,16 +70,9 @@ impl ModelConfig {
         self
     }
 
-    /// Checks that the keys are for the mixers that there are.
-    pub(super) fn check_mixers(&self) -> Result<()> {
-        if !self.mixer.0.fits(self.stages()) {
-            return Err(Error::Config(format!(
-                "`mixer` is a list of {}, expected one name, or one for each of {} stages",
-                self.mixer.0.values().len(),
-                self.stages()
-            )));
-        }
-        for (kind, set) in [
+    /// The mixers that have options here and are not among those of the model.
+    fn absent(&self) -> impl Iterator<Item = MixerKind> + '_ {
+        let all = [
             (Mamba2, self.mamba2.is_some()),
             (Hydra, self.hydra.is_some()),
             (GrootL, self.grootl.is_some()),
@@ -89,11 +82,42 @@ impl ModelConfig {
             (Inverted, self.inverted.is_some()),
             (Divided, self.divided.is_some()),
             (ChangeMamba, self.changemamba.is_some()),
-        ] {
-            if set && !self.has(kind) {
-                let name = kind.name();
-                return Err(Error::Config(format!("`{name}` is set, but `mixer` is not \"{name}\"")));
-            }
+        ];
+        all.into_iter().filter(|(kind, set)| *set && !self.has(*kind)).map(|(kind, _)| kind)
+    }
+
+    /// Checks that nothing is told to a mixer that the model has not, where the config names none: its line was forgotten.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the key.
+    pub(in crate::grid) fn expect_present(&self) -> Result<()> {
+        self.absent().next().map_or(Ok(()), |kind| {
+            let name = kind.name();
+            Err(Error::Config(format!("`{name}` is set, but `mixer` is not \"{name}\"")))
+        })
+    }
+
+    /// What a user should know before training: keys that are set in vain, and where published scans have more around them
+    /// than this model.
+    pub fn notes(&self) -> Vec<String> {
+        let absent = self.absent().map(|kind| {
+            let name = kind.name();
+            format!("`{name}` is set, but `mixer` is not \"{name}\": nothing reads it")
+        });
+        let mut notes: Vec<String> = absent.collect();
+        notes.extend(self.mixer.notes(self, &ModelConfig::default()));
+        notes.extend(self.differs_from_published());
+        notes
+    }
+
+    /// Checks that the keys are for the mixers that there are.
+    pub(super) fn check_mixers(&self) -> Result<()> {
+        if !self.mixer.0.fits(self.stages()) {
+            return Err(Error::Config(format!(
+                "`mixer` is a list of {}, expected one name, or one for each of {} stages",
+                self.mixer.0.values().len(),
+                self.stages()
+            )));
         }
         self.mixer.expect_read(self, &ModelConfig::default())
     }

@@ -24,7 +24,7 @@ use self::{
     ssm::{Ssm, first_steps, parts},
 };
 use super::{Coarse, Merge, Merger, Mixer, expect_directions, projection::Projection, squeeze::Squeeze};
-use crate::{Error, Result, layers::Norm, ops::Orders, tape};
+use crate::{Error, Result, layers::Norm, ops::Orders};
 
 pub use config::{Channels, Compat, ConvPlace, DtInit, DtRank, Mamba1Config, Parameters, StepSizes};
 
@@ -176,9 +176,6 @@ impl Mamba1 {
     /// What the coarse map adds: (B, L, 1, D) from x (B, L, 1, D).
     fn coarsened(&self, (coarse, conv): &(Coarse, GridConv), x: &Tensor, orders: &Orders) -> Result<Tensor> {
         let (u, low) = conv.forward(x, orders.plane()?)?; // (B, l, 1, D)
-        tape::note(
-            "each direction of the coarse map begins with the state that the one before ended with, which is not shown",
-        );
         let ssm = self.ssm.part(0, 1)?;
         let coefficients = ssm.coefficients(&u)?;
         coarse.one_after_another(orders, low, |orders, state| {

@@ -11,6 +11,7 @@ use crate::{
         mamba1::ssm::{parts, with_ways},
     },
     ops::{self, Orders, SsdInput, SsdOutput, ssd},
+    tape,
     torch::full_precision,
 };
 
@@ -97,21 +98,24 @@ impl Heads {
             b = with_ways(&b, embedding, &orders.ways()?.to_device(b.device()))?;
         }
         let skip = parameter(&self.d)?;
-        let out = ssd(&SsdInput {
+        let z = rows.z.map(heads).transpose()?;
+        let input = SsdInput {
             x: &heads(rows.x)?,
             dt: &spread(rows.dt)?,
             a: &parameter(&full_precision(|| self.a_log.exp().f_neg())?)?,
             b: &groups(&b)?,
             c: &groups(&c)?,
             d: Some(&if d_has_hdim { skip.f_unflatten(1, [skip.size()[1] / p, p])? } else { skip }),
-            z: rows.z.map(heads).transpose()?.as_ref(),
+            z: z.as_ref(),
             dt_bias: Some(&parameter(&self.dt_bias)?),
             dt_softplus: true,
             dt_limits: (dt_limit[0], dt_limit[1]),
             initial_state,
             orders,
             merge: if apart { ops::Merge::Apart } else { ops::Merge::Sum },
-        })?;
+        };
+        tape::ssd(&input);
+        let out = ssd(&input)?;
         let y = out.y.f_flatten(-2, -1)?;
         Ok(SsdOutput { y: if apart { y } else { y.f_unsqueeze(2)? }, ..out })
     }
