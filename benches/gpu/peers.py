@@ -22,7 +22,7 @@ import time
 import types
 
 SOURCES = pathlib.Path(__file__).resolve().parents[2] / "target/gpu/peers"
-# As in crates/kernels/examples/gpu/layers.rs, the most wanted first: name, batch, tokens, directions, channels, states.
+# As in layers.rs beside this, the most wanted first: name, batch, tokens, directions, channels, states.
 LAYERS = [
     ("mamba-2.8b", 8, 2048, 1, 5120, 16),
     *[(f"vmamba-t/{i + 1}", 64, (56 >> i) ** 2, 4, 96 << i, 1) for i in range(4)],

@@ -1,5 +1,5 @@
 //! Problems of the CUDA kernels, their equations in f64 and their launches, for any device: `crate::cuda` is the emulator in
-//! the tests, and a GPU in `examples/gpu`.
+//! the tests, and a GPU in `tests/gpu` at the root.
 #![allow(dead_code, missing_docs, unused_imports)]
 
 pub mod conv;

@@ -1,5 +1,6 @@
 //! The problems of the emulator's tests on a card: the same strategies draw them, the same equations judge them. Each runs
-//! three times, with and without waiting for every launch, and must give the same bits. Then the authors' vectors.
+//! four times, with and without waiting for every launch, and as a CUDA graph, and must give the same bits. Then the
+//! authors' vectors.
 
 use std::{fmt::Debug, time::Instant};
 
@@ -14,7 +15,7 @@ use crate::{
     Asked, caught,
     common::{Compared, Kind, scan, ssd},
     compile,
-    cuda::{Schedule, noted},
+    cuda::{Schedule, graphs, noted},
     device::{
         self, Device, conv,
         golden::{OPS, cases, folder},
@@ -260,6 +261,10 @@ fn judge(card: &Card<'static>, cases: &[Case], until: Instant) -> bool {
         };
         if pass { passed += 1 } else { failed += 1 }
     }
-    line(&json!({ "parity": { "passed": passed, "failed": failed, "not_run": left, "context_lost": lost } }));
+    line(&json!({
+        "parity": {
+            "passed": passed, "failed": failed, "not_run": left, "context_lost": lost, "graphs": graphs(),
+        },
+    }));
     failed == 0 && left == 0
 }

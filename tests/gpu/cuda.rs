@@ -2,11 +2,15 @@
 
 use std::{
     collections::HashMap,
+    ffi::c_void,
     marker::PhantomData,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use ophidian_kernels::cuda::{Cache, Device, Driver, Launch, Memory, Module, Result, Variant};
+use ophidian_kernels::cuda::{Cache, Device, Driver, Launch, Memory, Module, Result, Stream, Variant};
 
 /// How launches are made.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,10 +21,13 @@ pub enum Schedule {
     Waited,
     /// One behind the other, as an op does.
     Streamed,
+    /// Recorded, and run as one CUDA graph before a result is read or memory is given back.
+    Captured,
 }
 
-/// What a result must not depend on; the last also is a repetition.
-pub const SCHEDULES: [Schedule; 3] = [Schedule::Waited, Schedule::Streamed, Schedule::Streamed];
+/// What a result must not depend on; the third also is a repetition.
+pub const SCHEDULES: [Schedule; 4] =
+    [Schedule::Waited, Schedule::Streamed, Schedule::Streamed, Schedule::Captured];
 
 /// What exponentials and sums in f32 cost, relative to the sizes of what is summed: tensor cores cut off where a processor
 /// rounds, product after product.
@@ -31,6 +38,9 @@ struct Gpu {
     cache: Cache,
     modules: Mutex<HashMap<String, Arc<OnceLock<Result<Module<'static>>>>>>,
     noted: Mutex<Vec<Variant>>,
+    /// The stream that records, once one was needed, and how many launches it has.
+    recording: Mutex<(Option<Stream<'static>>, usize)>,
+    graphs: AtomicUsize,
 }
 
 static GPU: OnceLock<Gpu> = OnceLock::new();
@@ -41,7 +51,14 @@ static GPU: OnceLock<Gpu> = OnceLock::new();
 /// There is none that serves.
 pub fn open() -> Result<&'static Device<'static>> {
     let device = Driver::get()?.device(0)?;
-    let gpu = || Gpu { device, cache: Cache::user(), modules: Mutex::default(), noted: Mutex::default() };
+    let gpu = || Gpu {
+        device,
+        cache: Cache::user(),
+        modules: Mutex::default(),
+        noted: Mutex::default(),
+        recording: Mutex::default(),
+        graphs: AtomicUsize::default(),
+    };
     Ok(&GPU.get_or_init(gpu).device)
 }
 
@@ -86,11 +103,56 @@ pub fn launch<A: Copy>(
         return Ok(());
     }
     let launched = prepare(variant, |module| {
+        if schedule == Schedule::Captured {
+            return record(|stream| {
+                // Safety: as below; what is recorded runs before any of its memory is given back.
+                unsafe { module.launch(kernel, arguments, launch, stream) }
+            });
+        }
         // Safety: the problems give buffers of this GPU, of the shapes that they say, and keep them until results are read.
         unsafe { module.launch(kernel, arguments, launch, std::ptr::null_mut()) }?;
         if schedule == Schedule::Waited { gpu().device.synchronise() } else { Ok(()) }
     });
     launched.map_err(|error| error.to_string())
+}
+
+fn recording() -> MutexGuard<'static, (Option<Stream<'static>>, usize)> {
+    gpu().recording.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has `launch` recorded on the stream that it is given.
+fn record(launch: impl FnOnce(*mut c_void) -> Result<()>) -> Result<()> {
+    let mut recording = recording();
+    let (stream, count) = &mut *recording;
+    if stream.is_none() {
+        *stream = Some(gpu().device.stream()?);
+    }
+    let Some(stream) = stream else { return Ok(()) };
+    if *count == 0 {
+        stream.begin()?;
+    }
+    *count += 1;
+    launch(stream.handle())
+}
+
+/// Runs what was recorded, and waits for it.
+fn play() -> Result<()> {
+    let mut recording = recording();
+    let (Some(stream), count @ 1..) = &mut *recording else { return Ok(()) };
+    *count = 0;
+    let graph = stream.end()?;
+    // What was written to the memory, too, was not waited for.
+    gpu().device.synchronise()?;
+    // Safety: all memory of this program waits for it.
+    unsafe { stream.launch(&graph) }?;
+    gpu().device.synchronise()?;
+    gpu().graphs.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+/// How many graphs have run.
+pub fn graphs() -> usize {
+    gpu().graphs.load(Ordering::Relaxed)
 }
 
 /// Bytes behind a buffer that nothing may write to.
@@ -151,6 +213,7 @@ impl<T: Copy> Buffer<T> {
     /// # Panics
     /// A kernel failed, or wrote behind its end.
     pub fn read(&self) -> Vec<T> {
+        play().unwrap_or_else(|error| panic!("{error}"));
         let size = self.len * size_of::<T>();
         let mut values = Vec::<T>::with_capacity(self.len);
         let mut guard = [0; GUARD];
@@ -164,5 +227,12 @@ impl<T: Copy> Buffer<T> {
         read.and_then(|()| self.memory.read(size, &mut guard)).unwrap_or_else(|error| panic!("{error}"));
         assert!(guard.iter().all(|byte| *byte == 0xff), "a kernel wrote behind the end of a buffer");
         values
+    }
+}
+
+impl<T: Copy> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        // What fails here fails again where a result is read.
+        let _ = play();
     }
 }
