@@ -161,7 +161,8 @@ fn shared_memory_is_asked_for_once() {
     let module = driver.device(0).unwrap().load(b"\x7fELF", &["kernel"], (13, 0)).unwrap();
     for (kib, seen, set) in [(20, 0, 0), (64, 64, 1), (48, 64, 1), (64, 64, 1), (100, 100, 2), (64, 100, 2)] {
         // Safety: no memory is named.
-        unsafe { module.launch("kernel", 42i32, Launch { shared: kib << 10, ..LAUNCH }, null_mut()) }.unwrap();
+        unsafe { module.launch("kernel", 42i32, Launch { shared: kib << 10, ..LAUNCH }, null_mut()) }
+            .unwrap();
         assert_eq!([fake.number("seen_shared"), fake.number("set")], [seen << 10, set], "{kib} KiB");
     }
 }

@@ -83,10 +83,13 @@ fn names() -> impl Iterator<Item = (&'static Catalogue, &'static str)> {
     CATALOGUES.into_iter().flat_map(|(_, catalogue)| catalogue.names().map(move |name| (catalogue, name)))
 }
 
-fn show(name: &str, printer: &Printer) -> Result<()> {
-    if points::CATALOGUE.names().any(|known| known == name) {
-        return show_points(&points::official(name)?, printer);
-    }
+/// The published model `name` of what lies on a grid: an image, a clip or a spectrogram.
+pub fn official(name: &str) -> Result<Official> {
+    Ok(found(name)?.1)
+}
+
+/// The same, with its adapter.
+fn found(name: &str) -> Result<(&'static str, Official)> {
     let holds = |(_, catalogue): &(&str, &Catalogue)| catalogue.names().any(|known| known == name);
     let Some((adapter, catalogue)) = CATALOGUES.into_iter().find(holds) else {
         let known = names().map(|(_, known)| known).chain(points::CATALOGUE.names());
@@ -94,7 +97,14 @@ fn show(name: &str, printer: &Printer) -> Result<()> {
         let hint = hint.unwrap_or_else(|| "`ophidian models list` shows them".to_owned());
         return Err(Error::Config(format!("there is no published model `{name}`; {hint}")).into());
     };
-    let model = catalogue.official(name)?;
+    Ok((adapter, catalogue.official(name)?))
+}
+
+fn show(name: &str, printer: &Printer) -> Result<()> {
+    if points::CATALOGUE.names().any(|known| known == name) {
+        return show_points(&points::official(name)?, printer);
+    }
+    let (adapter, model) = found(name)?;
     let summary = model.model.count(model.input, model.classes)?;
     for line in about(&model, &summary)? {
         printer.line(format!("# {line}").trim_end())?;
