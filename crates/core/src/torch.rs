@@ -57,15 +57,15 @@ pub fn peak_of_tensors<T>(f: impl FnOnce() -> T) -> (T, u64) {
     (result, u64::try_from(unsafe { ophidian_meter_stop(before) }).unwrap_or(0))
 }
 
-/// Runs `f`, and the most bytes that tensors on GPU `index` took meanwhile, those of before it among them; 0 if libtorch
+/// Runs `f`, and the most bytes that tensors on GPU `index` took meanwhile, those of before it among them; none if libtorch
 /// does not tell.
-pub fn peak_of_gpu<T>(index: usize, f: impl FnOnce() -> T) -> (T, u64) {
+pub fn peak_of_gpu<T>(index: usize, f: impl FnOnce() -> T) -> (T, Option<u64>) {
     let (index, mut peak) = (i32::try_from(index).unwrap_or(-1), 0);
     // Safety: the place is there.
     unsafe { ophidian_gpu_peak(index, true, &raw mut peak) };
     let result = f();
     let told = unsafe { ophidian_gpu_peak(index, false, &raw mut peak) };
-    (result, u64::try_from(peak).ok().filter(|_| told).unwrap_or(0))
+    (result, u64::try_from(peak).ok().filter(|_| told))
 }
 
 /// Makes libtorch's CUDA backend available if the libtorch that was found has one, whether or not the program was linked

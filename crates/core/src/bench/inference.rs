@@ -5,13 +5,13 @@ use std::time::Instant;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
-use super::{Effort, wait};
+use super::{Effort, extra_memory, wait};
 use crate::{
     Error, Result,
     adapter::Model,
     device::move_to,
     grid::{Classifier, Input, Official},
-    torch::{autocast, peak_of_gpu, peak_of_tensors},
+    torch::{autocast, peak_of_gpu},
 };
 
 /// The most values of a batch of inputs.
@@ -48,8 +48,8 @@ pub struct InferenceRow {
     pub min_s: f64,
     /// Inputs a second, of the median.
     pub per_second: f64,
-    /// The most bytes that tensors took during a forward, weights and inputs among them.
-    pub peak_bytes: u64,
+    /// The most bytes that tensors took during a forward, weights and inputs among them; none where that is not told.
+    pub peak_bytes: Option<u64>,
 }
 
 /// Times forwards of a model without gradients.
@@ -85,16 +85,17 @@ pub fn infer(case: &InferenceCase, effort: Effort) -> Result<InferenceRow> {
     for _ in 0..effort.warmup.max(1) {
         forward()?;
     }
-    let (ran, peak_bytes) = match device {
-        Device::Cuda(index) => peak_of_gpu(index, forward),
+    let peak_bytes = match device {
+        Device::Cuda(index) => {
+            let (ran, peak) = peak_of_gpu(index, forward);
+            ran.map(|()| peak)?
+        }
         _ => {
             let size = |tensor: &Tensor| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64;
             let before: u64 = vs.variables().values().map(size).sum::<u64>() + size(&images);
-            let (ran, more) = peak_of_tensors(forward);
-            (ran, before + more)
+            extra_memory(forward)?.map(|more| before + more)
         }
     };
-    ran?;
     let mut times = Vec::new();
     for _ in 0..effort.runs.max(1) {
         let start = Instant::now();
