@@ -1,13 +1,10 @@
 //! A GPU in the place of the tests' emulator (`tests/cuda/mod.rs`), by the same names.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     ffi::c_void,
     marker::PhantomData,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use ophidian_kernels::cuda::{Cache, Device, Driver, Launch, Memory, Module, Result, Stream, Variant};
@@ -38,9 +35,18 @@ struct Gpu {
     cache: Cache,
     modules: Mutex<HashMap<String, Arc<OnceLock<Result<Module<'static>>>>>>,
     noted: Mutex<Vec<Variant>>,
-    /// The stream that records, once one was needed, and how many launches it has.
-    recording: Mutex<(Option<Stream<'static>>, usize)>,
-    graphs: AtomicUsize,
+    recording: Mutex<Recording>,
+}
+
+/// What is recorded.
+#[derive(Default)]
+struct Recording {
+    /// Once one was needed.
+    stream: Option<Stream<'static>>,
+    /// Kernels on it that have not run.
+    launches: Vec<String>,
+    /// Kernels that have.
+    played: BTreeSet<String>,
 }
 
 static GPU: OnceLock<Gpu> = OnceLock::new();
@@ -57,7 +63,6 @@ pub fn open() -> Result<&'static Device<'static>> {
         modules: Mutex::default(),
         noted: Mutex::default(),
         recording: Mutex::default(),
-        graphs: AtomicUsize::default(),
     };
     Ok(&GPU.get_or_init(gpu).device)
 }
@@ -104,7 +109,7 @@ pub fn launch<A: Copy>(
     }
     let launched = prepare(variant, |module| {
         if schedule == Schedule::Captured {
-            return record(|stream| {
+            return record(kernel, |stream| {
                 // Safety: as below; what is recorded runs before any of its memory is given back.
                 unsafe { module.launch(kernel, arguments, launch, stream) }
             });
@@ -116,43 +121,42 @@ pub fn launch<A: Copy>(
     launched.map_err(|error| error.to_string())
 }
 
-fn recording() -> MutexGuard<'static, (Option<Stream<'static>>, usize)> {
+fn recording() -> MutexGuard<'static, Recording> {
     gpu().recording.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Has `launch` recorded on the stream that it is given.
-fn record(launch: impl FnOnce(*mut c_void) -> Result<()>) -> Result<()> {
-    let mut recording = recording();
-    let (stream, count) = &mut *recording;
-    if stream.is_none() {
-        *stream = Some(gpu().device.stream()?);
-    }
-    let Some(stream) = stream else { return Ok(()) };
-    if *count == 0 {
+fn record(kernel: &str, launch: impl FnOnce(*mut c_void) -> Result<()>) -> Result<()> {
+    let Recording { stream, launches, .. } = &mut *recording();
+    let stream = match stream {
+        Some(stream) => stream,
+        none => none.insert(gpu().device.stream()?),
+    };
+    if launches.is_empty() {
         stream.begin()?;
     }
-    *count += 1;
+    launches.push(kernel.into());
     launch(stream.handle())
 }
 
 /// Runs what was recorded, and waits for it.
 fn play() -> Result<()> {
-    let mut recording = recording();
-    let (Some(stream), count @ 1..) = &mut *recording else { return Ok(()) };
-    *count = 0;
+    let Recording { stream, launches, played } = &mut *recording();
+    let (Some(stream), false) = (stream, launches.is_empty()) else { return Ok(()) };
+    let launched = std::mem::take(launches);
     let graph = stream.end()?;
     // What was written to the memory, too, was not waited for.
     gpu().device.synchronise()?;
     // Safety: all memory of this program waits for it.
     unsafe { stream.launch(&graph) }?;
     gpu().device.synchronise()?;
-    gpu().graphs.fetch_add(1, Ordering::Relaxed);
+    played.extend(launched);
     Ok(())
 }
 
-/// How many graphs have run.
-pub fn graphs() -> usize {
-    gpu().graphs.load(Ordering::Relaxed)
+/// The kernels that have run in graphs.
+pub fn captured() -> BTreeSet<String> {
+    recording().played.clone()
 }
 
 /// Bytes behind a buffer that nothing may write to.

@@ -3,6 +3,7 @@
 #![allow(dead_code, missing_docs, unused_imports)]
 
 pub mod conv;
+pub mod conv_step;
 pub mod golden;
 pub mod norm;
 pub mod scan;
