@@ -99,3 +99,28 @@ fn a_wrong_name_suggests_the_nearest() {
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("did you mean `vmamba_tiny_s1l8`?"), "{said}");
 }
+
+#[test]
+fn a_model_is_timed() {
+    let time = |more: &[&str]| ophidian(&[&["bench", "model"][..], more].concat());
+    let output = time(&["vim_tiny_patch16_224", "--side", "32", "--batch", "1,2", "--runs", "1"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let rows: Vec<serde_json::Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let shapes: Vec<_> = rows.iter().map(|row| row["shape"].to_string()).collect();
+    assert_eq!(shapes, ["[1,3,32,32]", "[2,3,32,32]"]);
+    for row in &rows {
+        assert!(row["median_s"].as_f64() > Some(0.0) && row["device"] == "cpu", "{row}");
+        // 7 million weights of 4 bytes, where the system tells.
+        assert!(row["peak_bytes"].is_null() || row["peak_bytes"].as_u64() > Some(20 << 20), "{row}");
+    }
+    for (wrong, said) in [
+        (&["vim_tiny_patch16_225"][..], "did you mean `vim_tiny_patch16_224`?"),
+        (&["vim_tiny_patch16_224", "--side", "0"], "inputs of [1, 3, 0, 0] cannot be timed"),
+        (&["vim_tiny_patch16_224", "--dtype", "f64"], "--dtype f64: expected f32 or bf16"),
+    ] {
+        let output = time(wrong);
+        let told = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && told.contains(said), "{told}");
+    }
+}

@@ -6,6 +6,7 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <c10/core/CPUAllocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/alloc_cpu.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -180,6 +181,24 @@ int64_t ophidian_meter_start() {
 int64_t ophidian_meter_stop(int64_t before) {
   c10::SetCPUAllocator(c10::GetDefaultCPUAllocator(), 1);
   return Meter::peak - before;
+}
+
+// The most bytes that tensors on a GPU took since the last call with `reset`, which says nothing. False if there is no GPU.
+bool ophidian_gpu_peak(int32_t device, bool reset, int64_t* bytes) {
+  try {
+    auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(c10::DeviceType::CUDA));
+    if (allocator == nullptr || !allocator->initialized()) return false;
+    auto index = static_cast<c10::DeviceIndex>(device);
+    if (reset) {
+      allocator->resetPeakStats(index);
+    } else {
+      // The first of its statistics is over pools of every size.
+      *bytes = allocator->getDeviceStats(index).allocated_bytes[0].peak;
+    }
+    return true;
+  } catch (...) {
+    return false;
+  }
 }
 
 // Opens libtorch's CUDA library, whose loading registers the backend; false if there is none.

@@ -16,6 +16,7 @@ unsafe extern "C" {
     fn ophidian_keep_memory(keep: bool);
     fn ophidian_meter_start() -> i64;
     fn ophidian_meter_stop(before: i64) -> i64;
+    fn ophidian_gpu_peak(device: i32, reset: bool, bytes: *mut i64) -> bool;
     fn ophidian_open_cuda(name: *const c_char) -> bool;
     fn ophidian_records_gradients() -> bool;
     fn ophidian_cuda_stream(device: i32, stream: *mut *mut c_void) -> bool;
@@ -54,6 +55,17 @@ pub fn peak_of_tensors<T>(f: impl FnOnce() -> T) -> (T, u64) {
     let before = unsafe { ophidian_meter_start() };
     let result = f();
     (result, u64::try_from(unsafe { ophidian_meter_stop(before) }).unwrap_or(0))
+}
+
+/// Runs `f`, and the most bytes that tensors on GPU `index` took meanwhile, those of before it among them; none if libtorch
+/// does not tell.
+pub fn peak_of_gpu<T>(index: usize, f: impl FnOnce() -> T) -> (T, Option<u64>) {
+    let (index, mut peak) = (i32::try_from(index).unwrap_or(-1), 0);
+    // Safety: the place is there.
+    unsafe { ophidian_gpu_peak(index, true, &raw mut peak) };
+    let result = f();
+    let told = unsafe { ophidian_gpu_peak(index, false, &raw mut peak) };
+    (result, u64::try_from(peak).ok().filter(|_| told))
 }
 
 /// Makes libtorch's CUDA backend available if the libtorch that was found has one, whether or not the program was linked

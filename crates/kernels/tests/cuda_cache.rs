@@ -196,7 +196,7 @@ fn the_key_holds_all_that_code_depends_on() {
 #[test]
 fn a_missing_nvrtc_is_one_sentence() {
     let folder = tempfile::tempdir().unwrap();
-    let said = |path: &Path| Nvrtc::at(path).map(|_| ()).unwrap_err().to_string();
+    let said = |path: &Path| Nvrtc::at(path, None).map(|_| ()).unwrap_err().to_string();
     let none = folder.path().join("libnvrtc.so");
     assert!(
         said(&none).starts_with(&format!("{} does not serve as NVRTC: ", none.display())),
@@ -206,7 +206,7 @@ fn a_missing_nvrtc_is_one_sentence() {
     assert!(said(folder.path()).contains("the folder holds no libnvrtc.so.13"), "{}", said(folder.path()));
     fs::write(folder.path().join("libnvrtc.so.13"), "no library").unwrap();
     assert!(said(folder.path()).contains("does not serve as NVRTC"), "{}", said(folder.path()));
-    if let Err(error) = Nvrtc::search([folder.path().to_path_buf()].into_iter()) {
+    if let Err(error) = Nvrtc::search([folder.path().to_path_buf()].into_iter(), None) {
         let said = error.to_string();
         assert!(matches!(error, Error::NoNvrtc { .. }), "{said}");
         for part in [

@@ -10,7 +10,7 @@ use std::{
     ptr::null_mut,
 };
 
-use ophidian_kernels::cuda::{Driver, Error, Launch, Result};
+use ophidian_kernels::cuda::{Driver, Error, Launch, Nvrtc, Result};
 use tempfile::TempDir;
 
 /// Every number a test may set, by name.
@@ -36,7 +36,7 @@ const FAKE: &str = r#"
 #include <string.h>
 typedef unsigned long long address;
 extern "C" {
-int depth = 0, loaded = 0, launched = 0, seen_shared = 0, seen_value = 0, held = 0, events = 0, now = 0;
+int depth = 0, loaded = 0, launched = 0, seen_shared = 0, seen_value = 0, held = 0, events = 0, now = 0, set = 0;
 int cuInit(unsigned) { return INIT; }
 int cuDriverGetVersion(int* v) { *v = VERSION; return 0; }
 int cuDeviceGetCount(int* n) { *n = COUNT; return 0; }
@@ -53,7 +53,7 @@ int cuCtxPopCurrent_v2(void** c) { *c = &depth; depth--; return 0; }
 int cuModuleLoadData(void** m, const void*) { if (depth != 1) return 201; *m = &loaded; loaded += LOAD == 0; return LOAD; }
 int cuModuleUnload(void*) { loaded--; return depth == 1 ? 0 : 201; }
 int cuModuleGetFunction(void** f, void*, const char*) { *f = &launched; return KERNEL; }
-int cuFuncSetAttribute(void*, int which, int bytes) { if (which == 8) seen_shared = bytes; return SET; }
+int cuFuncSetAttribute(void*, int which, int bytes) { if (which == 8) seen_shared = bytes, set++; return SET; }
 int cuLaunchKernel(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void** a, void**) {
     if (depth != 1) return 201;
     launched++;
@@ -151,6 +151,20 @@ fn a_kernel_is_launched() {
     assert_eq!([fake.number("launched"), fake.number("seen_shared")], [3, 47 << 10]);
     // The context that was current before is again, and nothing stays loaded.
     assert_eq!([fake.number("depth"), fake.number("loaded")], [0, 0]);
+}
+
+/// The most shared memory of a kernel's launches so far is told once and never lowered: another thread may be about to launch.
+#[test]
+fn shared_memory_is_asked_for_once() {
+    let fake = Fake::new(&[]);
+    let driver = fake.driver().unwrap();
+    let module = driver.device(0).unwrap().load(b"\x7fELF", &["kernel"], (13, 0)).unwrap();
+    for (kib, seen, set) in [(20, 0, 0), (64, 64, 1), (48, 64, 1), (64, 64, 1), (100, 100, 2), (64, 100, 2)] {
+        // Safety: no memory is named.
+        unsafe { module.launch("kernel", 42i32, Launch { shared: kib << 10, ..LAUNCH }, null_mut()) }
+            .unwrap();
+        assert_eq!([fake.number("seen_shared"), fake.number("set")], [seen << 10, set], "{kib} KiB");
+    }
 }
 
 /// What runs without libtorch: memory is taken, filled, copied and given back, and launches are timed.
@@ -266,6 +280,56 @@ fn a_driver_older_than_nvrtc() {
         assert!(said.contains("NVRTC of CUDA 13.0 makes") && said.contains("newer driver"), "{said}");
     }
     assert!(sentence(run(&older.driver().unwrap(), LAUNCH)).1.contains("knows CUDA up to 12.8"));
+}
+
+/// A folder with NVRTCs that only know their version.
+fn nvrtcs(majors: &[i32]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("nvrtc.cc");
+    let others = ["CreateProgram", "DestroyProgram", "CompileProgram", "GetProgramLogSize", "GetProgramLog"];
+    let others = others.iter().chain(&["GetCUBINSize", "GetCUBIN", "GetErrorString"]);
+    let others: String = others.map(|name| format!("int nvrtc{name}() {{ return 1; }}\n")).collect();
+    let told = "int nvrtcVersion(int* major, int* minor) { *major = MAJOR; *minor = 0; return 0; }
+                int nvrtcGetNumSupportedArchs(int* count) { *count = 0; return 0; }
+                int nvrtcGetSupportedArchs(int*) { return 0; }";
+    fs::write(&source, format!("extern \"C\" {{\n{told}\n{others}}}")).unwrap();
+    for major in majors {
+        let status = Command::new(std::env::var("CXX").unwrap_or_else(|_| "c++".into()))
+            .args(["-shared", "-fPIC", &format!("-DMAJOR={major}"), "-o"])
+            .arg(folder.path().join(format!("libnvrtc.so.{major}")))
+            .arg(&source)
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+    folder
+}
+
+/// The newest NVRTC whose machine code the driver loads; where there is none, the newest, and loading says why not.
+#[test]
+fn an_nvrtc_that_suits_the_driver() {
+    let (both, newer, older) = (nvrtcs(&[12, 13]), nvrtcs(&[13]), nvrtcs(&[12]));
+    let major = |found: Result<Nvrtc>| found.unwrap().version().0;
+    for (driver, want) in
+        [(None, 13), (Some(13000), 13), (Some(14010), 13), (Some(12080), 12), (Some(11080), 13)]
+    {
+        assert_eq!(major(Nvrtc::at(both.path(), driver)), want, "{driver:?}");
+    }
+    assert_eq!(major(Nvrtc::at(newer.path(), Some(12080))), 13);
+    let search = |driver| {
+        let folders = [&newer, &older].map(|folder| folder.path().to_path_buf());
+        major(Nvrtc::search(folders.into_iter(), Some(driver)))
+    };
+    assert_eq!(search(12080), 12, "the first folder has none that suits");
+    // Unless the loader's own path has another.
+    if is_not_installed("libnvrtc.so.12") {
+        assert_eq!([search(13000), search(11080)], [13, 13]);
+    }
+}
+
+fn is_not_installed(name: &str) -> bool {
+    // Safety: NVIDIA's libraries only set themselves up.
+    unsafe { libloading::Library::new(name) }.is_err()
 }
 
 #[test]

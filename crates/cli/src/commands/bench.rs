@@ -1,13 +1,17 @@
-//! `ophidian bench`: timings of the ops.
+//! `ophidian bench`: timings of the ops and of models.
 
 use anyhow::Result;
 use ophidian_core::{
-    bench::{Case, Effort, MixerCase, Op, Shape, compare, compare_mixers, measure, random_geometries},
+    bench::{
+        Case, Effort, InferenceCase, MixerCase, Op, Shape, compare, compare_mixers, infer, measure,
+        random_geometries,
+    },
     device::Place,
 };
 use ophidian_scan::{Geometry, Pattern, published};
 use tch::{Device, Kind};
 
+use super::models;
 use crate::{exit::Usage, printer::Printer};
 
 #[derive(clap::Args)]
@@ -29,6 +33,35 @@ enum What {
     /// Time a forward and backward of the Mamba-1 mixer beside the Mamba-2 mixer, or a step of training of a backbone of
     /// either, by the number of states: a table.
     Mixers(MixersArgs),
+    /// Time the forward of a published model with drawn weights, and the memory that its tensors take: one JSON line.
+    Model(ModelArgs),
+}
+
+#[derive(clap::Args)]
+struct ModelArgs {
+    /// The model, as `ophidian models list` prints it.
+    name: String,
+    /// Height and width of the inputs [default: those of the model].
+    #[arg(long)]
+    side: Option<i64>,
+    /// Inputs of a batch. May be repeated.
+    #[arg(long, value_delimiter = ',', default_values_t = [1])]
+    batch: Vec<i64>,
+    /// f32, or bf16 for libtorch's autocast.
+    #[arg(long, default_value = "f32")]
+    dtype: String,
+    /// Where it runs: cpu, cuda (the first GPU) or cuda:N.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: Place,
+    /// Threads [default: as libtorch chooses].
+    #[arg(long)]
+    threads: Option<u16>,
+    /// Runs that are measured.
+    #[arg(long, default_value_t = 7)]
+    runs: usize,
+    /// Runs before them.
+    #[arg(long, default_value_t = 2)]
+    warmup: usize,
 }
 
 #[derive(clap::Args)]
@@ -128,6 +161,7 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
         What::Op(args) => time_op(args, printer),
         What::Scans(args) => time_scans(args, printer),
         What::Mixers(args) => time_mixers(args, printer),
+        What::Model(args) => time_model(args, printer),
     }
 }
 
@@ -205,13 +239,29 @@ fn time_scans(args: ScansArgs, printer: &Printer) -> Result<()> {
     Ok(())
 }
 
+fn kind(dtype: &str) -> Result<Kind> {
+    match dtype {
+        "f32" => Ok(Kind::Float),
+        "bf16" => Ok(Kind::BFloat16),
+        other => Err(Usage(format!("--dtype {other}: expected f32 or bf16")).into()),
+    }
+}
+
+fn time_model(args: ModelArgs, printer: &Printer) -> Result<()> {
+    let bf16 = kind(&args.dtype)? == Kind::BFloat16;
+    use_threads(args.threads)?;
+    let device = args.device.open()?;
+    for batch in args.batch {
+        let official = models::official(&args.name)?;
+        let case = InferenceCase { official, side: args.side, batch, bf16, device };
+        printer.json(&infer(&case, Effort { warmup: args.warmup, runs: args.runs })?)?;
+    }
+    Ok(())
+}
+
 fn time_op(args: OpArgs, printer: &Printer) -> Result<()> {
     let op: Op = args.name.parse()?;
-    let kind = match args.dtype.as_str() {
-        "f32" => Kind::Float,
-        "bf16" => Kind::BFloat16,
-        other => return Err(Usage(format!("--dtype {other}: expected f32 or bf16")).into()),
-    };
+    let kind = kind(&args.dtype)?;
     use_threads(args.threads)?;
     let device = args.device.open()?;
     // Every shape and pattern is read before anything is timed.

@@ -110,6 +110,23 @@ fn changed(name: &str, set: &[String]) -> Result<Option<Table>> {
     }
 }
 
+/// The published model `name` of what lies on a grid: an image, a clip or a spectrogram.
+pub fn official(name: &str) -> Result<Official> {
+    Ok(found(name)?.2)
+}
+
+/// The same, with its adapter and the catalogue that has it.
+fn found(name: &str) -> Result<(&'static str, &'static Catalogue, Official)> {
+    let holds = |(_, catalogue): &(&str, &Catalogue)| catalogue.names().any(|known| known == name);
+    let Some((adapter, catalogue)) = CATALOGUES.into_iter().find(holds) else {
+        let known = names().map(|(_, known)| known).chain(points::CATALOGUE.names());
+        let hint = nearest(name, known).map(|near| format!("did you mean `{near}`?"));
+        let hint = hint.unwrap_or_else(|| "`ophidian models list` shows them".to_owned());
+        return Err(Error::Config(format!("there is no published model `{name}`; {hint}")).into());
+    };
+    Ok((adapter, catalogue, catalogue.official(name)?))
+}
+
 fn show(name: &str, set: &[String], printer: &Printer) -> Result<()> {
     let changed = changed(name, set)?;
     if points::CATALOGUE.names().any(|known| known == name) {
@@ -119,14 +136,7 @@ fn show(name: &str, set: &[String], printer: &Printer) -> Result<()> {
         }
         return show_points(&model, set, printer);
     }
-    let holds = |(_, catalogue): &(&str, &Catalogue)| catalogue.names().any(|known| known == name);
-    let Some((adapter, catalogue)) = CATALOGUES.into_iter().find(holds) else {
-        let known = names().map(|(_, known)| known).chain(points::CATALOGUE.names());
-        let hint = nearest(name, known).map(|near| format!("did you mean `{near}`?"));
-        let hint = hint.unwrap_or_else(|| "`ophidian models list` shows them".to_owned());
-        return Err(Error::Config(format!("there is no published model `{name}`; {hint}")).into());
-    };
-    let mut model = catalogue.official(name)?;
+    let (adapter, catalogue, mut model) = found(name)?;
     if let Some(table) = changed {
         model.model = catalogue.read(table)?;
     }

@@ -1,5 +1,6 @@
 //! Timing the ops as a user calls them: on tensors, through libtorch's autograd, outputs allocated anew each time.
 
+mod inference;
 mod mixers;
 mod orders;
 
@@ -17,6 +18,7 @@ use crate::{
     torch::keep_freed_memory,
 };
 
+pub use inference::{InferenceCase, InferenceRow, infer};
 pub use mixers::{MixerCase, MixerRow, compare_mixers};
 pub use orders::{OrderRow, compare, random_geometries};
 

@@ -5,6 +5,9 @@
 mod case;
 mod conv;
 mod emulator;
+mod golden;
+#[path = "../support/goldens.rs"]
+mod goldens;
 mod model;
 mod norm;
 mod scan;

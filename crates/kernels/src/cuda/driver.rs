@@ -7,13 +7,14 @@ use std::{
     ffi::{CStr, CString, c_char, c_int, c_uint, c_void},
     path::{Path, PathBuf},
     ptr,
-    sync::OnceLock,
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use libloading::Library;
 
 use super::{
     Cache, Card, Error, Launch, Nvrtc, Result, Variant,
+    graph::GraphFunctions,
     library::{function, open},
     memory::MemoryFunctions,
 };
@@ -82,6 +83,7 @@ pub struct Driver {
     functions: Functions,
     /// Looked up when they are asked for: libtorch has memory of its own.
     memory: OnceLock<Result<MemoryFunctions>>,
+    graphs: OnceLock<Result<GraphFunctions>>,
     version: i32,
     count: usize,
     library: Library,
@@ -127,6 +129,7 @@ impl Driver {
         let mut driver = Driver {
             functions,
             memory: OnceLock::new(),
+            graphs: OnceLock::new(),
             version: 0,
             count: 0,
             library,
@@ -152,6 +155,15 @@ impl Driver {
     pub(super) fn memory(&self) -> Result<&MemoryFunctions> {
         let find = || MemoryFunctions::of(&self.library, &self.path);
         self.memory.get_or_init(find).as_ref().map_err(Clone::clone)
+    }
+
+    /// The functions of streams and graphs.
+    ///
+    /// # Errors
+    /// The driver lacks one.
+    pub(super) fn graphs(&self) -> Result<&GraphFunctions> {
+        let find = || GraphFunctions::of(&self.library, &self.path);
+        self.graphs.get_or_init(find).as_ref().map_err(Clone::clone)
     }
 
     /// The newest CUDA it knows: 13000 for 13.0.
@@ -276,8 +288,7 @@ impl<'d> Device<'d> {
         self.load(&kept.image, variant.source.kernels, nvrtc.version())
     }
 
-    /// Whether the driver loads what an NVRTC of this version makes: it does if their major versions are one, or it is
-    /// the newer one.
+    /// Whether the driver loads what an NVRTC of this version makes; see [`Nvrtc::suits`].
     fn fits(&self, nvrtc: (i32, i32)) -> Result<()> {
         if self.driver.version / 1000 < nvrtc.0 {
             return Err(Error::DriverTooOld { driver: self.driver.version, nvrtc });
@@ -318,7 +329,7 @@ impl<'d> Device<'d> {
             // Safety: the module is loaded, and the place is there.
             let status = unsafe { (f.kernel)(&raw mut kernel, handle, text.as_ptr()) };
             self.driver.check("cuModuleGetFunction", status)?;
-            module.kernels.push((name, kernel));
+            module.kernels.push(Kernel { name, handle: kernel, shared: Mutex::new(ALWAYS_SHARED) });
         }
         Ok(module)
     }
@@ -334,7 +345,14 @@ pub struct Module<'d> {
     context: Opaque,
     index: usize,
     handle: Opaque,
-    kernels: Vec<(&'static str, Opaque)>,
+    kernels: Vec<Kernel>,
+}
+
+/// A kernel, and how many bytes of dynamic shared memory its launches may have by now.
+struct Kernel {
+    name: &'static str,
+    handle: Opaque,
+    shared: Mutex<usize>,
 }
 
 // Safety: as a Device.
@@ -361,17 +379,23 @@ impl Module<'_> {
         if launch.grid.contains(&0) {
             return Ok(());
         }
-        let Some((_, handle)) = self.kernels.iter().find(|(name, _)| *name == kernel) else {
+        let Some(Kernel { handle, shared: allowed, .. }) = self.kernels.iter().find(|it| it.name == kernel)
+        else {
             let text = format!("there is no kernel `{kernel}`");
             return Err(Error::Call { function: "cuModuleGetFunction", code: 0, text });
         };
         let f = &self.driver.functions;
         let _current = Entered::new(self.driver, self.context)?;
-        if launch.shared > ALWAYS_SHARED {
-            let bytes = c_int::try_from(launch.shared).unwrap_or(c_int::MAX);
-            // Safety: a kernel of this module.
-            let status = unsafe { (f.set)(*handle, MAX_DYNAMIC_SHARED, bytes) };
-            self.driver.check("cuFuncSetAttribute", status)?;
+        {
+            // The kernel's, not the launch's: were it ever lowered, the launch of another thread could find too little.
+            let mut allowed = allowed.lock().unwrap_or_else(PoisonError::into_inner);
+            if launch.shared > *allowed {
+                let bytes = c_int::try_from(launch.shared).unwrap_or(c_int::MAX);
+                // Safety: a kernel of this module.
+                let status = unsafe { (f.set)(*handle, MAX_DYNAMIC_SHARED, bytes) };
+                self.driver.check("cuFuncSetAttribute", status)?;
+                *allowed = launch.shared;
+            }
         }
         let ([gx, gy, gz], [bx, by, bz]) = (launch.grid, launch.block);
         let shared = c_uint::try_from(launch.shared).unwrap_or(c_uint::MAX);

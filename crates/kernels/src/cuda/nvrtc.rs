@@ -11,7 +11,7 @@ use std::{
 use libloading::Library;
 
 use super::{
-    Error, Result,
+    Driver, Error, Result,
     library::{folders, function, open},
     source::{HEADERS, Variant},
 };
@@ -70,54 +70,72 @@ pub struct Cubin {
 
 impl Nvrtc {
     /// The NVRTC of this process: that of [`VARIABLE`], or the first that is found on the loader's path, beside
-    /// libtorch or beside the `python3` in PATH. Looked for once.
+    /// libtorch or beside the `python3` in PATH. Looked for once. One that the driver of this process is too old for is
+    /// taken only where there is no other.
     ///
     /// # Errors
     /// None is found, or that of [`VARIABLE`] does not serve.
     pub fn get() -> Result<&'static Nvrtc> {
         static FOUND: OnceLock<Result<Nvrtc>> = OnceLock::new();
-        let find = || match env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
-            Some(chosen) => Nvrtc::at(Path::new(&chosen)),
-            None => Nvrtc::search(folders()),
+        let find = || {
+            let driver = Driver::get().ok().map(Driver::version);
+            match env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
+                Some(chosen) => Nvrtc::at(Path::new(&chosen), driver),
+                None => Nvrtc::search(folders(), driver),
+            }
         };
         FOUND.get_or_init(find).as_ref().map_err(Clone::clone)
     }
 
-    /// The first that serves, on the loader's path or in one of `folders`.
+    /// The first on the loader's path or in one of `folders` whose machine code a driver of version `driver` (13000 for
+    /// 13.0) loads; else the first that serves at all. Without a driver, the latter.
     ///
     /// # Errors
     /// There is none; says where it was looked for.
-    pub fn search(folders: impl Iterator<Item = PathBuf>) -> Result<Nvrtc> {
+    pub fn search(folders: impl Iterator<Item = PathBuf>, driver: Option<i32>) -> Result<Nvrtc> {
         let mut looked = vec![format!("{} on the loader's path", NAMES.join(" and "))];
+        let mut newer = None;
         for name in NAMES {
-            if let Ok(found) = Nvrtc::open(Path::new(name)) {
-                return Ok(found);
+            match Nvrtc::open(Path::new(name)) {
+                Ok(found) if found.suits(driver) => return Ok(found),
+                Ok(found) => newer = newer.or(Some(found)),
+                Err(_) => {}
             }
         }
         for folder in folders {
-            match Nvrtc::at(&folder) {
-                Ok(found) => return Ok(found),
+            match Nvrtc::at(&folder, driver) {
+                Ok(found) if found.suits(driver) => return Ok(found),
+                Ok(found) => newer = newer.or(Some(found)),
                 Err(_) => looked.push(folder.display().to_string()),
             }
         }
-        Err(Error::NoNvrtc { looked })
+        newer.ok_or(Error::NoNvrtc { looked })
     }
 
-    /// That of the file `path`, or in the folder `path`.
+    /// That of the file `path`; or, in the folder `path`, the newest that suits the driver, else the newest.
     ///
     /// # Errors
     /// It is not there, or does not serve.
-    pub fn at(path: &Path) -> Result<Nvrtc> {
+    pub fn at(path: &Path, driver: Option<i32>) -> Result<Nvrtc> {
         if !path.is_dir() {
             return Nvrtc::open(path);
         }
-        match NAMES.iter().map(|name| path.join(name)).find(|file| file.is_file()) {
-            Some(file) => Nvrtc::open(&file),
+        let files = || NAMES.iter().map(|name| path.join(name)).filter(|file| file.is_file());
+        let older = || files().skip(1).filter_map(|file| Nvrtc::open(&file).ok()).find(|it| it.suits(driver));
+        match files().next().map(|file| Nvrtc::open(&file)) {
+            Some(Ok(newest)) if newest.suits(driver) => Ok(newest),
+            Some(newest) => older().map_or(newest, Ok),
             None => {
                 let reason = format!("the folder holds no {}", NAMES.join(" or "));
                 Err(Error::Library { path: path.into(), what: WHAT, reason })
             }
         }
+    }
+
+    /// Whether a driver of this version loads what it makes: it does if their major versions are one, or the driver's is
+    /// the newer one.
+    pub fn suits(&self, driver: Option<i32>) -> bool {
+        driver.is_none_or(|driver| self.version.0 <= driver / 1000)
     }
 
     fn open(path: &Path) -> Result<Nvrtc> {

@@ -68,9 +68,37 @@ struct Launched {
     const Argument* argument;
 };
 
+struct Recorded {
+    Kernel* kernel;
+    Argument argument;
+    unsigned grid[3], block[3], shared;
+};
+
+// What a stream that records has; streams that do not are all one.
+struct Stream {
+    bool records = false;
+    std::vector<Recorded> launches;
+};
+
 void call(const void* launched) {
     const Launched& it = *(const Launched*)launched;
     it.kernel->run(*it.argument);
+}
+
+// Executes a launch.
+void execute(Kernel& kernel, const unsigned* grid, const unsigned* block, unsigned shared, const Argument* argument) {
+    std::lock_guard<std::mutex> guard(one_at_a_time);
+    typedef const char* (*Start)(void (*)(const void*), const void*, const unsigned*, const unsigned*, size_t, uint64_t, int);
+    auto start = (Start)dlsym(kernel.library, "emulate_launch");
+    Launched launched = {&kernel, argument};
+    const char* error = start(call, &launched, grid, block, shared, 0, 1);
+    // FAKE_FAULT: the number of a launch that is to fail.
+    static long launches = 0;
+    const char* fault = getenv("FAKE_FAULT");
+    if (fault && ++launches == atol(fault)) error = "a fault that was asked for";
+    if (!error) return;
+    fprintf(stderr, "%s\n", error);
+    sticky = 700;
 }
 
 }  // namespace
@@ -179,28 +207,48 @@ int cuFuncSetAttribute(void* kernel, int which, int value) {
     return answer();
 }
 
-int cuLaunchKernel(void* handle, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void*,
-                   void** arguments, void**) {
+int cuLaunchKernel(void* handle, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
+                   void* on, void** arguments, void**) {
     if (answer()) return answer();
     Kernel& kernel = *(Kernel*)handle;
     // What static shared memory a kernel has counts, too; no fewer than it may ask for.
     if ((int)shared > kernel.shared || gy > 65535 || gz > 65535 || gx == 0 || gy == 0 || gz == 0) return 1;
-    std::lock_guard<std::mutex> guard(one_at_a_time);
-    typedef const char* (*Start)(void (*)(const void*), const void*, const unsigned*, const unsigned*, size_t, uint64_t, int);
-    auto start = (Start)dlsym(kernel.library, "emulate_launch");
-    unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
-    Launched launched = {&kernel, (const Argument*)arguments[0]};
-    const char* error = start(call, &launched, grid, block, shared, 0, 1);
-    // FAKE_FAULT: the number of a launch that is to fail.
-    static long launches = 0;
-    const char* fault = getenv("FAKE_FAULT");
-    if (fault && ++launches == atol(fault)) error = "a fault that was asked for";
-    if (!error) return 0;
-    fprintf(stderr, "%s\n", error);
-    sticky = 700;
-    // A launch is under way when the call returns: the error shows later.
+    const Argument* argument = (const Argument*)arguments[0];
+    Recorded launch = {&kernel, *argument, {gx, gy, gz}, {bx, by, bz}, shared};
+    if (on && ((Stream*)on)->records) return ((Stream*)on)->launches.push_back(launch), 0;
+    // A launch is under way when the call returns: an error shows later.
+    execute(kernel, launch.grid, launch.block, shared, argument);
     return 0;
 }
+
+// ---- streams and graphs --------------------------------------------------------------------------------------------
+
+int cuStreamCreate(void** to, unsigned) { return *to = new Stream, answer(); }
+int cuStreamDestroy_v2(void* stream) { return delete (Stream*)stream, 0; }
+int cuStreamBeginCapture_v2(void* stream, int) {
+    Stream& it = *(Stream*)stream;
+    if (answer() || it.records) return answer() ? answer() : 900;
+    it.records = true;
+    return 0;
+}
+int cuStreamEndCapture(void* stream, void** graph) {
+    Stream& it = *(Stream*)stream;
+    *graph = new std::vector<Recorded>;
+    if (!it.records) return 900;
+    it.records = false;
+    ((std::vector<Recorded>*)*graph)->swap(it.launches);
+    return answer();
+}
+int cuGraphInstantiateWithFlags(void** to, void* graph, unsigned long long) {
+    return *to = new std::vector<Recorded>(*(std::vector<Recorded>*)graph), answer();
+}
+int cuGraphLaunch(void* graph, void*) {
+    if (answer()) return answer();
+    for (Recorded& it : *(std::vector<Recorded>*)graph) execute(*it.kernel, it.grid, it.block, it.shared, &it.argument);
+    return 0;
+}
+int cuGraphExecDestroy(void* graph) { return delete (std::vector<Recorded>*)graph, 0; }
+int cuGraphDestroy(void* graph) { return delete (std::vector<Recorded>*)graph, 0; }
 
 // ---- memory and events ---------------------------------------------------------------------------------------------
 

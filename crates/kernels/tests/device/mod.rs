@@ -1,8 +1,9 @@
 //! Problems of the CUDA kernels, their equations in f64 and their launches, for any device: `crate::cuda` is the emulator in
-//! the tests, and a GPU in `examples/gpu`.
+//! the tests, and a GPU in `tests/gpu` at the root.
 #![allow(dead_code, missing_docs, unused_imports)]
 
 pub mod conv;
+pub mod conv_step;
 pub mod golden;
 pub mod norm;
 pub mod scan;

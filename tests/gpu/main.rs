@@ -2,12 +2,14 @@
 //! the shapes of models. One JSON line per case, as soon as it is known; the exit status is 1 if any fails. Needs libcuda
 //! and NVRTC, not libtorch: it is built on a machine without a GPU and carried. `benches/gpu/run.py` does all of that.
 
+#[path = "../../benches/gpu/bench.rs"]
 mod bench;
-#[path = "../../tests/common/mod.rs"]
+#[path = "../../crates/kernels/tests/common/mod.rs"]
 mod common;
 mod cuda;
-#[path = "../../tests/device/mod.rs"]
+#[path = "../../crates/kernels/tests/device/mod.rs"]
 mod device;
+#[path = "../../benches/gpu/layers.rs"]
 mod layers;
 mod parity;
 

@@ -1,12 +1,13 @@
 //! A GPU in the place of the tests' emulator (`tests/cuda/mod.rs`), by the same names.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
+    ffi::c_void,
     marker::PhantomData,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use ophidian_kernels::cuda::{Cache, Device, Driver, Launch, Memory, Module, Result, Variant};
+use ophidian_kernels::cuda::{Cache, Device, Driver, Launch, Memory, Module, Result, Stream, Variant};
 
 /// How launches are made.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,10 +18,13 @@ pub enum Schedule {
     Waited,
     /// One behind the other, as an op does.
     Streamed,
+    /// Recorded, and run as one CUDA graph before a result is read or memory is given back.
+    Captured,
 }
 
-/// What a result must not depend on; the last also is a repetition.
-pub const SCHEDULES: [Schedule; 3] = [Schedule::Waited, Schedule::Streamed, Schedule::Streamed];
+/// What a result must not depend on; the third also is a repetition.
+pub const SCHEDULES: [Schedule; 4] =
+    [Schedule::Waited, Schedule::Streamed, Schedule::Streamed, Schedule::Captured];
 
 /// What exponentials and sums in f32 cost, relative to the sizes of what is summed: tensor cores cut off where a processor
 /// rounds, product after product.
@@ -31,6 +35,18 @@ struct Gpu {
     cache: Cache,
     modules: Mutex<HashMap<String, Arc<OnceLock<Result<Module<'static>>>>>>,
     noted: Mutex<Vec<Variant>>,
+    recording: Mutex<Recording>,
+}
+
+/// What is recorded.
+#[derive(Default)]
+struct Recording {
+    /// Once one was needed.
+    stream: Option<Stream<'static>>,
+    /// Kernels on it that have not run.
+    launches: Vec<String>,
+    /// Kernels that have.
+    played: BTreeSet<String>,
 }
 
 static GPU: OnceLock<Gpu> = OnceLock::new();
@@ -41,7 +57,13 @@ static GPU: OnceLock<Gpu> = OnceLock::new();
 /// There is none that serves.
 pub fn open() -> Result<&'static Device<'static>> {
     let device = Driver::get()?.device(0)?;
-    let gpu = || Gpu { device, cache: Cache::user(), modules: Mutex::default(), noted: Mutex::default() };
+    let gpu = || Gpu {
+        device,
+        cache: Cache::user(),
+        modules: Mutex::default(),
+        noted: Mutex::default(),
+        recording: Mutex::default(),
+    };
     Ok(&GPU.get_or_init(gpu).device)
 }
 
@@ -86,11 +108,55 @@ pub fn launch<A: Copy>(
         return Ok(());
     }
     let launched = prepare(variant, |module| {
+        if schedule == Schedule::Captured {
+            return record(kernel, |stream| {
+                // Safety: as below; what is recorded runs before any of its memory is given back.
+                unsafe { module.launch(kernel, arguments, launch, stream) }
+            });
+        }
         // Safety: the problems give buffers of this GPU, of the shapes that they say, and keep them until results are read.
         unsafe { module.launch(kernel, arguments, launch, std::ptr::null_mut()) }?;
         if schedule == Schedule::Waited { gpu().device.synchronise() } else { Ok(()) }
     });
     launched.map_err(|error| error.to_string())
+}
+
+fn recording() -> MutexGuard<'static, Recording> {
+    gpu().recording.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has `launch` recorded on the stream that it is given.
+fn record(kernel: &str, launch: impl FnOnce(*mut c_void) -> Result<()>) -> Result<()> {
+    let Recording { stream, launches, .. } = &mut *recording();
+    let stream = match stream {
+        Some(stream) => stream,
+        none => none.insert(gpu().device.stream()?),
+    };
+    if launches.is_empty() {
+        stream.begin()?;
+    }
+    launches.push(kernel.into());
+    launch(stream.handle())
+}
+
+/// Runs what was recorded, and waits for it.
+fn play() -> Result<()> {
+    let Recording { stream, launches, played } = &mut *recording();
+    let (Some(stream), false) = (stream, launches.is_empty()) else { return Ok(()) };
+    let launched = std::mem::take(launches);
+    let graph = stream.end()?;
+    // What was written to the memory, too, was not waited for.
+    gpu().device.synchronise()?;
+    // Safety: all memory of this program waits for it.
+    unsafe { stream.launch(&graph) }?;
+    gpu().device.synchronise()?;
+    played.extend(launched);
+    Ok(())
+}
+
+/// The kernels that have run in graphs.
+pub fn captured() -> BTreeSet<String> {
+    recording().played.clone()
 }
 
 /// Bytes behind a buffer that nothing may write to.
@@ -151,6 +217,7 @@ impl<T: Copy> Buffer<T> {
     /// # Panics
     /// A kernel failed, or wrote behind its end.
     pub fn read(&self) -> Vec<T> {
+        play().unwrap_or_else(|error| panic!("{error}"));
         let size = self.len * size_of::<T>();
         let mut values = Vec::<T>::with_capacity(self.len);
         let mut guard = [0; GUARD];
@@ -164,5 +231,12 @@ impl<T: Copy> Buffer<T> {
         read.and_then(|()| self.memory.read(size, &mut guard)).unwrap_or_else(|error| panic!("{error}"));
         assert!(guard.iter().all(|byte| *byte == 0xff), "a kernel wrote behind the end of a buffer");
         values
+    }
+}
+
+impl<T: Copy> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        // What fails here fails again where a result is read.
+        let _ = play();
     }
 }

@@ -1,9 +1,10 @@
 //! The problems of the emulator's tests on a card: the same strategies draw them, the same equations judge them. Each runs
-//! three times, with and without waiting for every launch, and must give the same bits. Then the authors' vectors.
+//! four times, with and without waiting for every launch, and as a CUDA graph, and must give the same bits. Then the
+//! authors' vectors.
 
-use std::{fmt::Debug, time::Instant};
+use std::{collections::BTreeSet, fmt::Debug, time::Instant};
 
-use ophidian_kernels::cuda::{Device as Card, Element, scan::Elements};
+use ophidian_kernels::cuda::{Device as Card, Element, checked, scan::Elements};
 use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
@@ -14,9 +15,9 @@ use crate::{
     Asked, caught,
     common::{Compared, Kind, scan, ssd},
     compile,
-    cuda::{Schedule, noted},
+    cuda::{Schedule, captured, noted},
     device::{
-        self, Device, conv,
+        self, Device, conv, conv_step,
         golden::{OPS, cases, folder},
         in_every_schedule, norm,
     },
@@ -173,6 +174,10 @@ pub fn run(card: &Card<'static>, asked: &Asked) -> Result<bool, String> {
     let mut drawn = Drawn { runner: TestRunner::new_with_rng(Config::default(), rng), cases: Vec::new() };
     let count = asked.cases;
     drawn.several("causal_conv1d", count, conv::shapes(), conv_case);
+    drawn.several("causal_conv1d_step", count, conv_step::shapes(), |shape, only| {
+        let p = conv_step::Problem::new(shape);
+        judged(&p, only, conv_step::Problem::kernels, |p, found| p.compared(found))
+    });
     drawn.several("gated_norm", count, norm::gated(), |shape, only| {
         judged(
             &shape.inputs(),
@@ -226,7 +231,17 @@ pub fn run(card: &Card<'static>, asked: &Asked) -> Result<bool, String> {
     }
     let compiled = compile(&noted());
     let good = judge(card, &drawn.cases, asked.until);
-    Ok(compiled && good)
+    Ok(compiled && good & every_kernel_was_captured(count))
+}
+
+/// Whether every kernel ran in a CUDA graph; of a few cases each, only which ones did is told.
+fn every_kernel_was_captured(count: u32) -> bool {
+    let captured = captured();
+    let all: BTreeSet<&str> = checked().iter().flat_map(|variant| variant.source.kernels).copied().collect();
+    let missing: Vec<_> = all.iter().filter(|kernel| !captured.contains(**kernel)).collect();
+    let pass = count < 10 || missing.is_empty();
+    line(&json!({ "test": "graphs", "pass": pass, "captured": captured, "missing": missing }));
+    pass
 }
 
 fn judge(card: &Card<'static>, cases: &[Case], until: Instant) -> bool {
@@ -260,6 +275,10 @@ fn judge(card: &Card<'static>, cases: &[Case], until: Instant) -> bool {
         };
         if pass { passed += 1 } else { failed += 1 }
     }
-    line(&json!({ "parity": { "passed": passed, "failed": failed, "not_run": left, "context_lost": lost } }));
+    line(&json!({
+        "parity": {
+            "passed": passed, "failed": failed, "not_run": left, "context_lost": lost,
+        },
+    }));
     failed == 0 && left == 0
 }
