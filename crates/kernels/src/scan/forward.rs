@@ -2,9 +2,8 @@
 //!
 //! A task owns one sample and a range of channel blocks. It walks the order in chunks; inside a chunk it goes through
 //! its blocks, so the rows of a chunk's tokens are read from end to end whatever order they are visited in: a random
-//! order touches no more cache lines or pages than the identity does. Two blocks at a time are copied to f32 tiles; for
-//! each, `prepare` makes what follows from delta and u alone, `recur` is the recurrence, up to eight states in
-//! registers, and asks for rows that come later; `finish` gates and writes both.
+//! order touches no more cache lines or pages than the identity does. Two blocks at a time are copied to f32 tiles; for each, `prepare` makes what follows from delta and u alone, `recur` is the
+//! recurrence, up to eight states in registers, and asks for rows that come later; `finish` gates and writes both.
 
 // Loops over the states index several register arrays at once.
 #![allow(clippy::needless_range_loop)]
@@ -14,7 +13,7 @@ use std::ops::Range;
 use super::{
     Aligned, Layout, Scan,
     layout::Block,
-    rows::{Ahead, Rows, coefficients, gather, per_channel, prefetch_coefficients, scatter},
+    rows::{Ahead, Rows, TOGETHER, coefficients, gather, per_channel, scatter},
 };
 use crate::{
     Dtype, Isa, Pool, Result, ViewMut,
@@ -103,17 +102,28 @@ unsafe impl Sync for Job<'_> {}
 impl Job<'_> {
     /// The rows of u, delta, z and y that some blocks read or write, to be asked for.
     #[inline(always)]
-    fn ahead<'a>(&self, blocks: &[Block], [u, delta, z, y]: &'a [Rows; 4], first: bool) -> [Ahead<'a>; 4] {
+    fn ahead<'a>(
+        &self,
+        blocks: &[Block],
+        [u, delta, z, y, ..]: &'a [Rows; 6],
+        first: bool,
+    ) -> [Ahead<'a>; 4] {
         let [Block { channel, .. }, ..] = blocks else { return [Ahead::NONE; 4] };
         let channels = *channel..blocks[blocks.len() - 1].channels().end;
-        let of = |view, rows| Ahead::new(view, rows, channels.clone(), first);
+        let of = |view, rows| Ahead::new(view, rows, channels.clone(), first).unwrap_or(Ahead::NONE);
         let z = self.scan.z.as_ref().map_or(Ahead::NONE, |view| of(view, z));
         [of(&self.scan.u, u), of(&self.scan.delta, delta), z, of(self.y.view(), y)]
     }
-}
 
-/// Blocks copied together: what they hold of a row is two lines of the widest vectors.
-const TOGETHER: usize = 2;
+    /// The rows of B and C that a group reads, to be asked for.
+    #[inline(always)]
+    fn coefficients_ahead<'a>(&self, group: usize, [.., b, c]: &'a [Rows; 6]) -> [Ahead<'a>; 2] {
+        [(&self.scan.b, b), (&self.scan.c, c)].map(|(view, rows)| {
+            let start = view.offset(0, 0, 0, group);
+            Ahead::new(view, rows, start..start + self.scan.states, true).unwrap_or(Ahead::NONE)
+        })
+    }
+}
 
 /// Wide vectors are done before memory is, so they ask for the next chunk's rows too.
 const fn asks_far<S: Simd>() -> bool {
@@ -126,9 +136,9 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
     let (states, chunk) = (scan.states, layout.chunk);
     let per_block = states * S::LANES;
     let mut state = Aligned::zeros(blocks.len() * per_block);
-    let mut tiles = Tiles::new(chunk, S::LANES, states, scan.decays_below_one());
+    let mut tiles = Tiles::new::<S>(chunk, states, scan.decays_below_one());
     let mut rows = Places::default();
-    let together = |first: usize| first..(first + TOGETHER).min(blocks.end);
+    let visit = |first: usize| first..(first + TOGETHER).min(blocks.end);
     for k in 0..scan.directions {
         let path = job.paths.get(b, k);
         let at = (b * scan.directions + k) * scan.channels * states;
@@ -141,24 +151,27 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
             let steps = start..(start + chunk).min(path.tokens.len());
             let resets = path.resets.get(steps.clone()).unwrap_or(&[]);
             let ahead = steps.end..(steps.end + chunk).min(path.tokens.len());
-            let next = &path.tokens[ahead.clone()];
             let mut group = usize::MAX;
             rows.turn(job, path, [steps.clone(), ahead], b, k);
             let tokens = &path.tokens[steps];
-            for these in blocks.clone().step_by(TOGETHER).map(together) {
+            for these in blocks.clone().step_by(TOGETHER).map(visit) {
                 let last = these.end == blocks.end;
-                let then = &layout.blocks[together(if last { blocks.start } else { these.end })];
-                let pair = &layout.blocks[these.clone()];
-                let far = asks_far::<S>().then(|| job.ahead(pair, &rows.next, these.start == blocks.start));
+                let then = &layout.blocks[visit(if last { blocks.start } else { these.end })];
+                let visited = &layout.blocks[these.clone()];
+                let far =
+                    asks_far::<S>().then(|| job.ahead(visited, &rows.next, these.start == blocks.start));
+                let [.., z, y] = job.ahead(visited, &rows.now, these.start == blocks.start);
+                let [u, delta, ..] = job.ahead(then, if last { &rows.next } else { &rows.now }, last);
                 let asks = Asks {
-                    near: job.ahead(then, if last { &rows.next } else { &rows.now }, last),
+                    near: [z, y, u, delta],
                     far: far.unwrap_or([Ahead::NONE; 4]),
+                    coefficients: last.then(|| job.coefficients_ahead(then[0].group, &rows.next)),
                 };
                 unsafe {
-                    gather::<S>(&scan.u, &rows.now[0], pair, tiles.x.as_mut_ptr());
-                    gather::<S>(&scan.delta, &rows.now[1], pair, tiles.dt.as_mut_ptr());
+                    gather::<S>(&scan.u, &rows.now[0], visited, tiles.x.as_mut_ptr());
+                    gather::<S>(&scan.delta, &rows.now[1], visited, tiles.dt.as_mut_ptr());
                 }
-                for (j, (index, &block)) in these.zip(pair).enumerate() {
+                for (j, (index, &block)) in these.zip(visited).enumerate() {
                     let h = unsafe { state.as_mut_ptr().add((index - blocks.start) * per_block) };
                     if let Some(checkpoints) = job.checkpoints {
                         let sample = (b * scan.directions + k) * job.checkpoint_len;
@@ -171,21 +184,14 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
                         coefficients(&scan.c, &mut tiles.c, tokens, [b, k, group], states);
                     }
                     unsafe {
-                        if index + 1 == blocks.end {
-                            for view in [&scan.b, &scan.c] {
-                                let row = |token| view.offset(b, token, k, then[0].group);
-                                let size = view.dtype().size();
-                                prefetch_coefficients::<S>(view.ptr(), size, next, states, row);
-                            }
-                        }
                         let chunk =
-                            Chunk { steps: tokens.len(), resets, states, block: j, blocks: pair.len() };
+                            Chunk { steps: tokens.len(), resets, states, block: j, blocks: visited.len() };
                         prepare::<S>(job, k, block, &chunk, &mut tiles);
                         let decay = job.decay.as_ptr().add((k * layout.blocks.len() + index) * per_block);
                         recur::<S>(&chunk, decay, h, &asks, &mut tiles);
                     }
                 }
-                unsafe { finish::<S>(job, k, pair, tokens.len(), &rows.now, &mut tiles) };
+                unsafe { finish::<S>(job, k, visited, tokens.len(), &rows.now, &mut tiles) };
             }
         }
         if let Some(last) = job.final_state {
@@ -215,21 +221,55 @@ impl Chunk<'_> {
 /// What to ask for while some blocks are worked on: rows of u, delta, z and y.
 ///
 /// A core has some two dozen misses under way and drops what more is asked of it, and a burst holds up the work itself.
-/// So a view has a turn of its own, a block's pass over some of its states, and each step of it asks for one row.
+/// So a view has a turn of its own, a block's pass over some of its states and each step of it asks for one row.
 struct Asks<'a> {
-    /// The next blocks' rows: into the first-level cache.
+    /// z and y of the blocks at hand, u and delta of the next ones: into the first-level cache, in the order of their use.
     near: [Ahead<'a>; 4],
-    /// The same blocks' in the next chunk: into the second, for the first has room for what is near alone.
+    /// The same blocks' rows of the next chunk: into the second, for the first has room for what is near alone.
     far: [Ahead<'a>; 4],
+    /// The next chunk's B and C, with a chunk's last blocks: a few before each turn.
+    coefficients: Option<[Ahead<'a>; 2]>,
 }
 
 impl<'a> Asks<'a> {
+    /// Asks for a turn's share of the coefficients' rows.
+    #[inline(always)]
+    fn for_coefficients<S: Simd>(&self, steps: usize, [turn, turns]: [usize; 2]) {
+        if let Some(asks) = &self.coefficients {
+            for q in turn * steps / turns..(turn + 1) * steps / turns {
+                asks.iter().for_each(|ask| ask.ask_row::<S>(q));
+            }
+        }
+    }
+
     /// What each step of a turn asks for, near and far.
     #[inline(always)]
-    fn turn(&self, [turn, turns]: [usize; 2]) -> [&[Ahead<'a>]; 2] {
+    fn turn(&self, [turn, turns]: [usize; 2]) -> (Turn<'_, 'a>, &[Ahead<'a>]) {
         let at_once = 4usize.div_ceil(turns);
         let (start, end) = ((turn * at_once).min(4), ((turn + 1) * at_once).min(4));
-        [&self.near[start..end], &self.far[start..end]]
+        let (first, rest) = match &self.near[start..end] {
+            [first, rest @ ..] => (*first, rest),
+            [] => (Ahead::NONE, &[][..]),
+        };
+        (Turn { first, rest }, &self.far[start..end])
+    }
+}
+
+/// What each step of a turn asks for near.
+#[derive(Clone, Copy)]
+struct Turn<'a, 'b> {
+    /// By value, for the compiler to keep it in registers: most turns have no more.
+    first: Ahead<'b>,
+    rest: &'a [Ahead<'b>],
+}
+
+impl Turn<'_, '_> {
+    #[inline(always)]
+    fn ask<S: Simd>(&self, step: usize) {
+        self.first.ask::<S, false>(step);
+        for ask in self.rest {
+            ask.ask::<S, false>(step);
+        }
     }
 }
 
@@ -251,8 +291,8 @@ struct Tiles {
 }
 
 impl Tiles {
-    fn new(chunk: usize, lanes: usize, states: usize, below_one: bool) -> Self {
-        let tile = || Aligned::zeros(TOGETHER * chunk * lanes);
+    fn new<S: Simd>(chunk: usize, states: usize, below_one: bool) -> Self {
+        let tile = || Aligned::zeros(TOGETHER * chunk * S::LANES);
         let coefficients = || Aligned::zeros(chunk * states);
         Tiles {
             dt: tile(),
@@ -260,7 +300,7 @@ impl Tiles {
             y: tile(),
             b: coefficients(),
             c: coefficients(),
-            e: Aligned::zeros(chunk * 8 * lanes),
+            e: Aligned::zeros(chunk * 8 * S::LANES),
             below_one,
         }
     }
@@ -270,9 +310,9 @@ impl Tiles {
 #[derive(Default)]
 struct Places {
     /// Of a chunk.
-    now: [Rows; 4],
+    now: [Rows; 6],
     /// Of the chunk after it.
-    next: [Rows; 4],
+    next: [Rows; 6],
 }
 
 impl Places {
@@ -286,13 +326,22 @@ impl Places {
     }
 }
 
-fn find([u, delta, z, y]: &mut [Rows; 4], job: &Job, path: &Path, steps: Range<usize>, b: usize, k: usize) {
+fn find(
+    [u, delta, z, y, rows_b, rows_c]: &mut [Rows; 6],
+    job: &Job,
+    path: &Path,
+    steps: Range<usize>,
+    b: usize,
+    k: usize,
+) {
     let (tokens, written) = (&path.tokens[steps.clone()], &path.written()[steps]);
     u.find(tokens, |token| job.scan.u.offset(b, token, k, 0));
     delta.find(tokens, |token| job.scan.delta.offset(b, token, k, 0));
     if let Some(view) = &job.scan.z {
         z.find(tokens, |token| view.offset(b, token, k, 0));
     }
+    rows_b.find(tokens, |token| job.scan.b.offset(b, token, k, 0));
+    rows_c.find(tokens, |token| job.scan.c.offset(b, token, k, 0));
     y.find(written, |token| job.y.offset(b, token, k, 0));
 }
 
@@ -325,7 +374,7 @@ unsafe fn finish<S: Simd>(
     k: usize,
     blocks: &[Block],
     steps: usize,
-    rows: &[Rows; 4],
+    rows: &[Rows; 6],
     tiles: &mut Tiles,
 ) {
     unsafe {
@@ -384,11 +433,14 @@ unsafe fn recur_tile<S: Simd, const NS: usize>(
         let (dt, x, y) = (tiles.dt.as_ptr().add(at), tiles.x.as_ptr().add(at), tiles.y.as_mut_ptr().add(at));
         let (b, c) = (tiles.b.as_ptr().add(n0), tiles.c.as_ptr().add(n0));
         let fused = S::REGISTERS >= 32;
+        let (near, far) = asks.turn(turn);
+        asks.for_coefficients::<S>(steps, turn);
         if !fused {
-            decays::<S, NS>(steps, dt, decay, tiles.e.as_mut_ptr(), tiles.below_one);
+            // The decays keep the arithmetic busy, the recurrence the loads: there a request costs 3%, here none.
+            let ask = |q| near.ask::<S>(q);
+            decays::<S, NS>(steps, dt, decay, tiles.e.as_mut_ptr(), tiles.below_one, ask);
         }
         let e = tiles.e.as_ptr();
-        let [near, far] = asks.turn(turn);
         let mut a = [S::splat(0.0); NS];
         let mut state = [S::splat(0.0); NS];
         for n in 0..NS {
@@ -396,8 +448,8 @@ unsafe fn recur_tile<S: Simd, const NS: usize>(
             state[n] = S::load(h.add(n * S::LANES));
         }
         for q in 0..steps {
-            for near in near {
-                near.ask::<S, false>(q);
+            if fused {
+                near.ask::<S>(q);
             }
             if asks_far::<S>() {
                 for far in far {
@@ -426,7 +478,7 @@ unsafe fn recur_tile<S: Simd, const NS: usize>(
 }
 
 /// The decays exp(dt A) of `NS` states over a chunk, on their own where registers are few: the polynomial's constants
-/// stay in registers then. `e` is (step, state, lane); `decay` holds A log2(e).
+/// stay in registers then. `e` is (step, state, lane); `decay` holds A log2(e). `each` is called with every step.
 #[inline(always)]
 pub(super) unsafe fn decays<S: Simd, const NS: usize>(
     steps: usize,
@@ -434,12 +486,13 @@ pub(super) unsafe fn decays<S: Simd, const NS: usize>(
     decay: *const f32,
     e: *mut f32,
     below_one: bool,
+    each: impl Fn(usize),
 ) {
     unsafe {
         if below_one {
-            fill_decays::<S, NS>(steps, dt, decay, e, |x| S::decay_below_one(x));
+            fill_decays::<S, NS>(steps, dt, decay, e, |x| S::decay_below_one(x), each);
         } else {
-            fill_decays::<S, NS>(steps, dt, decay, e, |x| S::decay(x));
+            fill_decays::<S, NS>(steps, dt, decay, e, |x| S::decay(x), each);
         }
     }
 }
@@ -451,9 +504,11 @@ unsafe fn fill_decays<S: Simd, const NS: usize>(
     decay: *const f32,
     e: *mut f32,
     power: impl Fn(S::V) -> S::V,
+    each: impl Fn(usize),
 ) {
     unsafe {
         for q in 0..steps {
+            each(q);
             let dt = S::load(dt.add(q * S::LANES));
             for n in 0..NS {
                 let value = power(S::mul(dt, S::load(decay.add(n * S::LANES))));

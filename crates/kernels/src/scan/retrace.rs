@@ -166,8 +166,8 @@ unsafe fn prefetch_block<S: Simd>(job: &Job, block: Block, rows: &[Rows; 7], fir
     let views =
         [Some(&job.scan.u), Some(&job.scan.delta), Some(&job.dy), job.scan.z.as_ref(), du, ddelta, dz];
     for (view, rows) in views.into_iter().zip(rows) {
-        if let Some(view) = view {
-            Ahead::new(view, rows, block.channels(), first).ask_all::<S>();
+        if let Some(ahead) = view.and_then(|view| Ahead::new(view, rows, block.channels(), first)) {
+            ahead.ask_all::<S>();
         }
     }
 }
@@ -246,7 +246,7 @@ unsafe fn tile<S: Simd, const NS: usize>(
             job.checkpoints.as_ptr().add(sample + ((chunk * blocks + index) * states + n0) * S::LANES);
         let a = job.decay.as_ptr().add(((strip.k * blocks + index) * states + n0) * S::LANES);
         let (e, h) = (scratch.e.as_mut_ptr(), scratch.h.as_mut_ptr());
-        decays::<S, NS>(steps, scratch.part(i, Part::Dt), a, e, scratch.below_one);
+        decays::<S, NS>(steps, scratch.part(i, Part::Dt), a, e, scratch.below_one, |_| ());
         replay::<S, NS>(job, strip, i, n0, checkpoint, e, h, scratch);
         if NS == TILE {
             for n in (0..TILE).step_by(WALK) {

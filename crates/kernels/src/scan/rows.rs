@@ -36,6 +36,9 @@ impl Rows {
     }
 }
 
+/// Blocks copied together: what they hold of a row is two lines of the widest vectors, and one of narrower ones.
+pub(super) const TOGETHER: usize = 2;
+
 /// Copies the lanes of `blocks` of every row into `tile` (block, step, lane), as f32; zeros for blank steps.
 ///
 /// Two whole blocks are copied row by row: where rows lie a multiple of 4096 bytes apart few of their lines fit into the
@@ -47,23 +50,18 @@ impl Rows {
 pub(super) unsafe fn gather<S: Simd>(view: &View, rows: &Rows, blocks: &[Block], tile: *mut f32) {
     let steps = rows.0.len();
     unsafe {
-        match blocks {
-            [first, second] if view.dtype() == Dtype::F32 && whole::<S>(blocks) => {
-                let from = view.ptr().cast::<f32>();
-                for (q, &row) in rows.0.iter().enumerate() {
-                    let (a, b) = if row == usize::MAX {
-                        (S::splat(0.0), S::splat(0.0))
-                    } else {
-                        (S::load(from.add(row + first.channel)), S::load(from.add(row + second.channel)))
-                    };
-                    S::store(tile.add(q * S::LANES), a);
-                    S::store(tile.add((steps + q) * S::LANES), b);
+        if view.dtype() == Dtype::F32 && whole::<S>(blocks) {
+            let from = view.ptr().cast::<f32>();
+            for (q, &row) in rows.0.iter().enumerate() {
+                for j in 0..TOGETHER {
+                    let at = row.wrapping_add(blocks[0].channel + j * S::LANES);
+                    let value = if row == usize::MAX { S::splat(0.0) } else { S::load(from.add(at)) };
+                    S::store(tile.add((j * steps + q) * S::LANES), value);
                 }
             }
-            _ => {
-                for (j, block) in blocks.iter().enumerate() {
-                    gather_block::<S>(view, rows, *block, tile.add(j * steps * S::LANES));
-                }
+        } else {
+            for (j, block) in blocks.iter().enumerate() {
+                gather_block::<S>(view, rows, *block, tile.add(j * steps * S::LANES));
             }
         }
     }
@@ -89,7 +87,7 @@ unsafe fn gather_block<S: Simd>(view: &View, rows: &Rows, block: Block, tile: *m
     }
 }
 
-/// Writes (`store`) or adds the lanes of `tile` (block, step, lane) to every row of `view`; two whole blocks row by row.
+/// Writes (`store`) or adds the lanes of `tile` (block, step, lane) to every row of `view`; as many whole ones as are copied together row by row.
 ///
 /// # Safety
 /// As [`gather`]; nobody else writes these channels.
@@ -103,11 +101,12 @@ pub(super) unsafe fn scatter<S: Simd>(
 ) {
     unsafe {
         let (to, steps) = (view.ptr::<f32>(), rows.0.len());
-        if let ([first, second], true) = (blocks, whole::<S>(blocks)) {
+        if whole::<S>(blocks) {
             for (q, row) in rows.iter() {
-                let (a, b) = (S::load(tile.add(q * S::LANES)), S::load(tile.add((steps + q) * S::LANES)));
-                put::<S>(to.add(row + first.channel), a, S::LANES, store);
-                put::<S>(to.add(row + second.channel), b, S::LANES, store);
+                for j in 0..TOGETHER {
+                    let value = S::load(tile.add((j * steps + q) * S::LANES));
+                    put::<S>(to.add(row + blocks[0].channel + j * S::LANES), value, S::LANES, store);
+                }
             }
         } else {
             for (j, block) in blocks.iter().enumerate() {
@@ -120,9 +119,10 @@ pub(super) unsafe fn scatter<S: Simd>(
     }
 }
 
+/// Whether they are as many as are copied together, none of them a group's narrow last one. They are neighbours then.
 #[inline(always)]
 fn whole<S: Simd>(blocks: &[Block]) -> bool {
-    blocks.iter().all(|block| block.width == S::LANES)
+    blocks.len() == TOGETHER && blocks.iter().all(|block| block.width == S::LANES)
 }
 
 /// Stores a vector, or adds it to what is there.
@@ -154,13 +154,15 @@ impl<'a> Ahead<'a> {
     /// changes costs more than the question.
     pub const NONE: Self = Ahead { base: NOWHERE.as_ptr().cast(), size: 0, rows: &NOWHERE, lines: 1 };
 
-    /// A line serves several blocks and is asked for once, with the block that enters it, or with the `first` of a task.
+    /// A line serves several blocks and is asked for once, with the block that enters it, or with the `first` of a task:
+    /// `None` if these enter none.
     #[inline(always)]
-    pub fn new(view: &View, rows: &'a Rows, channels: Range<usize>, first: bool) -> Self {
+    pub fn new(view: &View, rows: &'a Rows, channels: Range<usize>, first: bool) -> Option<Self> {
         let size = view.dtype().size();
         let start = if first { channels.start * size / 64 } else { (channels.start * size).div_ceil(64) };
         let lines = (channels.end * size).div_ceil(64) - start;
-        Ahead { base: view.ptr().wrapping_add(start * 64), size, rows: &rows.0, lines }
+        let base = view.ptr().wrapping_add(start * 64);
+        (lines > 0).then_some(Ahead { base, size, rows: &rows.0, lines })
     }
 
     /// Asks for the lines of one step's row: into the first-level cache, or into the second.
@@ -170,13 +172,27 @@ impl<'a> Ahead<'a> {
             let line = self.base.wrapping_add(row.wrapping_mul(self.size));
             // Safety: a prefetch may name any address.
             unsafe {
-                if self.lines > 0 {
-                    if SECOND { S::prefetch_second(line) } else { S::prefetch(line) }
+                if SECOND {
+                    S::prefetch_second(line)
+                } else {
+                    S::prefetch(line)
                 }
                 if self.lines > 1 {
                     let line = line.wrapping_add(64);
                     if SECOND { S::prefetch_second(line) } else { S::prefetch(line) }
                 }
+            }
+        }
+    }
+
+    /// Asks for all lines of one step's row, however many.
+    #[inline(always)]
+    pub fn ask_row<S: Simd>(&self, step: usize) {
+        if let Some(row) = self.rows.get(step) {
+            let first = self.base.wrapping_add(row.wrapping_mul(self.size));
+            for line in 0..self.lines {
+                // Safety: a prefetch may name any address.
+                unsafe { S::prefetch(first.wrapping_add(64 * line)) }
             }
         }
     }
