@@ -2,8 +2,9 @@
 //!
 //! A task owns one sample and a range of channel blocks. It walks the order in chunks; inside a chunk it goes through
 //! its blocks, so the rows of a chunk's tokens are read from end to end whatever order they are visited in: a random
-//! order touches no more cache lines or pages than the identity does. Two blocks at a time are copied to f32 tiles; for each, `prepare` makes what follows from delta and u alone, `recur` is the
-//! recurrence, up to eight states in registers, and asks for rows that come later; `finish` gates and writes both.
+//! order touches no more cache lines or pages than the identity does. Two blocks at a time are copied to f32 tiles; for
+//! each, `prepare` makes what follows from delta and u alone, `recur` is the recurrence, up to eight states in
+//! registers, and asks for rows that come later; `finish` gates and writes both.
 
 // Loops over the states index several register arrays at once.
 #![allow(clippy::needless_range_loop)]
@@ -13,7 +14,7 @@ use std::ops::Range;
 use super::{
     Aligned, Layout, Scan,
     layout::Block,
-    rows::{Ahead, Rows, TOGETHER, coefficients, gather, per_channel, scatter},
+    rows::{Ahead, Rows, TOGETHER, coefficients, gather, per_channel, prefetch_coefficients, scatter},
 };
 use crate::{
     Dtype, Isa, Pool, Result, ViewMut,
@@ -151,6 +152,7 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
             let steps = start..(start + chunk).min(path.tokens.len());
             let resets = path.resets.get(steps.clone()).unwrap_or(&[]);
             let ahead = steps.end..(steps.end + chunk).min(path.tokens.len());
+            let next = &path.tokens[ahead.clone()];
             let mut group = usize::MAX;
             rows.turn(job, path, [steps.clone(), ahead], b, k);
             let tokens = &path.tokens[steps];
@@ -158,14 +160,19 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
                 let last = these.end == blocks.end;
                 let then = &layout.blocks[visit(if last { blocks.start } else { these.end })];
                 let visited = &layout.blocks[these.clone()];
-                let far =
-                    asks_far::<S>().then(|| job.ahead(visited, &rows.next, these.start == blocks.start));
-                let [.., z, y] = job.ahead(visited, &rows.now, these.start == blocks.start);
-                let [u, delta, ..] = job.ahead(then, if last { &rows.next } else { &rows.now }, last);
+                let first = these.start == blocks.start;
+                let far = asks_far::<S>().then(|| job.ahead(visited, &rows.next, first));
+                let mut near = job.ahead(then, if last { &rows.next } else { &rows.now }, last);
+                if !asks_far::<S>() {
+                    // What is read last is asked for last, which leaves the first cache to what is read before.
+                    let ([u, delta, ..], [.., z, y]) = (near, job.ahead(visited, &rows.now, first));
+                    near = [z, y, u, delta];
+                }
                 let asks = Asks {
-                    near: [z, y, u, delta],
+                    near,
                     far: far.unwrap_or([Ahead::NONE; 4]),
-                    coefficients: last.then(|| job.coefficients_ahead(then[0].group, &rows.next)),
+                    coefficients: (last && !asks_far::<S>())
+                        .then(|| job.coefficients_ahead(then[0].group, &rows.next)),
                 };
                 unsafe {
                     gather::<S>(&scan.u, &rows.now[0], visited, tiles.x.as_mut_ptr());
@@ -184,6 +191,13 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
                         coefficients(&scan.c, &mut tiles.c, tokens, [b, k, group], states);
                     }
                     unsafe {
+                        if asks_far::<S>() && index + 1 == blocks.end {
+                            for view in [&scan.b, &scan.c] {
+                                let row = |token| view.offset(b, token, k, then[0].group);
+                                let size = view.dtype().size();
+                                prefetch_coefficients::<S>(view.ptr(), size, next, states, row);
+                            }
+                        }
                         let chunk =
                             Chunk { steps: tokens.len(), resets, states, block: j, blocks: visited.len() };
                         prepare::<S>(job, k, block, &chunk, &mut tiles);
@@ -221,7 +235,7 @@ impl Chunk<'_> {
 /// What to ask for while some blocks are worked on: rows of u, delta, z and y.
 ///
 /// A core has some two dozen misses under way and drops what more is asked of it, and a burst holds up the work itself.
-/// So a view has a turn of its own, a block's pass over some of its states and each step of it asks for one row.
+/// So a view has a turn of its own, a block's pass over some of its states, and each step of it asks for one row.
 struct Asks<'a> {
     /// z and y of the blocks at hand, u and delta of the next ones: into the first-level cache, in the order of their use.
     near: [Ahead<'a>; 4],
