@@ -3,7 +3,7 @@
 use anyhow::Result;
 use ophidian_core::{
     bench::{
-        Case, Effort, InferenceCase, MixerCase, Op, Shape, compare, compare_mixers, infer, measure,
+        Case, Effort, InferenceCase, MixerCase, Op, OrderRow, Shape, compare, compare_mixers, infer, measure,
         random_geometries,
     },
     device::Place,
@@ -124,6 +124,10 @@ struct ScansArgs {
     /// Runs that are measured.
     #[arg(long, default_value_t = 7)]
     runs: usize,
+    /// How often to go over all patterns: what slows the machine for a while, or where tensors happen to lie, then does
+    /// not hit a pattern's runs all at once.
+    #[arg(long, default_value_t = 1)]
+    passes: usize,
     /// JSON lines instead of a table.
     #[arg(long)]
     json: bool,
@@ -207,36 +211,50 @@ fn time_scans(args: ScansArgs, printer: &Printer) -> Result<()> {
             }
         }
     }
-    if !args.json {
-        printer.line(
-            "| scan | geometry | K | steps | forward | ratio | with backward | ratio | more memory |",
-        )?;
-        printer.line("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")?;
-    }
-    for (pattern, geometry) in cases {
-        let (batch, channels, states) = (args.batch, args.channels, args.states);
-        let shape = Shape { batch, channels, headdim: channels, geometry, states, taps: 4 }.checked()?;
-        let case = Case { op: Op::SelectiveScan, shape, pattern, kind: Kind::Float, device: Device::Cpu };
-        let row = compare(&case, Effort { warmup: 1, runs: args.runs })?;
-        if args.json {
-            printer.json(&row)?;
-            continue;
+    let (batch, channels, states) = (args.batch, args.channels, args.states);
+    let mut rows: Vec<OrderRow> = Vec::new();
+    for pass in 0..args.passes.max(1) {
+        let last = pass + 1 >= args.passes;
+        if last && !args.json {
+            printer.line(
+                "| scan | geometry | K | steps | forward | ratio | with backward | ratio | more memory |",
+            )?;
+            printer.line("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")?;
         }
-        let ratio = |[low, median, high]: [f64; 3]| format!("{median:.2} ({low:.2} to {high:.2})");
-        printer.line(format_args!(
-            "| {} | {} | {} | {:.2} | {:.4} s | {} | {:.4} s | {} | {:+.2} |",
-            row.pattern.replace('|', "\\|"),
-            row.geometry,
-            row.directions,
-            row.steps,
-            row.forward_s,
-            ratio(row.forward_ratio),
-            row.both_s,
-            ratio(row.both_ratio),
-            row.more_activations
-        ))?;
+        for (at, (pattern, geometry)) in cases.iter().cloned().enumerate() {
+            let shape = Shape { batch, channels, headdim: channels, geometry, states, taps: 4 }.checked()?;
+            let case = Case { op: Op::SelectiveScan, shape, pattern, kind: Kind::Float, device: Device::Cpu };
+            let row = compare(&case, Effort { warmup: 1, runs: args.runs })?;
+            let row = match rows.get(at) {
+                Some(before) => before.clone().joined(row),
+                None => row,
+            };
+            if last {
+                show(&row, args.json, printer)?;
+            }
+            rows.splice(at..(at + 1).min(rows.len()), [row]);
+        }
     }
     Ok(())
+}
+
+fn show(row: &OrderRow, json: bool, printer: &Printer) -> Result<()> {
+    if json {
+        return Ok(printer.json(row)?);
+    }
+    let ratio = |[low, median, high]: [f64; 3]| format!("{median:.2} ({low:.2} to {high:.2})");
+    Ok(printer.line(format_args!(
+        "| {} | {} | {} | {:.2} | {:.4} s | {} | {:.4} s | {} | {:+.2} |",
+        row.pattern.replace('|', "\\|"),
+        row.geometry,
+        row.directions,
+        row.steps,
+        row.forward_s,
+        ratio(row.forward_ratio),
+        row.both_s,
+        ratio(row.both_ratio),
+        row.more_activations
+    ))?)
 }
 
 fn kind(dtype: &str) -> Result<Kind> {

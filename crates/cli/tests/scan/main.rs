@@ -534,3 +534,21 @@ fn stats_tell_orders_apart() {
     assert_eq!(of("mamband/whtl_ndim1")["resets"], 31);
     assert!(lines.iter().all(|line| line["pattern"] != "vmamba/cross2d"));
 }
+
+#[test]
+fn a_scan_is_timed_over_all_passes_in_one_row() {
+    let command =
+        ["bench", "scans", "row", "column", "--shape", "3x4", "--runs", "2", "--passes", "3", "--json"];
+    let run = Command::new(env!("CARGO_BIN_EXE_ophidian")).args(command).output().unwrap();
+    assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
+    let rows: Vec<Value> = String::from_utf8(run.stdout)
+        .unwrap()
+        .lines()
+        .map(|row| serde_json::from_str(row).unwrap())
+        .collect();
+    assert_eq!(rows.iter().map(|row| &row["pattern"]).collect::<Vec<_>>(), ["row", "column"]);
+    for ratio in rows.iter().flat_map(|row| [&row["forward_ratio"], &row["both_ratio"]]) {
+        let [low, median, high] = [0, 1, 2].map(|at| ratio[at].as_f64().unwrap());
+        assert!(low <= median && median <= high, "{ratio}");
+    }
+}

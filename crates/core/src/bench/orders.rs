@@ -31,6 +31,24 @@ pub struct OrderRow {
     /// Most memory of tensors in a forward and backward beyond its inputs, less that of K left-to-right scans, in
     /// activations (B L D f32 values).
     pub more_activations: f64,
+    /// What the medians and quartiles are of: (seconds, quotient) of every round, forward and with the backward.
+    #[serde(skip)]
+    rounds: [Vec<(f64, f64)>; 2],
+}
+
+impl OrderRow {
+    /// The row over the rounds of both: of the same scan at another time, its tensors elsewhere in memory.
+    pub fn joined(mut self, other: OrderRow) -> OrderRow {
+        self.rounds.iter_mut().zip(other.rounds).for_each(|(rounds, others)| rounds.extend(others));
+        self.sum_up();
+        self
+    }
+
+    fn sum_up(&mut self) {
+        let [forward, both] = &self.rounds;
+        (self.forward_s, self.forward_ratio) = summed_up(forward);
+        (self.both_s, self.both_ratio) = summed_up(both);
+    }
 }
 
 /// Times `case` and K left-to-right scans over the same tensors in turns, so that a machine whose speed drifts
@@ -52,29 +70,33 @@ pub fn compare(case: &Case, effort: Effort) -> Result<OrderRow> {
     beside.forward_backward()?;
     let (less, more) = (memory(&beside)?, memory(&along)?);
     let forward = |prepared: &Prepared| tch::no_grad(|| prepared.forward().map(|_| ()));
-    let (forward_s, forward_ratio) = in_turns(effort, [&|| forward(&along), &|| forward(&beside)])?;
-    let (both_s, both_ratio) =
-        in_turns(effort, [&|| along.forward_backward(), &|| beside.forward_backward()])?;
+    let rounds = [
+        in_turns(effort, [&|| forward(&along), &|| forward(&beside)])?,
+        in_turns(effort, [&|| along.forward_backward(), &|| beside.forward_backward()])?,
+    ];
     let Shape { batch, channels, .. } = case.shape;
     let activation = (batch * channels) as f64 * tokens as f64 * 4.0;
     let steps: usize = plan.orders().iter().map(Order::len).sum();
-    Ok(OrderRow {
+    let mut row = OrderRow {
         pattern: case.pattern.to_string(),
         geometry: case.shape.geometry.to_string(),
         directions,
         steps: steps as f64 / (directions * tokens) as f64,
-        forward_s,
-        both_s,
-        forward_ratio,
-        both_ratio,
+        forward_s: 0.0,
+        both_s: 0.0,
+        forward_ratio: [0.0; 3],
+        both_ratio: [0.0; 3],
         more_activations: (more - less) / activation,
-    })
+        rounds,
+    };
+    row.sum_up();
+    Ok(row)
 }
 
-/// Median seconds of the first of two, and quartiles of its quotients by the second: each round runs both, and every
-/// second round the other way about.
-fn in_turns(effort: Effort, runs: [&dyn Fn() -> Result<()>; 2]) -> Result<(f64, [f64; 3])> {
-    let (mut seconds, mut ratios) = (Vec::new(), Vec::new());
+/// Seconds of the first of two, and their quotient by those of the second, by round: each runs both, and every second
+/// round the other way about.
+fn in_turns(effort: Effort, runs: [&dyn Fn() -> Result<()>; 2]) -> Result<Vec<(f64, f64)>> {
+    let mut rounds = Vec::new();
     for round in 0..effort.warmup + effort.runs.max(1) {
         let mut took = [0.0; 2];
         for turn in 0..2 {
@@ -84,11 +106,16 @@ fn in_turns(effort: Effort, runs: [&dyn Fn() -> Result<()>; 2]) -> Result<(f64, 
             took[which] = start.elapsed().as_secs_f64();
         }
         if round >= effort.warmup {
-            seconds.push(took[0]);
-            ratios.push(took[0] / took[1]);
+            rounds.push((took[0], took[0] / took[1]));
         }
     }
-    Ok((quartiles(seconds)[1], quartiles(ratios)))
+    Ok(rounds)
+}
+
+/// Median seconds, and quartiles of the quotients.
+fn summed_up(rounds: &[(f64, f64)]) -> (f64, [f64; 3]) {
+    let (seconds, quotients) = rounds.iter().copied().unzip();
+    (quartiles(seconds)[1], quartiles(quotients))
 }
 
 fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
