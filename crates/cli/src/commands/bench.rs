@@ -240,7 +240,7 @@ fn time_scans(args: ScansArgs, printer: &Printer) -> Result<()> {
 
 fn show(row: &OrderRow, json: bool, printer: &Printer) -> Result<()> {
     if json {
-        return Ok(printer.json(row)?);
+        return printer.json(row);
     }
     let ratio = |[low, median, high]: [f64; 3]| format!("{median:.2} ({low:.2} to {high:.2})");
     Ok(printer.line(format_args!(
