@@ -13,7 +13,7 @@ const MAX_EDGES: usize = 1 << 26;
 /// Edges are directed and kept as they are given: an undirected edge is given both ways, as PyTorch Geometric does.
 /// Nodes without edges, edges from a node to itself and repeated edges are legal; every order over graphs says what it
 /// makes of them, [`summary`](Graph::summary) counts them, and
-/// [`Geometry::oddities`](crate::Geometry::oddities) names the first for whoever would rather refuse them.
+/// [`oddities`](Graph::oddities) names the first for whoever would rather refuse them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Graph {
     nodes: usize,

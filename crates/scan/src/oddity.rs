@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use crate::{Geometry, Graph, Points};
+use crate::{Graph, GraphSummary, Points, PointsSummary};
 
 /// A kind of oddity. Every order is defined for all of them; whether to take them is the caller's choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,49 +43,42 @@ impl fmt::Display for Oddity {
     }
 }
 
-impl Geometry {
-    /// What is odd about the points or the graph, each kind once. Nothing is about a sequence or a grid.
-    pub fn oddities(&self) -> Vec<Oddity> {
-        match self {
-            Geometry::Points(points) => of_points(points),
-            Geometry::Graph(graph) => of_graph(graph),
-            _ => Vec::new(),
-        }
+impl Graph {
+    /// What is odd about it, each kind once; `summary` is its own.
+    pub fn oddities(&self, summary: &GraphSummary) -> Vec<Oddity> {
+        let mut touched = vec![false; self.nodes()];
+        self.edges().iter().flatten().for_each(|&node| touched[node as usize] = true);
+        let isolated = touched.iter().position(|touched| !touched).map(|node| Oddity {
+            kind: OddityKind::Isolated,
+            count: summary.isolated,
+            first: format!("node {node}"),
+        });
+        let edges = self.edges();
+        let loops = edges.iter().position(|[from, to]| from == to).map(|edge| Oddity {
+            kind: OddityKind::Loops,
+            count: summary.loops,
+            first: format!("edge {edge}, of node {}", edges[edge][0]),
+        });
+        isolated.into_iter().chain(loops).collect()
     }
 }
 
-fn of_graph(graph: &Graph) -> Vec<Oddity> {
-    let summary = graph.summary();
-    let mut touched = vec![false; graph.nodes()];
-    graph.edges().iter().flatten().for_each(|&node| touched[node as usize] = true);
-    let isolated = touched.iter().position(|touched| !touched).map(|node| Oddity {
-        kind: OddityKind::Isolated,
-        count: summary.isolated,
-        first: format!("node {node}"),
-    });
-    let edges = graph.edges();
-    let loops = edges.iter().position(|[from, to]| from == to).map(|edge| Oddity {
-        kind: OddityKind::Loops,
-        count: summary.loops,
-        first: format!("edge {edge}, of node {}", edges[edge][0]),
-    });
-    isolated.into_iter().chain(loops).collect()
-}
-
-fn of_points(points: &Points) -> Vec<Oddity> {
-    let summary = points.summary();
-    let equal = if summary.repeated > 0 { first_equal(points) } else { None };
-    let equal = equal.map(|(earlier, later)| Oddity {
-        kind: OddityKind::Equal,
-        count: summary.repeated,
-        first: format!("points {earlier} and {later} at {:?}", points.xyz()[later]),
-    });
-    let single = points.samples().position(|sample| sample.len() == 1).map(|first| Oddity {
-        kind: OddityKind::Single,
-        count: points.samples().filter(|sample| sample.len() == 1).count(),
-        first: format!("sample {first}"),
-    });
-    equal.into_iter().chain(single).collect()
+impl Points {
+    /// What is odd about them, each kind once; `summary` is their own.
+    pub fn oddities(&self, summary: &PointsSummary) -> Vec<Oddity> {
+        let equal = if summary.repeated > 0 { first_equal(self) } else { None };
+        let equal = equal.map(|(earlier, later)| Oddity {
+            kind: OddityKind::Equal,
+            count: summary.repeated,
+            first: format!("points {earlier} and {later} at {:?}", self.xyz()[later]),
+        });
+        let single = self.samples().position(|sample| sample.len() == 1).map(|first| Oddity {
+            kind: OddityKind::Single,
+            count: self.samples().filter(|sample| sample.len() == 1).count(),
+            first: format!("sample {first}"),
+        });
+        equal.into_iter().chain(single).collect()
+    }
 }
 
 /// The first point at the place of an earlier one of its sample, behind that one.

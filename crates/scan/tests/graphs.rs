@@ -533,7 +533,7 @@ fn small_graphs() {
 }
 
 fn oddities(graph: Graph) -> Vec<String> {
-    Geometry::Graph(Arc::new(graph)).oddities().iter().map(ToString::to_string).collect()
+    graph.oddities(&graph.summary()).iter().map(ToString::to_string).collect()
 }
 
 #[test]

@@ -409,7 +409,7 @@ fn equal_points_keep_their_numbering() {
 }
 
 fn oddities(points: Points) -> Vec<String> {
-    Geometry::Points(Arc::new(points)).oddities().iter().map(ToString::to_string).collect()
+    points.oddities(&points.summary()).iter().map(ToString::to_string).collect()
 }
 
 #[test]

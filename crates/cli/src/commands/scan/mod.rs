@@ -14,7 +14,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::ValueEnum;
 use ophidian_core::{Error, files::write_whole, grid::reseeded};
-use ophidian_scan::{Geometry, Graph, OddityKind, Pattern, Plan, Points, draw};
+use ophidian_scan::{Geometry, Graph, Oddity, OddityKind, Pattern, Plan, Points, draw};
 
 use self::features::Features;
 use crate::{exit::Usage, printer::Printer};
@@ -115,8 +115,8 @@ enum Allow {
 }
 
 impl Odd {
-    fn check(&self, geometry: &Geometry, path: &Path) -> Result<()> {
-        for odd in geometry.oddities() {
+    fn check(&self, oddities: Vec<Oddity>, path: &Path) -> Result<()> {
+        for odd in oddities {
             let (allow, name) = match odd.kind {
                 OddityKind::Isolated => (Allow::Isolated, "isolated"),
                 OddityKind::Loops => (Allow::Loops, "loops"),
@@ -186,17 +186,18 @@ fn read(
     let (path, geometry, summary) = match (points, graph) {
         (Some(path), _) => {
             let points = Points::read(path)?;
-            let summary = points.summary().to_string();
-            (path, Geometry::Points(Arc::new(points)), summary)
+            let summary = points.summary();
+            odd.check(points.oddities(&summary), path)?;
+            (path, Geometry::Points(Arc::new(points)), summary.to_string())
         }
         (_, Some(path)) => {
             let graph = Graph::read(path)?;
-            let summary = graph.summary().to_string();
-            (path, Geometry::Graph(Arc::new(graph)), summary)
+            let summary = graph.summary();
+            odd.check(graph.oddities(&summary), path)?;
+            (path, Geometry::Graph(Arc::new(graph)), summary.to_string())
         }
         _ => return Ok(None),
     };
-    odd.check(&geometry, path)?;
     printer.note(format_args!("{}: {summary}", path.display()));
     Ok(Some(geometry))
 }
