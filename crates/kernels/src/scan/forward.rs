@@ -154,7 +154,7 @@ unsafe fn run<S: Simd>(job: &Job, b: usize, blocks: Range<usize>) {
             let ahead = steps.end..(steps.end + chunk).min(path.tokens.len());
             let next = &path.tokens[ahead.clone()];
             let mut group = usize::MAX;
-            rows.turn(job, path, [steps.clone(), ahead], b, k);
+            rows.turn::<S>(job, path, [steps.clone(), ahead], b, k);
             let tokens = &path.tokens[steps];
             for these in blocks.clone().step_by(TOGETHER).map(visit) {
                 let last = these.end == blocks.end;
@@ -237,11 +237,12 @@ impl Chunk<'_> {
 /// A core has some two dozen misses under way and drops what more is asked of it, and a burst holds up the work itself.
 /// So a view has a turn of its own, a block's pass over some of its states, and each step of it asks for one row.
 struct Asks<'a> {
-    /// z and y of the blocks at hand, u and delta of the next ones: into the first-level cache, in the order of their use.
+    /// Rows that are used next, into the first-level cache: of the next blocks; with narrow vectors z and y of those at hand,
+    /// then u and delta of the next.
     near: [Ahead<'a>; 4],
     /// The same blocks' rows of the next chunk: into the second, for the first has room for what is near alone.
     far: [Ahead<'a>; 4],
-    /// The next chunk's B and C, with a chunk's last blocks: a few before each turn.
+    /// With narrow vectors the next chunk's B and C, with a chunk's last blocks: a few before each turn.
     coefficients: Option<[Ahead<'a>; 2]>,
 }
 
@@ -331,16 +332,23 @@ struct Places {
 
 impl Places {
     /// Turns to the chunk of the first steps, the one that was next unless an order begins.
-    fn turn(&mut self, job: &Job, path: &Path, [steps, next]: [Range<usize>; 2], b: usize, k: usize) {
+    fn turn<S: Simd>(
+        &mut self,
+        job: &Job,
+        path: &Path,
+        [steps, next]: [Range<usize>; 2],
+        b: usize,
+        k: usize,
+    ) {
         if self.next[0].is_empty() {
-            find(&mut self.next, job, path, steps, b, k);
+            find::<S>(&mut self.next, job, path, steps, b, k);
         }
         std::mem::swap(&mut self.now, &mut self.next);
-        find(&mut self.next, job, path, next, b, k);
+        find::<S>(&mut self.next, job, path, next, b, k);
     }
 }
 
-fn find(
+fn find<S: Simd>(
     [u, delta, z, y, rows_b, rows_c]: &mut [Rows; 6],
     job: &Job,
     path: &Path,
@@ -354,8 +362,10 @@ fn find(
     if let Some(view) = &job.scan.z {
         z.find(tokens, |token| view.offset(b, token, k, 0));
     }
-    rows_b.find(tokens, |token| job.scan.b.offset(b, token, k, 0));
-    rows_c.find(tokens, |token| job.scan.c.offset(b, token, k, 0));
+    if !asks_far::<S>() {
+        rows_b.find(tokens, |token| job.scan.b.offset(b, token, k, 0));
+        rows_c.find(tokens, |token| job.scan.c.offset(b, token, k, 0));
+    }
     y.find(written, |token| job.y.offset(b, token, k, 0));
 }
 
