@@ -212,7 +212,7 @@ fn time_scans(args: ScansArgs, printer: &Printer) -> Result<()> {
         }
     }
     let (batch, channels, states) = (args.batch, args.channels, args.states);
-    let mut rows: Vec<OrderRow> = Vec::new();
+    let mut rows: Vec<Option<OrderRow>> = vec![None; cases.len()];
     for pass in 0..args.passes.max(1) {
         let last = pass + 1 >= args.passes;
         if last && !args.json {
@@ -221,18 +221,18 @@ fn time_scans(args: ScansArgs, printer: &Printer) -> Result<()> {
             )?;
             printer.line("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")?;
         }
-        for (at, (pattern, geometry)) in cases.iter().cloned().enumerate() {
+        for (found, (pattern, geometry)) in rows.iter_mut().zip(cases.iter().cloned()) {
             let shape = Shape { batch, channels, headdim: channels, geometry, states, taps: 4 }.checked()?;
             let case = Case { op: Op::SelectiveScan, shape, pattern, kind: Kind::Float, device: Device::Cpu };
             let row = compare(&case, Effort { warmup: 1, runs: args.runs })?;
-            let row = match rows.get(at) {
-                Some(before) => before.clone().joined(row),
+            let row = match found.take() {
+                Some(before) => before.joined(row),
                 None => row,
             };
             if last {
                 show(&row, args.json, printer)?;
             }
-            rows.splice(at..(at + 1).min(rows.len()), [row]);
+            *found = Some(row);
         }
     }
     Ok(())

@@ -85,9 +85,41 @@ fn check(config: &Mamba1Config, batch: i64, grid: [i64; 2], seed: u64) -> Result
     let written = (permutes && config.coarse.is_none() && seed % 4 == 1).then(|| plan.reversed());
     let plans = Plans { plan, grid, coarse, written };
     let (vs, mixer) = perturbed(config, seed as i64);
-    let input = Tensor::randn([batch, tokens, config.d_model], (Kind::Float, Device::Cpu));
-    let cotangent = Tensor::randn(input.size(), (Kind::Float, Device::Cpu));
+    let Both { out, want, gradients } =
+        both(&mixer, &vs, &plans, [batch, tokens, config.d_model], |weights, x| {
+            reference(weights, config, &plans, x)
+        });
 
+    // A norm of few channels divides by whatever small variance they happen to have.
+    let norms = config.out_norm.is_some() || config.stages > 1 || config.merge == Merge::Search;
+    let slack = if norms { 20.0 } else { 1.0 };
+    let error = relative(&out, &want);
+    prop_assert!(error < 1e-5 * slack, "out is off by {error:.1e}");
+    for (name, got, want) in gradients {
+        let error = relative(&got, &want);
+        prop_assert!(error < 3e-5 * slack, "gradient of {name} is off by {error:.1e}");
+    }
+    Ok(())
+}
+
+/// What a mixer and its reference make of the same tokens.
+struct Both {
+    out: Tensor,
+    want: Tensor,
+    /// (name, ours, the reference's) of every parameter, then of the tokens, `x`.
+    gradients: Vec<(String, Tensor, Tensor)>,
+}
+
+/// Runs `mixer` over random tokens of a shape, and `reference` in f64 over the same, both backwards from one cotangent.
+fn both(
+    mixer: &dyn Mixer,
+    vs: &VarStore,
+    plans: &Plans,
+    shape: [i64; 3],
+    reference: impl Fn(&Weights, &Tensor) -> Tensor,
+) -> Both {
+    let input = Tensor::randn(shape, (Kind::Float, Device::Cpu));
+    let cotangent = Tensor::randn(input.size(), (Kind::Float, Device::Cpu));
     let x = input.copy().set_requires_grad(true);
     let out = mixer.forward(&x, &plans.orders()).unwrap();
     (&out * &cotangent).sum(Kind::Float).backward();
@@ -95,21 +127,14 @@ fn check(config: &Mamba1Config, batch: i64, grid: [i64; 2], seed: u64) -> Result
     let wide = |t: &Tensor| t.detach().to_kind(Kind::Double).set_requires_grad(true);
     let weights: Weights = vs.variables().iter().map(|(name, t)| (name.clone(), wide(t))).collect();
     let x_wide = wide(&input);
-    let want = reference(&weights, config, &plans, &x_wide);
+    let want = reference(&weights, &x_wide);
     (&want * cotangent.to_kind(Kind::Double)).sum(Kind::Double).backward();
-
-    // A norm of few channels divides by whatever small variance they happen to have.
-    let norms = config.out_norm.is_some() || config.stages > 1 || config.merge == Merge::Search;
-    let slack = if norms { 20.0 } else { 1.0 };
-    let error = relative(&out, &want);
-    prop_assert!(error < 1e-5 * slack, "out is off by {error:.1e}");
-    let error = relative(&grad(&x), &grad(&x_wide));
-    prop_assert!(error < 3e-5 * slack, "gradient of x is off by {error:.1e}");
-    for (name, tensor) in vs.variables() {
-        let error = relative(&grad(&tensor), &grad(&weights[&name]));
-        prop_assert!(error < 3e-5 * slack, "gradient of {name} is off by {error:.1e}");
-    }
-    Ok(())
+    let parameters = vs.variables().into_iter().map(|(name, t)| {
+        let pair = (grad(&t), grad(&weights[&name]));
+        (name, pair.0, pair.1)
+    });
+    let gradients = parameters.chain([("x".to_owned(), grad(&x), grad(&x_wide))]).collect();
+    Both { out, want, gradients }
 }
 
 fn configs() -> impl Strategy<Value = Mamba1Config> {

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use tch::{Device, Kind, Tensor, nn::VarStore};
 
 use super::{
-    configs, grad, plan,
+    Both, both, configs, plan,
     reference::{
         F64, Plans, Weights, add_up, at_steps, conv_along, conv_grid, conv_once, linear, merged, refined,
         row, steps, way,
@@ -207,26 +207,17 @@ fn check(config: &Mamba2Config, batch: i64, grid: [i64; 2], seed: u64) -> Result
         // Larger steps, so that the state matters.
         let _ = vs.variables()["dt_bias"].shallow_clone().g_add_scalar_(2.5);
     });
-    let input = Tensor::randn([batch, tokens, config.d_model], (Kind::Float, Device::Cpu));
-    let cotangent = Tensor::randn(input.size(), (Kind::Float, Device::Cpu));
-    let x = input.copy().set_requires_grad(true);
-    let out = mixer.forward(&x, &plans.orders()).unwrap();
-    (&out * &cotangent).sum(Kind::Float).backward();
-
-    let wide = |t: &Tensor| t.detach().to_kind(Kind::Double).set_requires_grad(true);
-    let weights: Weights = vs.variables().iter().map(|(name, t)| (name.clone(), wide(t))).collect();
-    let x_wide = wide(&input);
-    let want = reference(&weights, config, &plans, &x_wide);
-    (&want * cotangent.to_kind(Kind::Double)).sum(Kind::Double).backward();
+    let Both { out, want, gradients } =
+        both(&mixer, &vs, &plans, [batch, tokens, config.d_model], |weights, x| {
+            reference(weights, config, &plans, x)
+        });
 
     // A norm of few channels divides by whatever small square they happen to have.
     let slack = if config.options.rmsnorm { 20.0 } else { 1.0 };
     let error = relative(&out, &want);
     prop_assert!(error < 1e-5 * slack, "out is off by {error:.1e}");
-    let pairs = vs.variables().into_iter().map(|(name, t)| (grad(&t), grad(&weights[&name]), name));
-    let pairs: Vec<_> = pairs.chain([(grad(&x), grad(&x_wide), "x".to_owned())]).collect();
-    let largest = pairs.iter().map(|(_, want, _)| want.abs().max().double_value(&[])).fold(0.0, f64::max);
-    for (got, want, name) in pairs {
+    let largest = gradients.iter().map(|(_, _, want)| want.abs().max().double_value(&[])).fold(0.0, f64::max);
+    for (name, got, want) in gradients {
         // A few numbers that many steps of both signs add up to are as exact as what they are made of.
         let few = ["D", "A_log", "dt_bias"].contains(&name.as_str());
         let size = want.abs().max().double_value(&[]).max(if few { 0.1 * largest } else { 1e-2 });

@@ -70,8 +70,8 @@ impl ModelConfig {
         self
     }
 
-    /// The mixers that have options here and are not among those of the model.
-    fn absent(&self) -> impl Iterator<Item = MixerKind> + '_ {
+    /// That a mixer has options here and is not among those of the model, for each.
+    fn absent(&self) -> impl Iterator<Item = String> + '_ {
         let all = [
             (Mamba2, self.mamba2.is_some()),
             (Hydra, self.hydra.is_some()),
@@ -83,7 +83,8 @@ impl ModelConfig {
             (Divided, self.divided.is_some()),
             (ChangeMamba, self.changemamba.is_some()),
         ];
-        all.into_iter().filter(|(kind, set)| *set && !self.has(*kind)).map(|(kind, _)| kind)
+        let absent = all.into_iter().filter(|(kind, set)| *set && !self.has(*kind));
+        absent.map(|(kind, _)| format!("`{0}` is set, but `mixer` is not \"{0}\"", kind.name()))
     }
 
     /// Checks that nothing is told to a mixer that the model has not, where the config names none: its line was forgotten.
@@ -91,20 +92,14 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Config`] naming the key.
     pub(in crate::grid) fn expect_present(&self) -> Result<()> {
-        self.absent().next().map_or(Ok(()), |kind| {
-            let name = kind.name();
-            Err(Error::Config(format!("`{name}` is set, but `mixer` is not \"{name}\"")))
-        })
+        self.absent().next().map_or(Ok(()), |absent| Err(Error::Config(absent)))
     }
 
     /// What a user should know before training: keys that are set in vain, and where published scans have more around them
     /// than this model.
     pub fn notes(&self) -> Vec<String> {
-        let absent = self.absent().map(|kind| {
-            let name = kind.name();
-            format!("`{name}` is set, but `mixer` is not \"{name}\": nothing reads it")
-        });
-        let mut notes: Vec<String> = absent.collect();
+        let mut notes: Vec<String> =
+            self.absent().map(|absent| format!("{absent}: nothing reads it")).collect();
         notes.extend(self.mixer.notes(self, &ModelConfig::default()));
         notes.extend(self.differs_from_published());
         notes
