@@ -10,6 +10,7 @@ mod exit;
 mod printer;
 
 fn main() -> ExitCode {
+    ophidian_core::torch::use_huge_pages();
     let printer = printer::Printer::new();
     ophidian_core::torch::keep_freed_memory(true);
     ophidian_core::torch::register_cuda();

@@ -168,6 +168,12 @@ void ophidian_keep_memory(bool keep) {
 #endif
 }
 
+void ophidian_huge_pages() {
+#ifdef __linux__
+  setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
+#endif
+}
+
 // Counts the bytes of CPU tensors made from now on; returns those that it counts already.
 int64_t ophidian_meter_start() {
   static Meter meter;

@@ -33,8 +33,9 @@ enum Command {
 }
 
 /// How operations are counted, in one sentence.
-const COUNTED: &str = "a multiply-add of a matrix product or convolution is two operations, a scan 9 L D N and a skip \
-                       or gate L D (L steps, D channels, N states); norms, activations and sums are not counted";
+const COUNTED: &str = "a multiply-add of a matrix product or convolution is two operations, a scan 9 L D N \
+                       (Mamba-2 and Hydra 5 L D N) and a skip or gate L D (L steps, D channels, N states); norms, \
+                       activations and sums are not counted";
 
 /// The published models of every adapter.
 const CATALOGUES: [(&str, &Catalogue); 2] =

@@ -318,6 +318,13 @@ impl<'a> Prepared<'a> {
         Ok(Prepared { case, orders: Orders::new(plan), length: l, inputs, cotangent })
     }
 
+    /// The same tensors along other orders, as many and over as many tokens.
+    fn with_orders(&self, plan: &Plan) -> Self {
+        let inputs = self.inputs.iter().map(Tensor::shallow_clone).collect();
+        let cotangent = self.cotangent.shallow_clone();
+        Prepared { case: self.case, orders: Orders::new(plan), length: self.length, inputs, cotangent }
+    }
+
     /// Runs the op.
     ///
     /// # Errors

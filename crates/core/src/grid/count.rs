@@ -217,7 +217,7 @@ impl ModelConfig {
         });
         let results = if mixer.merge == Merge::Concat { walk.directions } else { 1.0 };
         let gate = if mixer.gate { walk.tokens * d * results } else { 0.0 };
-        (steps + coarse) * d * (9.0 * n + 1.0) + gate
+        (steps + coarse) * d * (walk.kind.operations_per_state() * n + 1.0) + gate
     }
 
     /// Products of queries with keys, and of what comes of them with values, of a stage's blocks of attention.

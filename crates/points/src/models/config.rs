@@ -45,7 +45,7 @@ pub enum Mixer {
 }
 
 impl Mixer {
-    fn kind(self) -> MixerKind {
+    pub(super) fn kind(self) -> MixerKind {
         match self {
             Mixer::Mamba1 => MixerKind::Mamba1,
             Mixer::Mamba2 => MixerKind::Mamba2,

@@ -16,8 +16,8 @@ use tch::{Device, nn::VarStore};
 use super::{Classifier, Input, ModelConfig};
 
 /// Parameters and operations of a model for one cloud. A multiply-add of a matrix product or convolution is two
-/// operations, a scan 9 L D N and a skip or gate L D (L steps, D channels, N states); norms, activations and sums are not
-/// counted, nor is the search for groups.
+/// operations, a scan 9 L D N, or 5 L D N of Mamba-2, and a skip or gate L D (L steps, D channels, N states); norms,
+/// activations and sums are not counted, nor is the search for groups.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// Trained numbers.
@@ -73,12 +73,13 @@ impl ModelConfig {
                 flops += 2.0 * times * count as f64;
             }
         }
+        let per_state = self.mixer.kind().operations_per_state();
         for i in 0..self.depth {
             let k = directions.get(i as usize % directions.len().max(1)).copied().unwrap_or(1);
             let mixer = self.mamba(if self.join { 1 } else { k });
             let (d, n) = (mixer.d_inner() as f64, mixer.d_state as f64);
             let steps = (tokens * mixer.directions) as f64;
-            flops += steps * d * (9.0 * n + 1.0) + if mixer.gate { tokens as f64 * d } else { 0.0 };
+            flops += steps * d * (per_state * n + 1.0) + if mixer.gate { tokens as f64 * d } else { 0.0 };
         }
         let parts = parts.into_iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>();
         Ok(Summary { parameters: parts.iter().map(|(_, count)| count).sum(), parts, tokens, flops })

@@ -188,6 +188,13 @@ fn operations_are_counted_by_place() {
     let scan = |l: i64, d: i64| 4 * l * 2 * d * (9 * 2 + 1) + l * 2 * d;
     assert_eq!(summary.scan, (scan(8, 4) + scan(2, 8)) as f64);
     assert_eq!(summary.flops(), 2.0 * want as f64 + summary.scan);
+
+    // Two heads of 4 and of 8 channels: in_proj makes x, B, C and dt, and a decay is a head's.
+    let text = format!("{text}\nmixer = 'mamba2'\ngate = false\nmamba2.headdim = 4\nmamba2.ngroups = 1");
+    let config = ModelConfig::read(text.parse().unwrap()).unwrap();
+    let summary = config.count([3, 16, 8], 5).unwrap();
+    let scan = |l: i64, d: i64| 4 * l * 2 * d * (5 * 2 + 1);
+    assert_eq!(summary.scan, (scan(8, 4) + scan(2, 8)) as f64);
 }
 
 const VMAMBA: &str = r#"{"dims": 8, "depths": [1, 1], "num_classes": 3, "ssm_d_state": 2, "forward_type": "v05_noz",

@@ -85,6 +85,12 @@ impl MixerKind {
         }
     }
 
+    /// Operations of a scan for each state of a channel and step: 9 with an exponential of each; 5 where a head's channels
+    /// share their decay (decay times state, plus dt u times B, times C, summed).
+    pub fn operations_per_state(self) -> f64 {
+        if matches!(self, Mamba2 | Hydra) { 5.0 } else { 9.0 }
+    }
+
     /// Whether it reads the map that the tokens lie on.
     pub fn needs_map(self) -> bool {
         !matches!(self, Mamba1 | Mamba2 | GrootL | Hydra | Divided)
