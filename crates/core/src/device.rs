@@ -14,7 +14,7 @@ use tch::{Device, Tensor, nn::VarStore};
 use crate::{
     Error, Result,
     ops::cuda::{Gpu, refusal},
-    torch::register_cuda,
+    torch::{pinned, register_cuda},
 };
 
 /// A device as the user names it: `cpu`, `cuda` (the first GPU) or `cuda:N`.
@@ -203,8 +203,7 @@ pub fn send(tensor: &Tensor, device: Device) -> Result<Tensor> {
         return Ok(tensor.f_to_device(device)?);
     }
     // libtorch keeps the pinned copy until the transfer is done.
-    let pinned = tensor.f_contiguous()?.f_pin_memory(device)?;
-    Ok(pinned.f_to_device_(device, tensor.kind(), true, false)?)
+    Ok(pinned(tensor)?.f_to_device_(device, tensor.kind(), true, false)?)
 }
 
 #[cfg(test)]

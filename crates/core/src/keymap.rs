@@ -85,7 +85,7 @@ impl Key {
         let view = self.view(tensor)?;
         let view = match &self.order[..] {
             [] => view,
-            order => view.f_index_select(1, &Tensor::from_slice(order))?,
+            order => view.f_index_select(1, &Tensor::f_from_slice(order)?.f_to_device(view.device())?)?,
         };
         Ok(view.f_reshape(&self.shape[..])?)
     }
@@ -195,7 +195,8 @@ pub fn load(keys: &[Key], file: &Tensors, variables: &HashMap<String, Tensor>) -
             if key.order.is_empty() {
                 ours.f_copy_(&values)?;
             } else {
-                let _ = ours.f_index_copy_(1, &Tensor::from_slice(&key.order), &values)?;
+                let order = Tensor::f_from_slice(&key.order)?.f_to_device(ours.device())?;
+                let _ = ours.f_index_copy_(1, &order, &values.f_to_device(ours.device())?)?;
             }
             Ok(())
         })

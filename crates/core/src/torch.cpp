@@ -207,8 +207,27 @@ bool ophidian_gpu_peak(int32_t device, bool reset, int64_t* bytes) {
   }
 }
 
-// Opens libtorch's CUDA library, whose loading registers the backend; false if there is none.
-bool ophidian_open_cuda(const char* name) { return dlopen(name, RTLD_NOW | RTLD_GLOBAL) != nullptr; }
+// Opens libtorch's CUDA library, whose loading registers the backend; false if there is none. f32 is f32 then: libtorch lets
+// cuDNN's convolutions, unlike matrix products, round what they read to 10 bits unless it is told otherwise.
+bool ophidian_open_cuda(const char* name) {
+  if (dlopen(name, RTLD_NOW | RTLD_GLOBAL) == nullptr) return false;
+  for (auto op : {at::Float32Op::CONV, at::Float32Op::RNN}) {
+    at::globalContext().setFloat32Precision(at::Float32Backend::CUDA, op, at::Float32Precision::IEEE);
+  }
+  return true;
+}
+
+// Moves a CPU tensor to pinned memory. Returns null, or a message to be freed with free().
+char* ophidian_pin(at::Tensor* tensor) {
+  try {
+    *tensor = tensor->pin_memory();
+    return nullptr;
+  } catch (const std::exception& error) {
+    return copy(error.what());
+  } catch (...) {
+    return copy("unknown C++ exception");
+  }
+}
 
 // Whether operations on this thread are recorded for a backward.
 bool ophidian_records_gradients() { return at::GradMode::is_enabled(); }

@@ -19,6 +19,7 @@ unsafe extern "C" {
     fn ophidian_meter_stop(before: i64) -> i64;
     fn ophidian_gpu_peak(device: i32, reset: bool, bytes: *mut i64) -> bool;
     fn ophidian_open_cuda(name: *const c_char) -> bool;
+    fn ophidian_pin(tensor: *mut C_tensor) -> *mut c_char;
     fn ophidian_records_gradients() -> bool;
     fn ophidian_cuda_stream(device: i32, stream: *mut *mut c_void) -> bool;
     fn ophidian_autocast_enter() -> bool;
@@ -89,6 +90,30 @@ pub(crate) fn open_cuda(library: &Path) -> bool {
     // Safety: a C string.
     CString::new(library.as_os_str().as_encoded_bytes())
         .is_ok_and(|name| unsafe { ophidian_open_cuda(name.as_ptr()) })
+}
+
+/// `tensor`, which is on the CPU, in pinned memory. (tch's own function names a device, which libtorch warns of at each call.)
+///
+/// # Errors
+/// No memory, or no GPU.
+pub(crate) fn pinned(tensor: &Tensor) -> Result<Tensor> {
+    let mut pinned = tensor.f_contiguous()?;
+    // Safety: a live tensor of this function's own.
+    refusal(unsafe { ophidian_pin(pinned.as_mut_ptr()) }).map(|()| pinned)
+}
+
+/// The error of a message of libtorch's, which is freed; none if it is null.
+fn refusal(message: *mut c_char) -> Result<()> {
+    if message.is_null() {
+        return Ok(());
+    }
+    // Safety: a C string that is this function's to free.
+    let text = unsafe {
+        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+        free(message.cast());
+        text
+    };
+    Err(Error::invalid(text))
 }
 
 /// Whether operations on this thread are recorded for a backward.
@@ -178,14 +203,6 @@ pub fn fused_adamw(group: &AdamWGroup, options: &AdamW) -> Result<()> {
         lists.iter().flat_map(|list| list.iter().map(Tensor::as_ptr)).collect();
     let (beta1, beta2) = options.betas;
     let numbers = [options.learning_rate, beta1, beta2, options.weight_decay, options.eps];
-    // Safety: five lists of `count` live tensors, five numbers; a message is freed here.
-    unsafe {
-        let message = ophidian_fused_adamw(pointers.as_ptr(), count, numbers.as_ptr());
-        if message.is_null() {
-            return Ok(());
-        }
-        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
-        free(message.cast());
-        Err(Error::invalid(text))
-    }
+    // Safety: five lists of `count` live tensors, five numbers.
+    refusal(unsafe { ophidian_fused_adamw(pointers.as_ptr(), count, numbers.as_ptr()) })
 }

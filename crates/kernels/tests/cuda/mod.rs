@@ -34,6 +34,9 @@ pub struct Schedule {
 /// What exponentials and sums in f32 cost, relative to the sizes of what is summed.
 pub const SUMS: f64 = 3e-6;
 
+/// Steps of a chunk and channels of a slab for the authors' problems: short ones have several of both.
+pub const GOLDEN_TILING: [usize; 2] = [32, 32];
+
 /// Enough to find a missing barrier.
 pub const SCHEDULES: [Schedule; 3] = [
     Schedule { turns: Turns::Forward, late_copies: true },

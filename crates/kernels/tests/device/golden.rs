@@ -10,7 +10,10 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 
 use super::{Device, conv, norm, scan, ssd};
-use crate::common::{Compared, Draw, Kind, Table, scan::Problem as Scan, ssd::Problem as Ssd};
+use crate::{
+    common::{Compared, Draw, Kind, Table, scan::Problem as Scan, ssd::Problem as Ssd},
+    cuda,
+};
 
 /// Tensors by name: values and shape.
 pub type Golden = BTreeMap<String, (Vec<f64>, Vec<usize>)>;
@@ -254,9 +257,10 @@ fn rmsnorm_gated(golden: &Golden, options: &Value, device: Device) -> Option<Fou
     Some(keys.into_iter().zip(s.kernels(&inputs, device)).collect())
 }
 
-/// How the authors' problems are run: in chunks of 32 steps, cut into spans and parts where they are long enough.
+/// How the authors' problems are run: in chunks that suit the device, cut into spans and parts where they are long enough.
 fn how(d_per_head: bool) -> ssd::How {
-    ssd::How { element: Element::F32, chunk: 32, width: 32, spans: [2, 2], parts: 2, d_per_head }
+    let [chunk, width] = cuda::GOLDEN_TILING;
+    ssd::How { element: Element::F32, chunk, width, spans: [2, 2], parts: 2, d_per_head }
 }
 
 fn ssd_combined(golden: &Golden, options: &Value, device: Device) -> Option<Found> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ophidian_core::{
     Error, Result, config,
+    device::send,
     grid::{Scans, loss},
     init::Start,
     keymap::Key,
@@ -271,7 +272,7 @@ impl Clouds {
             let cloud: Vec<[f32; 3]> = cloud.chunks_exact(3).map(|p| [p[0], p[1], p[2]]).collect();
             group(&cloud, &[], 0, [groups as usize, size as usize], &mut input);
         }
-        Ok(Tensor::f_from_slice(&input)?.f_view([batch, groups, 1 + size, 3])?)
+        send(&Tensor::f_from_slice(&input)?.f_view([batch, groups, 1 + size, 3])?, pts.device())
     }
 
     /// The orders of a batch. As in the authors' code all clouds lie in one cube of cells, so that the order of one may
