@@ -2,7 +2,7 @@
 
 use super::{Author, Recipe, along, on_grid, summed};
 use crate::{
-    Error, Result,
+    Result,
     keymap::Key,
     layers::NormKind,
     mixer::{
@@ -23,11 +23,11 @@ fn around(author: &Author, directions: i64) -> (Mamba1Config, Vec<Key>) {
     ] {
         keys.push(author.key(theirs, ours));
     }
-    let normed = author.parameters.contains_key("out_norm.weight");
+    let normed = ["out_norm.weight", "out_norm.bias"].iter().any(|name| author.parameters.contains_key(*name));
     if normed {
         keys.extend(author.same(&["out_norm.weight", "out_norm.bias"]));
     }
-    let d_model = author.axis(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
+    let d_model = author.d_model(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
     let d_inner = author.axis(&[("out_proj.weight", 1), ("conv2d.weight", 0), ("conv2d.bias", 0)]);
     let rank = author.shape("dt_projs_weight").len().max(1) - 1; // one direction is no axis of Spatial-Mamba's
     let config = Mamba1Config {
@@ -64,7 +64,7 @@ pub(super) fn grootl(author: &Author) -> Result<Recipe> {
         "D",
         "out_proj.weight",
     ]);
-    let d_model = author.axis(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
+    let d_model = author.d_model(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
     let d_inner = author.axis(&[("D", 0), ("out_proj.weight", 1), ("conv1d.bias", 0)]);
     let mamba = Mamba1Config {
         d_model,
@@ -74,7 +74,7 @@ pub(super) fn grootl(author: &Author) -> Result<Recipe> {
         dt_rank: DtRank::Rank(author.axis(&[("dt_proj.weight", 1)])),
         ..Mamba1Config::default()
     };
-    let config = GrootLConfig { mamba, context: author.int("context_len")?, ..GrootLConfig::default() };
+    let config = GrootLConfig { mamba, context: author.int("context_len", 1)?, ..GrootLConfig::default() };
     let orders = along("row", author.length())?;
     Ok(Recipe { config: MixerConfig::GrootL(config), affinity: None, orders, keys })
 }
@@ -107,19 +107,17 @@ pub(super) fn hydra(author: &Author) -> Result<Recipe> {
         "out_proj.weight",
     ]);
     let has = |name: &str| author.parameters.contains_key(name);
-    let (bias, conv_bias) = (has("in_proj.bias"), has("conv1d.bias"));
-    for name in ["in_proj.bias", "conv1d.bias", "out_proj.bias"].into_iter().filter(|name| has(name)) {
-        keys.push(author.key(name, name));
+    let bias = author.flag_or("bias", has("in_proj.bias") || has("out_proj.bias"))?;
+    let conv_bias = author.flag_or("conv_bias", true)?;
+    for (name, there) in [("in_proj.bias", bias), ("conv1d.bias", conv_bias), ("out_proj.bias", bias)] {
+        if there {
+            keys.push(author.key(name, name));
+        }
     }
-    let d_model = author.axis(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
+    let d_model = author.d_model(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
     let d_inner = author.axis(&[("out_proj.weight", 1), ("norm.weight", 0), ("fc_D.weight", 1)]);
     let heads = author.axis(&[("A_log", 0), ("D", 0), ("fc_D.weight", 0)]);
-    let ngroups = author.int_or("ngroups", 1)?;
-    if d_model < 1 || heads < 1 || ngroups < 1 {
-        return Err(Error::invalid(format!(
-            "{d_model} channels, {heads} heads, {ngroups} groups: expected at least 1"
-        )));
-    }
+    let ngroups = author.int_or("ngroups", 1, 1)?;
     let config = HydraConfig {
         d_model,
         d_state: (author.axis(&[("conv1d.weight", 0), ("conv1d.bias", 0)]) - d_inner) / (4 * ngroups),
@@ -184,7 +182,7 @@ pub(super) fn quadmamba(author: &Author) -> Result<Recipe> {
     }
     let config = QuadMambaConfig {
         mamba,
-        block: author.int_or("depth_num", 0)?,
+        block: author.int_or("depth_num", 0, 0)?,
         compat: QuadCompat { colliding_windows: true, random_inference: true },
     };
     let orders = on_grid("row", author.grid()?)?;

@@ -16,6 +16,7 @@ use tch::{Device, Tensor, nn};
 use crate::{
     Error, Result,
     config::nearest,
+    init::without_values,
     keymap::{self, Key},
     mixer::{ChannelAffinity, Mamba1Config, Merge, Mixer, MixerConfig},
     ops::Orders,
@@ -43,6 +44,8 @@ pub struct Author<'a> {
     pub parameters: &'a Tensors,
     /// Sizes of the token axes of the input: `[length]` or `[rows, columns]`.
     pub sizes: &'a [i64],
+    /// Channels of the input, if there is one.
+    channels: Option<i64>,
     /// The length of an axis that the parameters do not say.
     stand_in: i64,
     /// Parameters that do not say how large the block is, although they should, each with the axis that would.
@@ -78,9 +81,15 @@ impl Block {
         let recipe = (self.build)(author);
         let unclear = author.unclear.take();
         if unclear.is_empty() {
-            return recipe;
+            let recipe = recipe?;
+            let made = without_values(|| recipe.mixer(&nn::VarStore::new(Device::Cpu).root()));
+            return match made {
+                Ok(_) => Ok(recipe),
+                Err(error) => Err(self.unmade(author, error)),
+            };
         }
-        let keys = self.certain(author).unwrap_or(recipe.map_or(Vec::new(), |recipe| recipe.keys));
+        let certain = self.certain(author).or_else(|| Some(self.without_one(author)?.keys));
+        let keys = certain.unwrap_or(recipe.map_or(Vec::new(), |recipe| recipe.keys));
         let mut wrong = if keys.is_empty() { Vec::new() } else { keymap::misfits(&keys, author.parameters) };
         for (name, axis) in unclear {
             if !wrong.iter().any(|line| line.starts_with(&format!("`{name}` "))) {
@@ -93,13 +102,54 @@ impl Block {
         Err(Error::invalid("internal error: nothing is wrong with a block's parameters"))
     }
 
+    /// What is wrong where the parameters' sizes make no block, as `error` says: the one without which the others do,
+    /// beside all that is missing, unknown and misshaped; the error itself where there is no such one.
+    fn unmade(&self, author: &Author, error: Error) -> Error {
+        let Some(mut found) = self.without_one(author) else { return error };
+        if !found.named {
+            let (name, shape) = (&found.name, author.shape(&found.name));
+            found.wrong.push(format!("`{name}` has shape {shape:?}, of which no block can be made: {error}"));
+        }
+        keymap::refuse(&found.wrong, found.keys.len()).err().unwrap_or(error)
+    }
+
+    /// All parameters that do not fit `keys`, or the fewer that do not fit the block that is made without one of them: where
+    /// two say how large it is, either may be the one that is wrong.
+    fn misfits(&self, author: &Author, keys: &[Key]) -> Vec<String> {
+        let wrong = keymap::misfits(keys, author.parameters);
+        if wrong.len() < 2 {
+            return wrong;
+        }
+        let other = self.without_one(author).filter(|other| other.named && other.wrong.len() < wrong.len());
+        other.map_or(wrong, |other| other.wrong)
+    }
+
+    /// The block that the parameters make but for one whose shape is not looked at: the one that leaves the least wrong.
+    fn without_one(&self, author: &Author) -> Option<Without> {
+        let without = |name: &String| {
+            let shapeless = |(other, tensor): (&String, &Tensor)| {
+                let tensor = if other == name { Tensor::new() } else { tensor.shallow_clone() };
+                (other.clone(), tensor)
+            };
+            let parameters = author.parameters.iter().map(shapeless).collect();
+            let Author { options, sizes, channels, .. } = *author;
+            let keys = self.certain(&Author { channels, ..Author::new(options, &parameters, sizes) })?;
+            let wrong = keymap::misfits(&keys, author.parameters);
+            let named = wrong.iter().any(|line| line.starts_with(&format!("`{name}` ")));
+            Some(Without { keys, wrong, name: name.clone(), named })
+        };
+        let all = author.parameters.keys().filter_map(without);
+        all.min_by_key(|found| found.wrong.len() + usize::from(!found.named))
+    }
+
     /// The keys with [`keymap::ANY`] for each axis whose length hangs on what the parameters do not say.
     fn certain(&self, author: &Author) -> Option<Vec<Key>> {
         let keys = |stand_in: i64| {
-            let author = Author { stand_in, ..Author::new(author.options, author.parameters, author.sizes) };
+            let Author { options, parameters, sizes, channels, .. } = *author;
+            let author = Author { stand_in, channels, ..Author::new(options, parameters, sizes) };
             let recipe = (self.build)(&author)?;
             let vs = nn::VarStore::new(Device::Cpu);
-            recipe.mixer(&vs.root())?;
+            without_values(|| recipe.mixer(&vs.root()))?;
             keymap::fitted(&recipe.keys, &vs.variables())
         };
         let mut guesses = STAND_INS.into_iter().filter_map(|stand_in| keys(stand_in).ok());
@@ -115,6 +165,18 @@ impl Block {
         }
         Some(certain)
     }
+}
+
+/// A block without the shape of one parameter.
+struct Without {
+    /// As [`Block::certain`] gives them.
+    keys: Vec<Key>,
+    /// What does not fit them.
+    wrong: Vec<String>,
+    /// The parameter.
+    name: String,
+    /// Whether it is among what does not fit.
+    named: bool,
 }
 
 impl Recipe {
@@ -218,6 +280,7 @@ impl<'a> Author<'a> {
             options,
             parameters,
             sizes,
+            channels: None,
             stand_in: 1,
             unclear: RefCell::default(),
             read: RefCell::default(),
@@ -230,47 +293,77 @@ impl<'a> Author<'a> {
         self.options.get(key)
     }
 
-    /// The keyword arguments that were given and that nothing but `beside` asked for, each with the nearest name of those
-    /// that were asked for.
-    fn unread(&self, beside: &str) -> Vec<String> {
-        let mut read = self.read.take();
-        read.insert(beside.to_owned());
+    /// The keyword arguments that were given and that nothing asked for.
+    ///
+    /// # Errors
+    /// One that is nearly what was asked for; authors' sizes of one letter are all near each other.
+    fn unread(&self) -> Result<Vec<String>> {
+        let read = self.read.take();
         let given = self.options.keys().filter(|key| !read.contains(*key));
         let said = given.map(|key| match nearest(key, read.iter().map(String::as_str)) {
-            Some(near) => format!("`{key}` is not read by this block; did you mean `{near}`?"),
-            None => format!("`{key}` is not read by this block"),
+            Some(near) if key.len().min(near.len()) > 3 => Err(Error::Config(format!("unknown key `{key}`; did you mean `{near}`?"))),
+            _ => Ok(format!("`{key}` is not read by this block")),
         });
         said.collect()
     }
 
-    /// A whole number among the arguments.
-    fn int(&self, key: &str) -> Result<i64> {
+    /// A whole number among the arguments, at least `least`.
+    fn int(&self, key: &str, least: i64) -> Result<i64> {
         match self.option(key) {
-            Some(toml::Value::Integer(n)) => Ok(*n),
-            other => Err(wrong(key, other, "a whole number")),
+            Some(toml::Value::Integer(n)) if *n >= least => Ok(*n),
+            other => Err(self.wrong(key, other, &format!("a whole number from {least} on"))),
         }
     }
 
     /// A whole number among the arguments, or what it is if it is not said.
-    fn int_or(&self, key: &str, default: i64) -> Result<i64> {
-        if self.option(key).is_some() { self.int(key) } else { Ok(default) }
+    fn int_or(&self, key: &str, least: i64, default: i64) -> Result<i64> {
+        if self.option(key).is_some() { self.int(key, least) } else { Ok(default) }
+    }
+
+    /// Whether an argument says so, or what it is if it is not said.
+    fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
+        match self.option(key) {
+            None => Ok(default),
+            Some(toml::Value::Boolean(said)) => Ok(*said),
+            other => Err(self.wrong(key, other, "true or false")),
+        }
     }
 
     /// A word among the arguments.
     fn word(&self, key: &str) -> Result<&str> {
         let found = self.option(key);
-        found.and_then(toml::Value::as_str).ok_or_else(|| wrong(key, found, "text"))
+        found.and_then(toml::Value::as_str).ok_or_else(|| self.wrong(key, found, "text"))
+    }
+
+    fn wrong(&self, key: &str, found: Option<&toml::Value>, expected: &str) -> Error {
+        Error::Config(match found {
+            Some(found) => format!("`{key}` is {found}, expected {expected}"),
+            None => {
+                let near = nearest(key, self.options.keys().map(String::as_str).filter(|near| near.len() > 3));
+                let near = near.map_or(String::new(), |near| format!("; `{near}` is not it"));
+                format!("missing key `{key}`, expected {expected}{near}")
+            }
+        })
     }
 
     /// The length that most of `sources` give, which are axes of parameters that should agree (the first of those that do
     /// not); a stand-in where none is there.
     fn axis(&self, sources: &[(impl AsRef<str>, usize)]) -> i64 {
+        self.agreed(None, sources)
+    }
+
+    /// d_model: [`axis`](Author::axis), with the input's channels as one more that gives it.
+    fn d_model(&self, sources: &[(impl AsRef<str>, usize)]) -> i64 {
+        self.agreed(self.channels, sources)
+    }
+
+    fn agreed(&self, beside: Option<i64>, sources: &[(impl AsRef<str>, usize)]) -> i64 {
         let length = |(name, axis): &(_, usize)| {
             let shape = self.parameters.get(AsRef::<str>::as_ref(name))?.size();
             shape.get(*axis).copied().filter(|&length| length > 0)
         };
         let lengths: Vec<i64> = sources.iter().filter_map(length).collect();
-        let votes = |length: &i64| lengths.iter().filter(|other| *other == length).count();
+        let votes = |length: &i64| lengths.iter().chain(&beside).filter(|other| *other == length).count();
         // The last of equals is the greatest to `max_by_key`.
         let most = lengths.iter().rev().max_by_key(|length| votes(length));
         most.copied().unwrap_or_else(|| {
@@ -286,12 +379,34 @@ impl<'a> Author<'a> {
         self.parameters.get(name).map_or(Vec::new(), Tensor::size)
     }
 
-    /// [rows, columns]: the arguments H and W, or the axes of the input.
+    /// [rows, columns]: the axes of the input, or the arguments H and W, which lay out its tokens.
     fn grid(&self) -> Result<[i64; 2]> {
-        if let [rows, columns] = *self.sizes {
-            return Ok([rows, columns]);
+        let axes = <[i64; 2]>::try_from(self.sizes).ok();
+        let side = |key, axis: usize| match axes {
+            Some(axes) => self.int_or(key, 1, axes[axis]),
+            None => self.int(key, 1),
+        };
+        let grid = [side("H", 0)?, side("W", 1)?];
+        if axes.is_some_and(|axes| axes != grid) {
+            return Err(self.misfit("H by W", &grid));
         }
-        Ok([self.int("H")?, self.int("W")?])
+        self.laid_out("H by W", &grid)?;
+        Ok(grid)
+    }
+
+    /// Refuses sizes, called `names`, that do not hold the input's tokens.
+    fn laid_out(&self, names: &str, sizes: &[i64]) -> Result<()> {
+        let tokens = sizes.iter().try_fold(1i64, |all, n| all.checked_mul(*n));
+        if tokens == Some(self.length()) { Ok(()) } else { Err(self.misfit(names, sizes)) }
+    }
+
+    fn misfit(&self, names: &str, sizes: &[i64]) -> Error {
+        let by = |sizes: &[i64]| sizes.iter().map(i64::to_string).collect::<Vec<_>>().join(" by ");
+        let found = match self.sizes {
+            [length] => format!("{length} tokens"),
+            axes => format!("a map of {}", by(axes)),
+        };
+        Error::Config(format!("{names} is {}, but `x` has {found}", by(sizes)))
     }
 
     fn length(&self) -> i64 {
@@ -312,13 +427,6 @@ impl<'a> Author<'a> {
     fn same(&self, names: &[&str]) -> Vec<Key> {
         names.iter().map(|name| self.key(name, name)).collect()
     }
-}
-
-fn wrong(key: &str, found: Option<&toml::Value>, expected: &str) -> Error {
-    Error::Config(match found {
-        Some(found) => format!("`{key}` is {found}, expected {expected}"),
-        None => format!("missing key `{key}`, expected {expected}"),
-    })
 }
 
 fn size(n: i64) -> usize {

@@ -48,9 +48,10 @@ pub fn run(name: &str, file: &Tensors, options: &toml::Table) -> Result<(Tensors
     }
     // ES2D's golden is of the scan alone, between the projections.
     let core = block.name == "efficientvmamba/es2d_ssm";
+    let none = Tensors::new();
     let first = core
         || block.name == "quadmamba/block"
-        || options.get(LAYOUT).and_then(toml::Value::as_bool) == Some(true);
+        || Author::new(options, &none, &[]).flag_or(LAYOUT, false)?;
     let last = |t: &Tensor| if first && t.dim() == 4 { t.permute([0, 2, 3, 1]) } else { t.shallow_clone() };
     let x = x.detach().to_kind(Kind::Float).set_requires_grad(true);
     let shape = last(&x).size();
@@ -63,13 +64,15 @@ pub fn run(name: &str, file: &Tensors, options: &toml::Table) -> Result<(Tensors
     };
     let parameters: Tensors =
         file.iter().filter_map(|(name, t)| Some((parameter(name)?, t.shallow_clone()))).collect();
-    let author = Author::new(options, &parameters, sizes);
+    let author = Author { channels: shape.last().copied(), ..Author::new(options, &parameters, sizes) };
+    author.option(LAYOUT);
     let recipe = block.recipe(&author)?;
+    let unread = author.unread()?;
     let vs = VarStore::new(Device::Cpu);
     let load = || {
         let variables = vs.variables();
         let keys = keymap::fitted(&recipe.keys, &variables)?;
-        let mut wrong = keymap::misfits(&keys, &parameters);
+        let mut wrong = block.misfits(&author, &keys);
         let (found, expected) = (shape.last().copied().unwrap_or(0), recipe.config.d_model());
         if found != expected {
             wrong.push(format!("`x` has {found} channels, expected {expected}"));
@@ -85,7 +88,7 @@ pub fn run(name: &str, file: &Tensors, options: &toml::Table) -> Result<(Tensors
             mixer.core(&tokens.unsqueeze(2), None, &recipe.orders)?.squeeze_dim(2)
         }
         MixerConfig::QuadMamba(config) if file.contains_key("keep") => {
-            let chosen = needed("keep", "the chosen quadrants")?.argmax(1, false);
+            let chosen = chosen(needed("keep", "the chosen quadrants")?, shape[0])?;
             let mixer = QuadMamba::new(&vs.root(), config)?;
             load()?;
             mixer.forward_choosing(&tokens, &recipe.orders, &mut Choice::Given(&chosen))?
@@ -111,5 +114,22 @@ pub fn run(name: &str, file: &Tensors, options: &toml::Table) -> Result<(Tensors
         results.insert("grad.x".into(), x.grad());
     }
     results.insert("y".into(), y.detach().contiguous());
-    Ok((results, author.unread(LAYOUT)))
+    Ok((results, unread))
+}
+
+/// The quadrant of each sample that `keep` (batch, 4) has a 1 for.
+fn chosen(keep: &Tensor, batch: i64) -> Result<Tensor> {
+    let keep = keep.to_kind(Kind::Double);
+    let fits = keep.size() == [batch, 4];
+    if !fits || (0..batch).any(|b| Vec::<f64>::try_from(keep.get(b)).is_ok_and(|row| !one_hot(&row))) {
+        return Err(Error::invalid(format!(
+            "`keep` has shape {:?}, expected [{batch}, 4]: a 1 for the quadrant of each sample, and zeros",
+            keep.size()
+        )));
+    }
+    Ok(keep.argmax(1, false))
+}
+
+fn one_hot(row: &[f64]) -> bool {
+    row.iter().filter(|value| **value == 1.0).count() == 1 && row.iter().all(|value| [0.0, 1.0].contains(value))
 }

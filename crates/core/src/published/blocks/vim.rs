@@ -2,7 +2,7 @@
 
 use ophidian_scan::Geometry;
 
-use super::{Author, Recipe, along, on_frames, on_grid, plan, size, summed, wrong};
+use super::{Author, Recipe, along, on_frames, on_grid, plan, size, summed};
 use crate::{
     Error, Result,
     keymap::Key,
@@ -22,10 +22,13 @@ fn vim(
         let named = suffixes.iter().map(|suffix| (format!("{layer}{suffix}{part}"), axis));
         named.collect::<Vec<_>>()
     };
-    let d_model = author.axis(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
+    let d_model = author.d_model(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
     let mut inner = each("D", "", 0);
     inner.extend([("out_proj.weight".to_owned(), 1)]);
     inner.extend(each("conv1d", ".bias", 0));
+    inner.extend(each("dt_proj", ".bias", 0));
+    inner.extend(each("dt_proj", ".weight", 0));
+    inner.extend(each("x_proj", ".weight", 1));
     let d_inner = author.axis(&inner);
     let mut keys = author.same(&["in_proj.weight", "out_proj.weight"]);
     for (k, decay) in decays.iter().enumerate() {
@@ -97,9 +100,10 @@ pub(super) fn segmamba(author: &Author) -> Result<Recipe> {
 
 /// Forward, backward and frame by frame, `frames` being what the frames are called.
 fn tri(author: &Author, frames: &str, config: Mamba1Config) -> Result<Recipe> {
-    let frames = author.int(frames)?;
-    let orders =
-        on_frames("[row, row | reverse, row | axes(hwt)]", [frames, 1, author.length() / frames.max(1)])?;
+    let (name, frames) = (frames, author.int(frames, 1)?);
+    let within = author.length() / frames;
+    author.laid_out(&format!("`{name}` by tokens of one"), &[frames, within])?;
+    let orders = on_frames("[row, row | reverse, row | axes(hwt)]", [frames, 1, within])?;
     vim(author, THREE[0], THREE[1], config, orders)
 }
 
@@ -114,20 +118,28 @@ pub(super) fn dbm(author: &Author) -> Result<Recipe> {
 }
 
 pub(super) fn zigzag(author: &Author) -> Result<Recipe> {
-    let (n, layer) = (author.int("N")?, author.int("layer_idx")?);
+    let (n, layer) = (author.int("N", 1)?, author.int("layer_idx", 0)?);
+    author.laid_out("N by N", &[n, n])?;
     mamba(author, summed(), on_grid(&format!("zigzag({})", layer.rem_euclid(8)), [n, n])?)
+}
+
+/// T frames of N by N tokens, and the layer.
+fn clip(author: &Author) -> Result<([i64; 2], i64)> {
+    let [frames, n] = [author.int("T", 1)?, author.int("N", 1)?];
+    author.laid_out("T by N by N", &[frames, n, n])?;
+    Ok(([frames, n], author.int("layer", 0)?))
 }
 
 /// Layers within frames, along time in every third one: the s-th of the former follows zigzag s.
 pub(super) fn zigma_space(author: &Author) -> Result<Recipe> {
-    let (frames, n, layer) = (author.int("T")?, author.int("N")?, author.int("layer")?);
+    let ([frames, n], layer) = clip(author)?;
     let walk = format!("zigzag({}) | frames(reset=true)", (layer - layer / 3).rem_euclid(8));
     mamba(author, summed(), on_frames(&walk, [frames, n, n])?)
 }
 
 /// The line of each pixel, forwards and backwards in turn. As released: what a line makes comes back in reversed time.
 pub(super) fn zigma_time(author: &Author) -> Result<Recipe> {
-    let (frames, n, layer) = (author.int("T")?, author.int("N")?, author.int("layer")?);
+    let ([frames, n], layer) = clip(author)?;
     let line = |turn: bool| {
         let turn = if turn { " | mirror(frames)" } else { "" };
         on_frames(&format!("row | axes(hwt){turn} | segment(pixel)"), [frames, n, n])
@@ -140,13 +152,21 @@ pub(super) fn multimamba(author: &Author) -> Result<Recipe> {
     let words = author.option("directions").and_then(toml::Value::as_array);
     let words: Vec<&str> = words.into_iter().flatten().filter_map(toml::Value::as_str).collect();
     if words.is_empty() {
-        return Err(wrong("directions", author.option("directions"), "a list of directions"));
+        return Err(author.wrong("directions", author.option("directions"), "a list of directions"));
     }
     let patterns = words.iter().map(|word| local_direction(word)).collect::<Result<Vec<_>>>()?;
-    let [rows, columns] = author.grid()?;
+    // Without a class token, if there is one.
+    let [rows, columns] = match *author.sizes {
+        [_] => [author.int("H", 1)?, author.int("W", 1)?],
+        _ => author.grid()?,
+    };
+    let classed = author.laid_out("H by W", &[rows, columns]).is_err();
+    if classed && author.length() - 1 != rows * columns {
+        author.laid_out("H by W", &[rows, columns])?;
+    }
     let geometry = Geometry::Grid2 { height: size(rows), width: size(columns) };
     let mut found = plan(&format!("[{}]", patterns.join(", ")), &geometry)?;
-    if author.length() == rows * columns + 1 {
+    if classed {
         // The class token, in the middle of the tokens, is as far into every walk, blank steps counted.
         let middle = size(rows * columns) / 2;
         found = found.with_token(middle, |_| middle).map_err(|error| Error::invalid(error.to_string()))?;

@@ -42,7 +42,7 @@ fn vmamba(author: &Author) -> (Mamba1Config, Vec<Key>) {
         "out_norm.bias",
         "out_proj.weight",
     ]));
-    let d_model = author.axis(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
+    let d_model = author.d_model(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
     let d_inner = author.axis(&[("out_proj.weight", 1), ("conv2d.weight", 0), ("out_norm.weight", 0)]);
     let config = Mamba1Config {
         d_model,
@@ -83,9 +83,9 @@ pub(super) fn es2d(author: &Author) -> Result<Recipe> {
     let (config, mut keys) = stacked(author);
     keys.push(author.key("ln_weight", "out_norm.weight"));
     keys.push(author.key("ln_bias", "out_norm.bias"));
-    let d_model = author.axis(&[("ln_weight", 0), ("x_proj_weight", 2), ("dt_projs_weight", 1)]);
+    let d_model = author.d_model(&[("ln_weight", 0), ("x_proj_weight", 2), ("dt_projs_weight", 1)]);
     let config = Mamba1Config { d_model, expand: 1.0, d_conv: 3, ..config };
-    let step = author.int("step_size")?;
+    let step = author.int("step_size", 1)?;
     let orders = on_grid(&format!("row | atrous({step})"), author.grid()?)?;
     Ok(Recipe { config: config.into(), affinity: None, orders, keys })
 }
@@ -104,7 +104,7 @@ pub(super) fn msvmamba(author: &Author) -> Result<Recipe> {
 }
 
 pub(super) fn groupmamba(author: &Author) -> Result<Recipe> {
-    let d_model = author.axis(&[("proj.weight", 0), ("norm.weight", 0), ("fc2.weight", 0)]);
+    let d_model = author.d_model(&[("proj.weight", 0), ("norm.weight", 0), ("fc2.weight", 0)]);
     let number = |name: &String| name.strip_prefix("mamba_g")?.split('.').next()?.parse::<usize>().ok();
     let groups = author.parameters.keys().filter_map(number).max().unwrap_or(1);
     let groups = groups.clamp(1, author.parameters.len().max(1));
@@ -159,7 +159,7 @@ pub(super) fn groupmamba(author: &Author) -> Result<Recipe> {
 }
 
 pub(super) fn plainmamba(author: &Author) -> Result<Recipe> {
-    let d_model = author.axis(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
+    let d_model = author.d_model(&[("out_proj.weight", 0), ("in_proj.weight", 1)]);
     let d_inner = author.axis(&[("D", 0), ("out_proj.weight", 1), ("conv2d.bias", 0)]);
     let orders = on_grid(
         "[serpentine, serpentine | reverse, serpentine | transpose, serpentine | transpose | reverse]",
