@@ -193,6 +193,8 @@ fn errors_point_at_the_culprit() {
             "no pattern named",
             "did you mean `vmamba/cross2d`? published: vmamba/cross2d, ",
         ),
+        ("window(2) of a/ix.json", "a/ix", "no pattern named", "is written `file(\"a/ix.json\")`"),
+        ("[row, a/ix.npy]", "a/ix", "no pattern named", "is written `file(\"a/ix.npy\")`"),
         ("zigzag8", "zigzag8", "no pattern named", "`zigma/zigzag8`?"),
         ("vivim", "vivim", "no pattern named", "published: vivim/tri"),
         (

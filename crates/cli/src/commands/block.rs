@@ -20,10 +20,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE.safetensors", requires = "name")]
     input: Option<PathBuf>,
     /// Where `y` goes, and `grad.x` and `grad.*` of the parameters if there is a cotangent.
-    #[arg(long, value_name = "FILE.safetensors", requires = "name")]
+    #[arg(long, value_name = "FILE.safetensors", requires = "name", value_parser = super::safetensors)]
     output: Option<PathBuf>,
     /// A keyword argument of the authors, for example `H=4`, `nframes=3`, `directions=["h", "w2"]`. May be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "name")]
     set: Vec<String>,
 }
 

@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE.safetensors")]
     input: PathBuf,
     /// Where `out.*` go, and `grad.*` under the authors' parameter names if gradients are wanted.
-    #[arg(long, value_name = "FILE.safetensors")]
+    #[arg(long, value_name = "FILE.safetensors", value_parser = super::safetensors)]
     output: PathBuf,
 }
 

@@ -17,12 +17,21 @@ mod scan;
 mod setup;
 mod train;
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::printer::Printer;
+
+/// A file to write that holds what its ending says.
+fn safetensors(path: &str) -> std::result::Result<PathBuf, String> {
+    let ending = Path::new(path).extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors"));
+    if ending { Ok(path.into()) } else { Err("expected a file that ends in .safetensors".into()) }
+}
 
 /// State-space sequence models (the Mamba family) with pluggable scan patterns.
 #[derive(Parser)]

@@ -17,7 +17,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE.safetensors")]
     input: PathBuf,
     /// Where `out.*` (and `grad.*`) go.
-    #[arg(long, value_name = "FILE.safetensors")]
+    #[arg(long, value_name = "FILE.safetensors", value_parser = super::safetensors)]
     output: PathBuf,
     /// An option of the op, for example `delta_softplus=true` (scans), `dt_softplus=true` (selective_state_update),
     /// `activation=silu` (convolutions), `B=const`, `C=const` (what (D, N) cannot tell alone),

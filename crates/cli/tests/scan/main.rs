@@ -518,6 +518,59 @@ fn roundtrip_scans_and_merges() {
 }
 
 #[test]
+fn roundtrip_says_what_is_odd() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (path(&folder, "x.safetensors"), path(&folder, "y.safetensors"));
+    let written = ["--input", &input, "--output", &output];
+    let roundtrip = |name: &'static str| ["roundtrip", name].into_iter().chain(written).collect::<Vec<_>>();
+    let x = |value: f32| ("x", Dtype::F32, &[1, 1, 4][..], floats(&[1.0, value, 3.0, 4.0]));
+
+    // What is not finite is told, or refused where it would choose the order.
+    tensors(&input, &[x(f32::NAN)]);
+    let told = String::from_utf8(scan(&roundtrip("row")).stderr).unwrap();
+    assert!(told.contains("warning: merged holds 1 values that are not finite"), "{told}");
+    std::fs::remove_file(&output).unwrap();
+    let told = complaint(1, &roundtrip("grootl/block"));
+    assert!(told.contains("`x` holds a value that is not finite, at [0, 0, 1]"), "{told}");
+    assert!(!Path::new(&output).exists());
+
+    tensors(&input, &[x(2.0), ("scanned.9", Dtype::F32, &[1, 1, 4], floats(&[0.0; 4]))]);
+    let told = complaint(1, &roundtrip("bidirectional"));
+    assert!(told.contains("`scanned.9`, but there are 2 directions"), "{told}");
+
+    tensors(&input, &[x(2.0)]);
+    let told = complaint(2, &["roundtrip", "row", "--input", &input, "--output", &path(&folder, "y.npy")]);
+    assert!(told.contains("expected a file that ends in .safetensors"), "{told}");
+    tensors(&input, &[("x", Dtype::F32, &[1, 3, 2, 2], floats(&[1.0; 12]))]);
+    let told = String::from_utf8(scan(&roundtrip("groupmamba/grouped4")).stderr).unwrap();
+    assert!(
+        told.contains("warning: the 3 channels of `x` do not divide into 4 groups of one size"),
+        "{told}"
+    );
+}
+
+/// The samples of points are said once.
+#[test]
+fn samples_that_are_said_twice_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (points, output) = (path(&folder, "p.safetensors"), path(&folder, "o.json"));
+    let batch = ("batch", Dtype::I64, &[2][..], integers(&[0, 1]));
+    let both = [
+        ("pos", Dtype::F32, &[2, 1, 3][..], floats(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0])),
+        ("coors", Dtype::I64, &[2, 4][..], integers(&[0, 1, 2, 3, 0, 1, 2, 4])),
+    ];
+    for (tensor, says) in both.into_iter().zip(["first axis", "first number"]) {
+        tensors(&points, &[tensor, batch.clone()]);
+        let told =
+            complaint(1, &["export", "xyz", "--points", &points, "--allow", "single", "--output", &output]);
+        assert!(
+            told.contains(&format!("tensor batch is I64 of shape [2] beside points whose {says}")),
+            "{told}"
+        );
+    }
+}
+
+#[test]
 fn stats_tell_orders_apart() {
     let table = said(&["stats", "row", "serpentine | bidirectional", "--shape", "3x4"]);
     let lines: Vec<&str> = table.lines().collect();

@@ -131,11 +131,21 @@ impl<'a> Tensors<'a> {
         if count == 0 {
             return Ok(vec![0]); // refused as no point, and not as this many empty samples
         }
+        let beside = |says: &str| match self.get("batch") {
+            Some(view) => {
+                Err(format!("{} beside points whose {says} the sample", describe("tensor batch", &view)))
+            }
+            None => Ok(()),
+        };
         if samples > 1 {
+            beside("first axis is")?;
             return Ok((0..=samples).map(|sample| sample * count).collect());
         }
         let numbers = match own {
-            Some(own) => Some(own),
+            Some(own) => {
+                beside("first number is")?;
+                Some(own)
+            }
             None => self.batch(Some(count))?,
         };
         numbers.map_or(Ok(vec![0, count]), |numbers| starts(&numbers, "point"))

@@ -1,6 +1,7 @@
 //! The parser of pattern strings: recursive descent, bounded in length and depth, never a panic.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::registry::{Accepts, Entry, Make, Real, entries, find};
@@ -65,7 +66,9 @@ pub(super) fn parse(text: &str) -> Parsed<Pattern> {
         });
     }
     let mut parser = Parser { text, at: 0 };
-    if Format::of(text.trim().as_ref()).is_some() {
+    // A file's name may hold what a pattern does too, but then the file is there.
+    let composed = text.contains(['|', '[', '(']) || text.contains(" of ");
+    if Format::of(text.trim().as_ref()).is_some() && !(composed && !Path::new(text.trim()).exists()) {
         let path = text.trim();
         let start = text.len() - text.trim_start().len();
         return parser.index_file(path, start..start + path.len());
@@ -419,7 +422,11 @@ impl<'a> Parser<'a> {
             .map(|name| format!("`{}`", published::example(name)))
             .collect();
         let mut help = Vec::new();
-        if !likely.is_empty() {
+        let ending =
+            [".json", ".npy", ".safetensors"].into_iter().find(|end| self.text[span.end..].starts_with(end));
+        if let Some(ending) = ending {
+            help.push(format!("a file of indices within a pattern is written `file(\"{name}{ending}\")`."));
+        } else if !likely.is_empty() {
             help.push(format!("did you mean {}?", likely.join(" or ")));
         }
         let system: Vec<String> = published::names_of(lower.split('/').next().unwrap_or_default()).collect();

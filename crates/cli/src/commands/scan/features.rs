@@ -162,14 +162,7 @@ impl Features {
             )));
         }
         let x = x.f_to_kind(Kind::Float)?;
-        let odd = x.f_isfinite()?.f_logical_not()?;
-        let count = odd.f_sum(Kind::Int64)?.f_int64_value(&[])?;
-        if count > 0 {
-            let first = Vec::<i64>::try_from(odd.f_nonzero()?.f_select(0, 0)?)?;
-            return Err(wrong(format!(
-                "`x` holds {count} values that are not finite, the first at {first:?}"
-            )));
-        }
+        finite("x", &x).map_err(wrong)?;
         let geometry = place(&shape[2..]).map_err(|reason| wrong(format!("`x` is {shape:?}: {reason}")))?;
         let sample = sample as i64;
         let x = x.f_narrow(0, sample, 1)?.f_flatten(2, -1)?.f_transpose(1, 2)?;
@@ -235,6 +228,21 @@ fn made_up([rows, columns]: [i64; 2]) -> Result<Tensor> {
     let values: Vec<f32> =
         (0..rows * columns).flat_map(|at| (0..CHANNELS).map(move |channel| wave(at, channel))).collect();
     Ok(Tensor::f_from_slice(&values)?.f_view([1, rows * columns, CHANNELS])?)
+}
+
+/// Refuses what an order cannot be chosen by: values of the tensor `name` that are not finite.
+pub fn finite(name: &str, x: &Tensor) -> std::result::Result<(), String> {
+    let found = || -> std::result::Result<_, tch::TchError> {
+        let odd = x.f_isfinite()?.f_logical_not()?;
+        let count = odd.f_sum(Kind::Int64)?.f_int64_value(&[])?;
+        let first = if count > 0 { Vec::<i64>::try_from(odd.f_nonzero()?.f_select(0, 0)?)? } else { vec![] };
+        Ok((count, first))
+    };
+    match found().map_err(|error| error.to_string())? {
+        (0, _) => Ok(()),
+        (1, at) => Err(format!("`{name}` holds a value that is not finite, at {at:?}")),
+        (count, at) => Err(format!("`{name}` holds {count} values that are not finite, the first at {at:?}")),
+    }
 }
 
 /// x of `file` along the walk that its own features choose, and back: `index` (B, L), `scanned.0` (B, C, L) and `merged`, of

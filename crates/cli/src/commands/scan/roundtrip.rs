@@ -46,7 +46,7 @@ pub struct Args {
     #[command(flatten)]
     odd: super::Odd,
     /// Where the results go; without it, only their shapes are printed.
-    #[arg(long, value_name = "FILE.safetensors")]
+    #[arg(long, value_name = "FILE.safetensors", value_parser = crate::commands::safetensors)]
     output: Option<PathBuf>,
 }
 
@@ -62,6 +62,7 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
         return Err(wrong(format!("{found}, expected (batch, channels, geometry …) of floats")).into());
     }
     let Some(pattern) = pattern else {
+        super::features::finite(name, x).map_err(wrong)?;
         let output = features.map(|scan| super::features::roundtrip(scan, &input, x, &args.input));
         return finish(
             args.output.as_deref(),
@@ -85,6 +86,12 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
     let plan = pattern.plan(&geometry)?;
     let merge = pattern.published().map_or(Merge::Sum, |scan| scan.merge());
     let (batch, channels) = (shape[0], shape[1]);
+    let directions = plan.directions() as i64;
+    if merge == Merge::Channels && channels % directions != 0 {
+        printer.note(format_args!(
+            "warning: the {channels} channels of `{name}` do not divide into {directions} groups of one size"
+        ));
+    }
     let mut scanned = plan.scanned(&values(x)?)?;
     let mut output = Tensors::new();
     for (k, (order, rows)) in plan.orders().iter().zip(&scanned).enumerate() {
@@ -101,6 +108,9 @@ pub fn run(args: Args, printer: &Printer) -> Result<()> {
         None => tensor(&merge.merged(&plan, &scanned, channels as usize)?, &shape, x.kind())?,
     };
     output.insert("merged".into(), merged);
+    for (name, count) in tensors::non_finite(&output) {
+        printer.note(format_args!("warning: {name} holds {count} values that are not finite"));
+    }
     let merge =
         if gated.is_some() { "sum behind the channel gate `param.attn.*`".into() } else { merge.to_string() };
     finish(args.output.as_deref(), &output, &merge, printer)
@@ -214,7 +224,13 @@ fn given(
             .collect::<std::result::Result<_, _>>()
             .map(Some);
     }
-    if !input.contains_key("scanned.0") {
+    let number = |name: &String| name.strip_prefix("scanned.")?.parse::<usize>().ok();
+    if let Some(beyond) = input.keys().filter_map(number).find(|k| *k >= directions) {
+        return Err(format!(
+            "holds a tensor `scanned.{beyond}`, but there are {directions} directions, from 0 on"
+        ));
+    }
+    if !input.keys().any(|name| number(name).is_some()) {
         return Ok(None);
     }
     let named = |k: usize| {

@@ -23,7 +23,8 @@ fn around(author: &Author, directions: i64) -> (Mamba1Config, Vec<Key>) {
     ] {
         keys.push(author.key(theirs, ours));
     }
-    let normed = ["out_norm.weight", "out_norm.bias"].iter().any(|name| author.parameters.contains_key(*name));
+    let normed =
+        ["out_norm.weight", "out_norm.bias"].iter().any(|name| author.parameters.contains_key(*name));
     if normed {
         keys.extend(author.same(&["out_norm.weight", "out_norm.bias"]));
     }

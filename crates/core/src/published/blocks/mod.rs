@@ -11,7 +11,7 @@ use std::{
 };
 
 use ophidian_scan::{Geometry, Pattern, Plan};
-use tch::{Device, Tensor, nn};
+use tch::{Device, Kind, Tensor, nn};
 
 use crate::{
     Error, Result,
@@ -88,9 +88,13 @@ impl Block {
                 Err(error) => Err(self.unmade(author, error)),
             };
         }
-        let certain = self.certain(author).or_else(|| Some(self.without_one(author)?.keys));
-        let keys = certain.unwrap_or(recipe.map_or(Vec::new(), |recipe| recipe.keys));
-        let mut wrong = if keys.is_empty() { Vec::new() } else { keymap::misfits(&keys, author.parameters) };
+        let certain = self.certain(author).map(|keys| (keymap::misfits(&keys, author.parameters), keys));
+        let certain = certain.or_else(|| self.without_one(author).map(|found| (found.wrong, found.keys)));
+        let (mut wrong, keys) = match (certain, recipe) {
+            (Some(found), _) => found,
+            (None, Ok(recipe)) => (keymap::misfits(&recipe.keys, author.parameters), recipe.keys),
+            (None, Err(_)) => (Vec::new(), Vec::new()),
+        };
         for (name, axis) in unclear {
             if !wrong.iter().any(|line| line.starts_with(&format!("`{name}` "))) {
                 let found = author.parameters.get(&name).map(Tensor::size);
@@ -106,9 +110,8 @@ impl Block {
     /// beside all that is missing, unknown and misshaped; the error itself where there is no such one.
     fn unmade(&self, author: &Author, error: Error) -> Error {
         let Some(mut found) = self.without_one(author) else { return error };
-        if !found.named {
-            let (name, shape) = (&found.name, author.shape(&found.name));
-            found.wrong.push(format!("`{name}` has shape {shape:?}, of which no block can be made: {error}"));
+        if let Some(last) = found.wrong.last_mut().filter(|_| !found.named) {
+            last.push_str(&format!(": {error}"));
         }
         keymap::refuse(&found.wrong, found.keys.len()).err().unwrap_or(error)
     }
@@ -128,18 +131,25 @@ impl Block {
     fn without_one(&self, author: &Author) -> Option<Without> {
         let without = |name: &String| {
             let shapeless = |(other, tensor): (&String, &Tensor)| {
-                let tensor = if other == name { Tensor::new() } else { tensor.shallow_clone() };
-                (other.clone(), tensor)
+                // Of as many axes.
+                let empty = || Tensor::zeros(vec![0; tensor.dim()], (Kind::Float, Device::Cpu));
+                (other.clone(), if other == name { empty() } else { tensor.shallow_clone() })
             };
             let parameters = author.parameters.iter().map(shapeless).collect();
             let Author { options, sizes, channels, .. } = *author;
-            let keys = self.certain(&Author { channels, ..Author::new(options, &parameters, sizes) })?;
-            let wrong = keymap::misfits(&keys, author.parameters);
+            let mut keys = self.certain(&Author { channels, ..Author::new(options, &parameters, sizes) })?;
+            if let Some(key) = keys.iter_mut().find(|key| key.theirs == *name) {
+                key.shape = with_ones_of(&key.shape, &author.shape(name));
+            }
+            let mut wrong = keymap::misfits(&keys, author.parameters);
             let named = wrong.iter().any(|line| line.starts_with(&format!("`{name}` ")));
-            Some(Without { keys, wrong, name: name.clone(), named })
+            if !named {
+                let shape = author.shape(name);
+                wrong.push(format!("`{name}` has shape {shape:?}, of which no block can be made"));
+            }
+            Some(Without { keys, wrong, named })
         };
-        let all = author.parameters.keys().filter_map(without);
-        all.min_by_key(|found| found.wrong.len() + usize::from(!found.named))
+        author.parameters.keys().filter_map(without).min_by_key(|found| found.wrong.len())
     }
 
     /// The keys with [`keymap::ANY`] for each axis whose length hangs on what the parameters do not say.
@@ -167,15 +177,21 @@ impl Block {
     }
 }
 
+/// `shape` with its axes of 1 where `other` has its own, if it has as many: authors differ in where these stand.
+fn with_ones_of(shape: &[i64], other: &[i64]) -> Vec<i64> {
+    let mut rest = shape.iter().copied().filter(|&n| n != 1);
+    let moved = other.iter().map(|&n| if n == 1 { Some(1) } else { rest.next() }).collect::<Option<Vec<_>>>();
+    let whole = rest.next().is_none() && shape.len() == other.len();
+    moved.filter(|_| whole).unwrap_or(shape.to_vec())
+}
+
 /// A block without the shape of one parameter.
 struct Without {
     /// As [`Block::certain`] gives them.
     keys: Vec<Key>,
-    /// What does not fit them.
+    /// What does not fit them, and at the end the parameter itself if it fits.
     wrong: Vec<String>,
-    /// The parameter.
-    name: String,
-    /// Whether it is among what does not fit.
+    /// Whether it does not.
     named: bool,
 }
 
@@ -301,7 +317,9 @@ impl<'a> Author<'a> {
         let read = self.read.take();
         let given = self.options.keys().filter(|key| !read.contains(*key));
         let said = given.map(|key| match nearest(key, read.iter().map(String::as_str)) {
-            Some(near) if key.len().min(near.len()) > 3 => Err(Error::Config(format!("unknown key `{key}`; did you mean `{near}`?"))),
+            Some(near) if key.len().min(near.len()) > 3 => {
+                Err(Error::Config(format!("unknown key `{key}`; did you mean `{near}`?")))
+            }
             _ => Ok(format!("`{key}` is not read by this block")),
         });
         said.collect()
@@ -339,7 +357,8 @@ impl<'a> Author<'a> {
         Error::Config(match found {
             Some(found) => format!("`{key}` is {found}, expected {expected}"),
             None => {
-                let near = nearest(key, self.options.keys().map(String::as_str).filter(|near| near.len() > 3));
+                let near =
+                    nearest(key, self.options.keys().map(String::as_str).filter(|near| near.len() > 3));
                 let near = near.map_or(String::new(), |near| format!("; `{near}` is not it"));
                 format!("missing key `{key}`, expected {expected}{near}")
             }

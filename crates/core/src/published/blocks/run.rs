@@ -49,9 +49,8 @@ pub fn run(name: &str, file: &Tensors, options: &toml::Table) -> Result<(Tensors
     // ES2D's golden is of the scan alone, between the projections.
     let core = block.name == "efficientvmamba/es2d_ssm";
     let none = Tensors::new();
-    let first = core
-        || block.name == "quadmamba/block"
-        || Author::new(options, &none, &[]).flag_or(LAYOUT, false)?;
+    let first =
+        core || block.name == "quadmamba/block" || Author::new(options, &none, &[]).flag_or(LAYOUT, false)?;
     let last = |t: &Tensor| if first && t.dim() == 4 { t.permute([0, 2, 3, 1]) } else { t.shallow_clone() };
     let x = x.detach().to_kind(Kind::Float).set_requires_grad(true);
     let shape = last(&x).size();
@@ -131,5 +130,6 @@ fn chosen(keep: &Tensor, batch: i64) -> Result<Tensor> {
 }
 
 fn one_hot(row: &[f64]) -> bool {
-    row.iter().filter(|value| **value == 1.0).count() == 1 && row.iter().all(|value| [0.0, 1.0].contains(value))
+    row.iter().filter(|value| **value == 1.0).count() == 1
+        && row.iter().all(|value| [0.0, 1.0].contains(value))
 }
