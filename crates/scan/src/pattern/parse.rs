@@ -67,8 +67,8 @@ pub(super) fn parse(text: &str) -> Parsed<Pattern> {
     }
     let mut parser = Parser { text, at: 0 };
     // A file's name may hold what a pattern does too, but then the file is there.
-    let composed = text.contains(['|', '[', '(']) || text.contains(" of ");
-    if Format::of(text.trim().as_ref()).is_some() && !(composed && !Path::new(text.trim()).exists()) {
+    let plain = !text.contains(['|', '[', '(']) && !text.contains(" of ");
+    if Format::of(text.trim().as_ref()).is_some() && (plain || Path::new(text.trim()).exists()) {
         let path = text.trim();
         let start = text.len() - text.trim_start().len();
         return parser.index_file(path, start..start + path.len());
