@@ -50,7 +50,10 @@ fn mistakes_are_told_and_nothing_is_written() {
     fails(&op, dir.path(), &output, 1, &["is not a regular file"]);
     fails(&op, &dir.path().join("no.safetensors"), &output, 1, &["no.safetensors", "No such file"]);
     fails(&op, &input, &dir.path().join("no/out.safetensors"), 1, &["there is no folder"]);
-    fails(&op, &input, dir.path(), 1, &["is not a regular file; expected the name of one"]);
+    let folder = dir.path().join("folder.safetensors");
+    std::fs::create_dir(&folder).unwrap();
+    fails(&op, &input, &folder, 1, &["is not a regular file; expected the name of one"]);
+    fails(&op, &input, &dir.path().join("out.npy"), 2, &["expected a file that ends in .safetensors"]);
     let wrong = dir.path().join("wrong.safetensors");
     tensors::write(&wrong, &ones(&[("in.x", &[1, 2, 3]), ("in.weight", &[2, 0])])).unwrap();
     let parts = ["wrong.safetensors: ", "`in.weight` has shape [2, 0]", "at least one tap"];

@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
+    ffi::OsStr,
     fs::File,
     io::{Read, Write},
     path::Path,
@@ -69,7 +70,13 @@ pub fn read_with_metadata(path: &Path) -> Result<(Tensors, Metadata)> {
     let mut bytes = Vec::new();
     regular(path)?.read_to_end(&mut bytes).map_err(|error| Error::file(path, error))?;
     let wrong = |error: safetensors::SafeTensorError| {
-        Error::file(path, format!("is not a whole safetensors file of {} bytes: {error}", bytes.len()))
+        let torch = ["pth", "pt", "bin"].map(OsStr::new);
+        let or = if path.extension().is_some_and(|end| torch.contains(&end)) {
+            "checkpoint of PyTorch or "
+        } else {
+            ""
+        };
+        Error::file(path, format!("is not a whole {or}safetensors file of {} bytes: {error}", bytes.len()))
     };
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(wrong)?;
     let file = SafeTensors::deserialize(&bytes).map_err(wrong)?;

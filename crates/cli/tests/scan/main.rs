@@ -430,6 +430,11 @@ fn faults_of_an_index_file_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let mine = path(&folder, "mine.json");
     std::fs::write(&mine, "[0, 2, 2, 0]").unwrap();
+    std::fs::write(&mine, "[0, 1, 1, 9, -5, 4]").unwrap();
+    let refused = complaint(1, &["show", &mine, "--shape", "2x3"]);
+    let told = "; 2 entries lie outside; of the others 1 token is repeated (first 1, at steps 1 and 2), 3 tokens are missing (first 2)";
+    assert!(refused.contains(told), "{refused}");
+    std::fs::write(&mine, "[0, 2, 2, 0]").unwrap();
     let told = "order.0 does not visit every token once: 2 tokens are repeated (first 0, at steps 0 and 3), 2 tokens are missing (first 1)";
     let allowed = format!("file(\"{mine}\", strict=false)");
     let shown = scan(&["show", &allowed, "--shape", "4"]);

@@ -180,10 +180,15 @@ impl Raw {
         }
         let build = |(k, index): (usize, Vec<i64>)| {
             let order = Order::from_i64(&index, tokens).map_err(|error| {
-                let outside = index.iter().filter(|&&i| i < -1 || i >= tokens as i64).count();
+                let within = |i: i64| (-1..tokens as i64).contains(&i);
+                let outside = index.iter().filter(|&&i| !within(i)).count();
                 let more =
                     if outside > 1 { format!("; {outside} entries lie outside") } else { String::new() };
-                format!("{}{more}", error.in_direction(k))
+                // Of the others what would be told if they were all.
+                let others: Vec<i64> = index.iter().map(|&i| if within(i) { i } else { -1 }).collect();
+                let faults = Order::from_i64(&others, tokens).ok().and_then(|order| order.faults());
+                let faults = faults.map_or(String::new(), |faults| format!("; of the others {faults}"));
+                format!("{}{more}{faults}", error.in_direction(k))
             })?;
             let order = order.with_blank(self.blanks.remove(&k).unwrap_or_default());
             let marks = |name: &str, steps: Option<Vec<i64>>| {

@@ -181,7 +181,7 @@ impl Serialization {
         let grid = self.grid;
         if !(grid > 0.0 && grid.is_finite()) {
             return Err(Error::Plan(format!(
-                "a grid of {grid} cannot be laid through points: expected above 0"
+                "a grid of {grid} in single precision cannot be laid through points: expected above 0"
             )));
         }
         let mut cells = Vec::with_capacity(points.len());
