@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Dtype, Error, Isa, Pool, Result, View, ViewMut,
     orders::{Path, Paths},
-    scan::{length, load_row, per_channel, put},
+    scan::{length, load_row, per_channel, prefetch_row, put},
     simd::{Simd, dispatch, math},
 };
 
@@ -205,6 +205,7 @@ unsafe fn load_rows<S: Simd>(job: &Job, path: &Path, steps: Range<usize>, spot: 
             if token >= 0 {
                 let at = conv.x.offset(spot.b, token as usize, spot.k, 0) + spot.d;
                 value = unsafe { load_row::<S>(&conv.x, at, spot.width) };
+                unsafe { prefetch_row::<S>(&conv.x, spot.b, token as usize, spot.k, spot.d + S::LANES) };
             }
         } else if let Some(state) = conv.initial_state {
             let mut lanes = [0f32; 16];
@@ -250,6 +251,7 @@ unsafe fn chunk<S: Simd, const W: usize>(
             let first = first_tap(path, steps.start + q, taps);
             if token >= 0 {
                 slope = load_row::<S>(&job.dy, job.dy.offset(b, token as usize, k, 0) + d, width);
+                prefetch_row::<S>(&job.dy, b, token as usize, k, d + S::LANES);
                 if conv.silu {
                     let pre = tap_sum::<S, W>(taps, first, weight, x.as_ptr(), q, bias);
                     let sigmoid = math::sigmoid::<S>(pre);
@@ -290,6 +292,7 @@ unsafe fn chunk<S: Simd, const W: usize>(
                 dx = S::add(dx, S::load(lanes.as_ptr()));
             }
             let to = job.dx.ptr::<f32>().add(job.dx.offset(b, token as usize, k, 0) + d);
+            S::prefetch(to.wrapping_add(S::LANES).cast());
             put::<S>(to, dx, width, job.stored[k]);
         }
         for i in 0..past {

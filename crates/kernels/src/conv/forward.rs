@@ -231,6 +231,8 @@ unsafe fn convolve<S: Simd, const W: usize>(
                 y = S::mul(y, math::sigmoid::<S>(y));
             }
             let to = job.y.ptr::<f32>().add(job.y.offset(b, token as usize, k, 0) + d);
+            // The line that the next channels write: along any order no hardware prefetcher guesses it.
+            S::prefetch(to.wrapping_add(S::LANES).cast());
             put::<S>(to, y, width, job.stored[k]);
         }
     }
