@@ -10,9 +10,8 @@ mod exit;
 mod printer;
 
 fn main() -> ExitCode {
-    ophidian_core::torch::use_huge_pages();
-    let printer = printer::Printer::new();
     ophidian_core::torch::keep_freed_memory(true);
+    let printer = printer::Printer::new();
     ophidian_core::torch::register_cuda();
     ophidian_points::scans::register_scans();
     match catch_out_of_memory(|| Ok(commands::Cli::parse().run(&printer))) {

@@ -15,6 +15,7 @@
 #include <dlfcn.h>
 #ifdef __GLIBC__
 #include <malloc.h>
+#include <sys/mman.h>
 #endif
 
 #include <atomic>
@@ -158,19 +159,24 @@ const char* ophidian_torch_path() {
   return dladdr(reinterpret_cast<void*>(&at::get_num_threads), &info) ? info.dli_fname : nullptr;
 }
 
-// Whether the C library keeps freed memory (activations of every step would come from the system page by page) or gives
-// every tensor back at once.
+// Whether the C library keeps freed memory (activations of every step would come from the system page by page), and that on
+// huge pages, or gives every tensor back at once.
 void ophidian_keep_memory(bool keep) {
 #ifdef __GLIBC__
   mallopt(M_MMAP_THRESHOLD, keep ? 1 << 30 : 1 << 17);
   mallopt(M_TRIM_THRESHOLD, keep ? 1 << 30 : 1 << 17);
   if (!keep) malloc_trim(0);
+#ifdef MADV_HUGEPAGE
+  // The heap takes room that is asked for once, is kept when it is freed, untouched, and has huge pages as it comes to be used.
+  // libtorch's own switch aligns every tensor to a page instead, which glibc cannot put where the last one was.
+  constexpr size_t kRoom = (1 << 30) - (64 << 20), kHuge = 2 << 20;
+  void* room = keep ? malloc(kRoom) : nullptr;
+  if (room != nullptr) {
+    auto start = (reinterpret_cast<uintptr_t>(room) + kHuge - 1) / kHuge * kHuge;
+    madvise(reinterpret_cast<void*>(start), kRoom - kHuge, MADV_HUGEPAGE);
+    free(room);
+  }
 #endif
-}
-
-void ophidian_huge_pages() {
-#ifdef __linux__
-  setenv("THP_MEM_ALLOC_ENABLE", "1", 0);
 #endif
 }
 

@@ -14,7 +14,6 @@ unsafe extern "C" {
     fn ophidian_torch_version() -> *const c_char;
     fn ophidian_torch_path() -> *const c_char;
     fn ophidian_keep_memory(keep: bool);
-    fn ophidian_huge_pages();
     fn ophidian_meter_start() -> i64;
     fn ophidian_meter_stop(before: i64) -> i64;
     fn ophidian_gpu_peak(device: i32, reset: bool, bytes: *mut i64) -> bool;
@@ -44,19 +43,13 @@ pub fn libtorch() -> (String, Option<String>) {
 
 /// Has the C library keep up to 1 GiB of freed memory, or give every large tensor back to the system at once, which then
 /// hands it out again page by page at the next step. A program keeps it, from its start; what measures memory does not.
-/// Does nothing where the C library is not glibc.
+///
+/// What is kept lies on huge pages where the system has them: along a random order every row of a large tensor is on
+/// another page, and with pages of 4 KiB their addresses alone cost a scan up to a fifth of its time. Does nothing where the C
+/// library is not glibc.
 pub fn keep_freed_memory(keep: bool) {
     // Safety: sets two numbers of the allocator, and takes nothing that is in use.
     unsafe { ophidian_keep_memory(keep) }
-}
-
-/// Has libtorch ask the system for huge pages for its large CPU tensors, unless the environment sets
-/// `THP_MEM_ALLOC_ENABLE` already. Along a random order every row of a large tensor lies on another page; with pages of 4 KiB
-/// their addresses alone cost a scan up to a fifth of its time. To be called at a program's start, while it has one thread
-/// and no tensor: it sets that variable, and libtorch reads it once. Does nothing where the system has no such pages.
-pub fn use_huge_pages() {
-    // Safety: as its caller is told.
-    unsafe { ophidian_huge_pages() }
 }
 
 /// Runs `f`, and the most bytes that CPU tensors took meanwhile beyond those before it. It counts the tensors of all
