@@ -346,9 +346,9 @@ def beside(program, deit, side, batch, dtype, runs):
         say(**line)
         if "median_s" not in line:
             continue
-        peak = line["peak_bytes"]
+        ours_peak, peak = ours["peak_bytes"], line["peak_bytes"]
         say(compared=f"vim_tiny over {line['inference']}, {line['attention']} attention", side=side, batch=batch, dtype=dtype,
-            speedup=line["median_s"] / ours["median_s"], memory_saving=1 - ours["peak_bytes"] / peak if peak and ours["peak_bytes"] else None,
+            speedup=line["median_s"] / ours["median_s"], memory_saving=1 - ours_peak / peak if peak and ours_peak else None,
             goal="at 1248 over plain attention 2.8 and 0.868")
     if ran.returncode:
         raise Failed(f"deit.py: {(ran.stderr.strip().splitlines() or [ran.returncode])[-1]}")

@@ -68,6 +68,11 @@ impl Golden {
         all.map(|(theirs, t)| (name(theirs), t.shallow_clone())).collect()
     }
 
+    /// All of the file, to be changed.
+    fn copied(&self) -> Tensors {
+        self.tensors.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect()
+    }
+
     fn int(&self, key: &str) -> i64 {
         self.options[key].as_integer().unwrap()
     }
@@ -206,8 +211,7 @@ fn timemamba_segments() {
 fn what_does_not_fit_a_block_is_listed() {
     let Some(golden) = goldens().into_iter().find(|golden| golden.name == "vmamba/ss2d_v05") else { return };
     let told = |change: &dyn Fn(&mut Tensors), parts: &[&str]| {
-        let mut file: Tensors =
-            golden.tensors.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect();
+        let mut file = golden.copied();
         change(&mut file);
         let error = blocks::run(&golden.name, &file, &golden.options).unwrap_err().to_string();
         assert!(parts.iter().all(|part| error.contains(part)), "{error}");
@@ -293,8 +297,7 @@ fn what_is_misshaped_is_listed_beside_what_is_missing() {
             }
             let wrong = &parameters[misshaped];
             let wrong = Tensor::cat(&[wrong, &wrong.narrow(-1, 0, 1)], -1);
-            let mut file: Tensors =
-                golden.tensors.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect();
+            let mut file = golden.copied();
             file.insert(key(misshaped), wrong);
             file.remove(&key(missing));
             let error = blocks::run(&golden.name, &file, &golden.options).unwrap_err().to_string();
@@ -334,20 +337,17 @@ fn arguments_that_do_not_fit_are_named() {
         }
     }
     let Some(golden) = all.iter().find(|golden| golden.name == "quadmamba/block") else { return };
-    let copy =
-        || golden.tensors.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect::<Tensors>();
     for keep in
         [Tensor::zeros_like(&golden.tensors["keep"]), Tensor::ones([1, 1], (Kind::Float, Device::Cpu))]
     {
-        let mut file = copy();
+        let mut file = golden.copied();
         file.insert("keep".into(), keep);
         let error = blocks::run(&golden.name, &file, &golden.options).unwrap_err().to_string();
         assert!(error.starts_with("`keep` has shape [1, ") && error.contains("expected [1, 4]"), "{error}");
     }
     // A block has all its parameters unless its arguments say otherwise.
     let Some(golden) = all.iter().find(|golden| golden.name == "hydra/block") else { return };
-    let mut file =
-        golden.tensors.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect::<Tensors>();
+    let mut file = golden.copied();
     file.remove("param.conv1d.bias");
     let error = blocks::run(&golden.name, &file, &golden.options).unwrap_err().to_string();
     assert!(error.contains("`conv1d.bias` [") && error.contains("is missing"), "{error}");

@@ -121,7 +121,7 @@ pub(super) fn hydra(author: &Author) -> Result<Recipe> {
     let ngroups = author.int_or("ngroups", 1, 1)?;
     let config = HydraConfig {
         d_model,
-        d_state: (author.axis(&[("conv1d.weight", 0), ("conv1d.bias", 0)]) - d_inner) / (4 * ngroups),
+        d_state: (author.axis(&[("conv1d.weight", 0), ("conv1d.bias", 0)]) - d_inner) / 4 / ngroups,
         d_conv: author.axis(&[("conv1d.weight", 2)]),
         expand: d_inner / d_model,
         headdim: d_inner / heads,

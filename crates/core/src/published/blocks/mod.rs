@@ -415,8 +415,13 @@ impl<'a> Author<'a> {
 
     /// Refuses sizes, called `names`, that do not hold the input's tokens.
     fn laid_out(&self, names: &str, sizes: &[i64]) -> Result<()> {
+        if self.holds(sizes, 0) { Ok(()) } else { Err(self.misfit(names, sizes)) }
+    }
+
+    /// Whether sizes hold the input's tokens but for so many `beside` them.
+    fn holds(&self, sizes: &[i64], beside: i64) -> bool {
         let tokens = sizes.iter().try_fold(1i64, |all, n| all.checked_mul(*n));
-        if tokens == Some(self.length()) { Ok(()) } else { Err(self.misfit(names, sizes)) }
+        tokens == Some(self.length() - beside)
     }
 
     fn misfit(&self, names: &str, sizes: &[i64]) -> Error {

@@ -48,13 +48,6 @@ pub fn run(name: &str, file: &Tensors, options: &toml::Table) -> Result<(Tensors
     }
     // ES2D's golden is of the scan alone, between the projections.
     let core = block.name == "efficientvmamba/es2d_ssm";
-    let none = Tensors::new();
-    let first =
-        core || block.name == "quadmamba/block" || Author::new(options, &none, &[]).flag_or(LAYOUT, false)?;
-    let last = |t: &Tensor| if first && t.dim() == 4 { t.permute([0, 2, 3, 1]) } else { t.shallow_clone() };
-    let x = x.detach().to_kind(Kind::Float).set_requires_grad(true);
-    let shape = last(&x).size();
-    let sizes = &shape[1..shape.len() - 1];
     let named = file.keys().any(|name| name.starts_with("param."));
     let parameter = |name: &str| match name.strip_prefix("param.") {
         Some(name) => Some(name.to_owned()),
@@ -63,8 +56,14 @@ pub fn run(name: &str, file: &Tensors, options: &toml::Table) -> Result<(Tensors
     };
     let parameters: Tensors =
         file.iter().filter_map(|(name, t)| Some((parameter(name)?, t.shallow_clone()))).collect();
-    let author = Author { channels: shape.last().copied(), ..Author::new(options, &parameters, sizes) };
-    author.option(LAYOUT);
+    let mut author = Author::new(options, &parameters, &[]);
+    let said = author.flag_or(LAYOUT, false)?;
+    let first = core || block.name == "quadmamba/block" || said;
+    let last = |t: &Tensor| if first && t.dim() == 4 { t.permute([0, 2, 3, 1]) } else { t.shallow_clone() };
+    let x = x.detach().to_kind(Kind::Float).set_requires_grad(true);
+    let shape = last(&x).size();
+    author.sizes = &shape[1..shape.len() - 1];
+    author.channels = shape.last().copied();
     let recipe = block.recipe(&author)?;
     let unread = author.unread()?;
     let vs = VarStore::new(Device::Cpu);

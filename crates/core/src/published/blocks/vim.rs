@@ -155,15 +155,15 @@ pub(super) fn multimamba(author: &Author) -> Result<Recipe> {
         return Err(author.wrong("directions", author.option("directions"), "a list of directions"));
     }
     let patterns = words.iter().map(|word| local_direction(word)).collect::<Result<Vec<_>>>()?;
-    // Without a class token, if there is one.
-    let [rows, columns] = match *author.sizes {
+    let grid = match *author.sizes {
         [_] => [author.int("H", 1)?, author.int("W", 1)?],
         _ => author.grid()?,
     };
-    let classed = author.laid_out("H by W", &[rows, columns]).is_err();
-    if classed && author.length() - 1 != rows * columns {
-        author.laid_out("H by W", &[rows, columns])?;
+    let classed = author.holds(&grid, 1);
+    if !classed {
+        author.laid_out("H by W", &grid)?;
     }
+    let [rows, columns] = grid;
     let geometry = Geometry::Grid2 { height: size(rows), width: size(columns) };
     let mut found = plan(&format!("[{}]", patterns.join(", ")), &geometry)?;
     if classed {
