@@ -20,6 +20,7 @@ pub struct Graph {
     edges: Vec<[u32; 2]>,
     /// Where the nodes of each graph start, and the end.
     starts: Vec<usize>,
+    batched: bool,
 }
 
 impl Graph {
@@ -28,7 +29,7 @@ impl Graph {
     /// # Errors
     /// No node, or an edge that names a node which does not exist; it is named.
     pub fn new(nodes: usize, edges: Vec<[u32; 2]>) -> Result<Graph> {
-        Graph::packed(edges, vec![0, nodes])
+        Ok(Graph { batched: false, ..Graph::packed(edges, vec![0, nodes])? })
     }
 
     /// Several graphs: graph i has the nodes from `starts[i]` to `starts[i + 1]`.
@@ -69,7 +70,7 @@ impl Graph {
         if let Some(i) = edges.iter().position(|&[from, to]| from != to && graph(from) != graph(to)) {
             return Err(Error::Plan(format!("edge {i} is {:?}, from one graph to another", edges[i])));
         }
-        Ok(Graph { nodes, edges, starts })
+        Ok(Graph { nodes, edges, starts, batched: true })
     }
 
     /// How many nodes (L).
@@ -90,6 +91,12 @@ impl Graph {
     /// Where the nodes of each graph start, and the end.
     pub fn starts(&self) -> &[usize] {
         &self.starts
+    }
+
+    /// Whether it is a batch of graphs, of which every node is said to belong to one ([`Graph::packed`], a file's `batch`):
+    /// a node without edges is meant then, and not one that the edges leave out.
+    pub fn batched(&self) -> bool {
+        self.batched
     }
 
     /// How many edges leave each node: (L). An edge from a node to itself counts once, a repeated one each time.

@@ -26,8 +26,8 @@ enum What {
     Op(OpArgs),
     /// Time the selective scan along each pattern beside as many left-to-right scans: what the order itself costs.
     ///
-    /// A table of: directions, steps per token and direction, seconds and their ratio to left-to-right scans (median and
-    /// quartiles of the rounds), forward and with the backward, and the memory that the order takes beyond theirs (in
+    /// A table of: directions, steps per token and direction, rounds, seconds and their ratio to left-to-right scans (median
+    /// and quartiles of the rounds), forward and with the backward, and the memory that the order takes beyond theirs (in
     /// activations).
     Scans(ScansArgs),
     /// Time a forward and backward of the Mamba-1 mixer beside the Mamba-2 mixer, or a step of training of a backbone of
@@ -121,13 +121,20 @@ struct ScansArgs {
     /// Threads [default: as libtorch chooses].
     #[arg(long)]
     threads: Option<u16>,
-    /// Runs that are measured.
-    #[arg(long, default_value_t = 7)]
+    /// Runs that are measured, in each pass.
+    #[arg(long, default_value_t = 4)]
     runs: usize,
-    /// How often to go over all patterns: what slows the machine for a while, or where tensors happen to lie, then does
-    /// not hit a pattern's runs all at once.
-    #[arg(long, default_value_t = 1)]
+    /// How often to go over all patterns at least: what slows the machine for a while, or where tensors happen to lie, then
+    /// does not hit a pattern's runs all at once.
+    #[arg(long, default_value_t = 3)]
     passes: usize,
+    /// Standard error, as a share, to which the median ratios are to be known: further passes go over the patterns of
+    /// which they are not.
+    #[arg(long, default_value_t = 0.015)]
+    precision: f64,
+    /// How often to go over a pattern at most.
+    #[arg(long, default_value_t = 15)]
+    most_passes: usize,
     /// JSON lines instead of a table.
     #[arg(long)]
     json: bool,
@@ -213,48 +220,57 @@ fn time_scans(args: ScansArgs, printer: &Printer) -> Result<()> {
     }
     let (batch, channels, states) = (args.batch, args.channels, args.states);
     let mut rows: Vec<Option<OrderRow>> = vec![None; cases.len()];
-    for pass in 0..args.passes.max(1) {
-        let last = pass + 1 >= args.passes;
-        if last && !args.json {
-            printer.line(
-                "| scan | geometry | K | steps | forward | ratio | with backward | ratio | more memory |",
-            )?;
-            printer.line("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")?;
+    for pass in 0..args.most_passes.max(args.passes).max(1) {
+        // Whatever the ratio is: a row is measured again for how well it is known alone.
+        let again = |row: &Option<OrderRow>| {
+            row.as_ref().is_none_or(|row| pass < args.passes || row.error > args.precision)
+        };
+        let left = rows.iter().filter(|row| again(row)).count();
+        if left == 0 {
+            break;
         }
-        for (found, (pattern, geometry)) in rows.iter_mut().zip(cases.iter().cloned()) {
+        printer.note(format_args!("pass {}: {left} of {} scans", pass + 1, rows.len()));
+        for (row, (pattern, geometry)) in rows.iter_mut().zip(&cases).filter(|(row, _)| again(row)) {
+            let (pattern, geometry) = (pattern.clone(), geometry.clone());
             let shape = Shape { batch, channels, headdim: channels, geometry, states, taps: 4 }.checked()?;
             let case = Case { op: Op::SelectiveScan, shape, pattern, kind: Kind::Float, device: Device::Cpu };
-            let row = compare(&case, Effort { warmup: 1, runs: args.runs })?;
-            let row = match found.take() {
-                Some(before) => before.joined(row),
-                None => row,
-            };
-            if last {
-                show(&row, args.json, printer)?;
-            }
-            *found = Some(row);
+            let more = compare(&case, Effort { warmup: 1, runs: args.runs })?;
+            *row = Some(match row.take() {
+                Some(before) => before.joined(more),
+                None => more,
+            });
         }
     }
-    Ok(())
+    show(rows.iter().flatten(), args.json, printer)
 }
 
-fn show(row: &OrderRow, json: bool, printer: &Printer) -> Result<()> {
-    if json {
-        return printer.json(row);
+fn show<'a>(rows: impl Iterator<Item = &'a OrderRow>, json: bool, printer: &Printer) -> Result<()> {
+    if !json {
+        let heads = "| scan | geometry | K | steps | rounds | forward | ratio | with backward | ratio | more memory |";
+        printer.line(heads)?;
+        printer.line("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")?;
     }
     let ratio = |[low, median, high]: [f64; 3]| format!("{median:.2} ({low:.2} to {high:.2})");
-    Ok(printer.line(format_args!(
-        "| {} | {} | {} | {:.2} | {:.4} s | {} | {:.4} s | {} | {:+.2} |",
-        row.pattern.replace('|', "\\|"),
-        row.geometry,
-        row.directions,
-        row.steps,
-        row.forward_s,
-        ratio(row.forward_ratio),
-        row.both_s,
-        ratio(row.both_ratio),
-        row.more_activations
-    ))?)
+    for row in rows {
+        if json {
+            printer.json(row)?;
+            continue;
+        }
+        printer.line(format_args!(
+            "| {} | {} | {} | {:.2} | {} | {:.4} s | {} | {:.4} s | {} | {:+.2} |",
+            row.pattern.replace('|', "\\|"),
+            row.geometry,
+            row.directions,
+            row.steps,
+            row.rounds,
+            row.forward_s,
+            ratio(row.forward_ratio),
+            row.both_s,
+            ratio(row.both_ratio),
+            row.more_activations
+        ))?;
+    }
+    Ok(())
 }
 
 fn kind(dtype: &str) -> Result<Kind> {

@@ -128,21 +128,27 @@ fn points_and_graphs_are_summed_up_and_pipes_are_refused() {
     assert!(error.contains("there is no folder") && !error.contains(".tmp"), "{error}");
 }
 
+/// A graph of `edges` (sources, then targets), and one tensor more.
+fn write_graph(path: &str, edges: &[i64], more: Option<(&str, &[i64])>) {
+    let bytes = |numbers: &[i64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+    let tensors = [("edge_index", vec![2, edges.len() / 2], bytes(edges))];
+    let more = more.map(|(name, numbers)| (name, vec![numbers.len()], bytes(numbers)));
+    let tensors: Vec<_> = tensors.into_iter().chain(more).collect();
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        (*name, safetensors::tensor::TensorView::new(Dtype::I64, shape.clone(), bytes).unwrap())
+    });
+    safetensors::serialize_to_file(views, None, Path::new(path)).unwrap();
+}
+
 #[test]
 fn odd_graphs_are_refused_unless_allowed() {
     let folder = tempfile::tempdir().unwrap();
     let graph = path(&folder, "g.safetensors");
     // Node 3 has no edge, edges 2 and 3 go from a node to itself.
-    let edges: Vec<u8> = [0i64, 1, 1, 2, 1, 0, 1, 2].iter().flat_map(|node| node.to_le_bytes()).collect();
-    let nodes = 4i64.to_le_bytes();
-    let tensors = [
-        ("edge_index", safetensors::tensor::TensorView::new(Dtype::I64, vec![2, 4], &edges).unwrap()),
-        ("num_nodes", safetensors::tensor::TensorView::new(Dtype::I64, vec![1], &nodes).unwrap()),
-    ];
-    safetensors::serialize_to_file(tensors, None, Path::new(&graph)).unwrap();
+    write_graph(&graph, &[0, 1, 1, 2, 1, 0, 1, 2], Some(("num_nodes", &[4])));
     let export = path(&folder, "o.json");
     let command = ["export", "degree", "--graph", &graph, "--output", &export];
-    let error = complaint(1, &command);
+    let error = complaint(1, &[&command[..], &["--allow", "isolated"]].concat());
     let expected =
         "g.safetensors: has 2 edges from a node to itself (the first: edge 2, of node 1); `--allow loops`";
     assert!(error.contains(expected), "{error}");
@@ -152,6 +158,29 @@ fn odd_graphs_are_refused_unless_allowed() {
     assert_eq!(scan(&[&command[..], &["--allow", "loops,isolated"]].concat()).status.code(), Some(0));
     let error = complaint(2, &[&command[..], &["--allow", "anything"]].concat());
     assert!(error.contains("isolated") && error.contains("single"), "{error}");
+}
+
+#[test]
+fn nodes_without_edges_are_refused_unless_allowed_or_named_by_a_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = path(&folder, "g.safetensors");
+    // Of nodes 0, 1 and 3: the edges leave out node 2.
+    let edges = [0, 1, 1, 3, 1, 0, 3, 1];
+    let command = ["show", "degree", "--graph", &graph];
+    for more in [None, Some(("num_nodes", &[4][..]))] {
+        write_graph(&graph, &edges, more);
+        let error = complaint(1, &command);
+        assert!(
+            error.contains("has 1 node without edges (the first: node 2); `--allow isolated`"),
+            "{error}"
+        );
+        assert_eq!(scan(&[&command[..], &["--allow", "isolated"]].concat()).status.code(), Some(0));
+    }
+    write_graph(&graph, &edges, Some(("batch", &[0, 0, 0, 0])));
+    let noted = scan(&command);
+    assert_eq!(noted.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&noted.stderr).contains("1 node without edges"));
+    complaint(1, &[&command[..], &["--allow", "none"]].concat());
 }
 
 #[test]
@@ -512,19 +541,31 @@ fn stats_tell_orders_apart() {
 }
 
 #[test]
-fn a_scan_is_timed_over_all_passes_in_one_row() {
-    let command =
-        ["bench", "scans", "row", "column", "--shape", "3x4", "--runs", "2", "--passes", "3", "--json"];
-    let run = Command::new(env!("CARGO_BIN_EXE_ophidian")).args(command).output().unwrap();
-    assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
-    let rows: Vec<Value> = String::from_utf8(run.stdout)
-        .unwrap()
-        .lines()
-        .map(|row| serde_json::from_str(row).unwrap())
-        .collect();
-    assert_eq!(rows.iter().map(|row| &row["pattern"]).collect::<Vec<_>>(), ["row", "column"]);
-    for ratio in rows.iter().flat_map(|row| [&row["forward_ratio"], &row["both_ratio"]]) {
-        let [low, median, high] = [0, 1, 2].map(|at| ratio[at].as_f64().unwrap());
-        assert!(low <= median && median <= high, "{ratio}");
+fn a_scan_is_timed_until_its_ratio_is_known() {
+    let timed = |passes: [&str; 3]| {
+        let [least, precision, most] = passes;
+        let command = ["bench", "scans", "row", "column", "--shape", "3x4", "--runs", "2", "--json"];
+        let run = Command::new(env!("CARGO_BIN_EXE_ophidian"))
+            .args(command)
+            .args(["--passes", least, "--precision", precision, "--most-passes", most])
+            .output()
+            .unwrap();
+        assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
+        let lines = String::from_utf8(run.stdout).unwrap();
+        lines.lines().map(|row| serde_json::from_str::<Value>(row).unwrap()).collect::<Vec<_>>()
+    };
+    // Rounds of a few microseconds are never known to a millionth, and always to a hundredfold.
+    for (passes, rounds) in [(["2", "1e-6", "5"], 10), (["3", "100", "5"], 6), (["3", "1e-6", "1"], 6)] {
+        let rows = timed(passes);
+        assert_eq!(rows.iter().map(|row| &row["pattern"]).collect::<Vec<_>>(), ["row", "column"]);
+        for row in rows {
+            assert_eq!(row["rounds"], rounds, "{passes:?}");
+            for ratio in [&row["forward_ratio"], &row["both_ratio"]] {
+                let [low, median, high] = [0, 1, 2].map(|at| ratio[at].as_f64().unwrap());
+                assert!(low <= median && median <= high, "{ratio}");
+                let error = 0.929 * (high - low) / median / f64::from(rounds).sqrt();
+                assert!(row["error"].as_f64().unwrap() >= error, "{row}");
+            }
+        }
     }
 }

@@ -31,23 +31,32 @@ pub struct OrderRow {
     /// Most memory of tensors in a forward and backward beyond its inputs, less that of K left-to-right scans, in
     /// activations (B L D f32 values).
     pub more_activations: f64,
+    /// How many rounds these are of.
+    pub rounds: usize,
+    /// Standard error of the less certain of the two median quotients, as a share of it: sqrt(pi/2) sigma / sqrt(rounds),
+    /// sigma from the quartiles of a normal distribution.
+    pub error: f64,
     /// What the medians and quartiles are of: (seconds, quotient) of every round, forward and with the backward.
     #[serde(skip)]
-    rounds: [Vec<(f64, f64)>; 2],
+    took: [Vec<(f64, f64)>; 2],
 }
 
 impl OrderRow {
     /// The row over the rounds of both: of the same scan at another time, its tensors elsewhere in memory.
     pub fn joined(mut self, other: OrderRow) -> OrderRow {
-        self.rounds.iter_mut().zip(other.rounds).for_each(|(rounds, others)| rounds.extend(others));
+        self.took.iter_mut().zip(other.took).for_each(|(took, others)| took.extend(others));
         self.sum_up();
         self
     }
 
     fn sum_up(&mut self) {
-        let [forward, both] = &self.rounds;
+        let [forward, both] = &self.took;
         (self.forward_s, self.forward_ratio) = summed_up(forward);
         (self.both_s, self.both_ratio) = summed_up(both);
+        self.rounds = forward.len();
+        let error =
+            |[low, median, high]: [f64; 3]| 0.929 * (high - low) / median / (forward.len() as f64).sqrt();
+        self.error = error(self.forward_ratio).max(error(self.both_ratio));
     }
 }
 
@@ -71,7 +80,7 @@ pub fn compare(case: &Case, effort: Effort) -> Result<OrderRow> {
     beside.forward_backward()?;
     let (less, more) = (memory(&beside)?, memory(&along)?);
     let forward = |prepared: &Prepared| tch::no_grad(|| prepared.forward().map(|_| ()));
-    let rounds = [
+    let took = [
         in_turns(effort, [&|| forward(&along), &|| forward(&beside)])?,
         in_turns(effort, [&|| along.forward_backward(), &|| beside.forward_backward()])?,
     ];
@@ -88,7 +97,9 @@ pub fn compare(case: &Case, effort: Effort) -> Result<OrderRow> {
         forward_ratio: [0.0; 3],
         both_ratio: [0.0; 3],
         more_activations: (more - less) / activation,
-        rounds,
+        rounds: 0,
+        error: 0.0,
+        took,
     };
     row.sum_up();
     Ok(row)

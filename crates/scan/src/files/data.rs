@@ -202,8 +202,11 @@ impl<'a> Tensors<'a> {
         };
         let edges = sources.iter().zip(targets).enumerate();
         let edges = edges.map(|(i, (&from, &to))| Ok([node(from, i)?, node(to, i)?])).collect::<Read<_>>()?;
-        let starts = batch.map_or(Ok(vec![0, nodes]), |batch| starts(&batch, "node"))?;
-        Graph::packed(edges, starts).map_err(|error| error.to_string())
+        let graph = match batch {
+            Some(batch) => Graph::packed(edges, starts(&batch, "node")?),
+            None => Graph::new(nodes, edges),
+        };
+        graph.map_err(|error| error.to_string())
     }
 }
 

@@ -94,10 +94,10 @@ struct Where {
 /// What is refused of a file of points or a graph.
 #[derive(clap::Args)]
 struct Odd {
-    /// What points and graphs may hold and be put in order all the same; anything else of these is an error. Published
-    /// graphs have nodes without edges.
-    #[arg(long, value_name = "KINDS", value_enum, value_delimiter = ',', default_value = "isolated")]
-    allow: Vec<Allow>,
+    /// What points and graphs may hold and be put in order all the same; anything else of these is an error [default: none,
+    /// but nodes without edges of a graph with `batch`, which names every node].
+    #[arg(long, value_name = "KINDS", value_enum, value_delimiter = ',')]
+    allow: Option<Vec<Allow>>,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -115,7 +115,8 @@ enum Allow {
 }
 
 impl Odd {
-    fn check(&self, oddities: Vec<Oddity>, path: &Path) -> Result<()> {
+    fn check(&self, oddities: Vec<Oddity>, unless_said: &[Allow], path: &Path) -> Result<()> {
+        let allowed = self.allow.as_deref().unwrap_or(unless_said);
         for odd in oddities {
             let (allow, name) = match odd.kind {
                 OddityKind::Isolated => (Allow::Isolated, "isolated"),
@@ -123,7 +124,7 @@ impl Odd {
                 OddityKind::Equal => (Allow::Equal, "equal"),
                 OddityKind::Single => (Allow::Single, "single"),
             };
-            if !self.allow.contains(&allow) {
+            if !allowed.contains(&allow) {
                 let reason = format!("has {odd}; `--allow {name}` puts them in order all the same");
                 return Err(Error::file(path, reason).into());
             }
@@ -187,13 +188,14 @@ fn read(
         (Some(path), _) => {
             let points = Points::read(path)?;
             let summary = points.summary();
-            odd.check(points.oddities(&summary), path)?;
+            odd.check(points.oddities(&summary), &[], path)?;
             (path, Geometry::Points(Arc::new(points)), summary.to_string())
         }
         (_, Some(path)) => {
             let graph = Graph::read(path)?;
             let summary = graph.summary();
-            odd.check(graph.oddities(&summary), path)?;
+            let unless_said: &[Allow] = if graph.batched() { &[Allow::Isolated] } else { &[] };
+            odd.check(graph.oddities(&summary), unless_said, path)?;
             (path, Geometry::Graph(Arc::new(graph)), summary.to_string())
         }
         _ => return Ok(None),
