@@ -130,7 +130,7 @@ struct ScansArgs {
     passes: usize,
     /// Standard error, as a share, to which the median ratios are to be known: further passes go over the patterns of
     /// which they are not.
-    #[arg(long, default_value_t = 0.015)]
+    #[arg(long, default_value_t = 0.01)]
     precision: f64,
     /// How often to go over a pattern at most.
     #[arg(long, default_value_t = 15)]
