@@ -3,15 +3,16 @@
 use anyhow::Result;
 use ophidian_core::{
     bench::{
-        Case, Effort, InferenceCase, MixerCase, Op, OrderRow, Shape, compare, compare_mixers, infer, measure,
-        random_geometries,
+        Case, Effort, InferenceCase, MixerCase, Op, OrderRow, Shape, compare, compare_mixers, compare_trees,
+        infer, measure, random_geometries,
     },
     device::Place,
+    ops::{Sweep, Trees},
 };
-use ophidian_scan::{Geometry, Pattern, published};
+use ophidian_scan::{Geometry, Pattern, Plan, Published, published};
 use tch::{Device, Kind};
 
-use super::models;
+use super::{models, scan::features};
 use crate::{exit::Usage, printer::Printer};
 
 #[derive(clap::Args)]
@@ -101,7 +102,8 @@ struct MixersArgs {
 
 #[derive(clap::Args)]
 struct ScansArgs {
-    /// Patterns [default: every published scan that is an order].
+    /// Patterns [default: every published scan]. Where features choose the order, made-up ones do; a scan over a tree is
+    /// timed beside one over a chain.
     patterns: Vec<String>,
     /// Samples of a batch.
     #[arg(long, default_value_t = 8)]
@@ -197,44 +199,37 @@ fn geometries(args: &ScansArgs) -> Result<Vec<Geometry>> {
 
 fn time_scans(args: ScansArgs, printer: &Printer) -> Result<()> {
     use_threads(args.threads)?;
-    let named = args.patterns.iter().map(|text| text.parse::<Pattern>()).collect::<Result<Vec<_>, _>>()?;
-    let all = || {
-        let orders = published().iter().filter(|scan| scan.needs().is_none());
-        orders.map(|scan| scan.example().parse::<Pattern>()).collect::<Result<Vec<_>, _>>()
-    };
-    let patterns = if named.is_empty() { all()? } else { named };
+    let precision = args.precision;
+    if precision.is_nan() || precision <= 0.0 {
+        return Err(Usage(format!("--precision {precision}: expected a share above 0")).into());
+    }
+    let all = || published().iter().map(|scan| scan.example()).collect();
+    let named: Vec<String> = if args.patterns.is_empty() { all() } else { args.patterns.clone() };
     let geometries = geometries(&args)?;
     // Every pattern meets its shape before anything is timed.
-    let fits = |pattern: &Pattern| geometries.iter().find(|geometry| pattern.plan(geometry).is_ok());
     let mut cases = Vec::new();
-    for pattern in patterns {
-        match fits(&pattern) {
-            Some(geometry) => cases.push((pattern, geometry.clone())),
-            None if args.patterns.is_empty() => {
-                printer.note(format_args!("{pattern} fits none of the shapes: left out"));
+    for text in &named {
+        match Walk::first(text, &geometries) {
+            Ok(found) => cases.push(found),
+            Err(error) if args.patterns.is_empty() => {
+                printer.note(format_args!("{text} is left out: {error}"))
             }
-            None => {
-                pattern.plan(&geometries[0])?;
-            }
+            Err(error) => return Err(error),
         }
     }
-    let (batch, channels, states) = (args.batch, args.channels, args.states);
     let mut rows: Vec<Option<OrderRow>> = vec![None; cases.len()];
     for pass in 0..args.most_passes.max(args.passes).max(1) {
-        // Whatever the ratio is: a row is measured again for how well it is known alone.
-        let again = |row: &Option<OrderRow>| {
-            row.as_ref().is_none_or(|row| pass < args.passes || row.error > args.precision)
-        };
+        // Whatever the ratio is: a row is measured again for how well it is known alone. Quartiles of fewer than four rounds
+        // do not tell.
+        let known = |row: &OrderRow| pass >= args.passes && row.rounds >= 4 && row.error <= precision;
+        let again = |row: &Option<OrderRow>| !row.as_ref().is_some_and(known);
         let left = rows.iter().filter(|row| again(row)).count();
         if left == 0 {
             break;
         }
         printer.note(format_args!("pass {}: {left} of {} scans", pass + 1, rows.len()));
-        for (row, (pattern, geometry)) in rows.iter_mut().zip(&cases).filter(|(row, _)| again(row)) {
-            let (pattern, geometry) = (pattern.clone(), geometry.clone());
-            let shape = Shape { batch, channels, headdim: channels, geometry, states, taps: 4 }.checked()?;
-            let case = Case { op: Op::SelectiveScan, shape, pattern, kind: Kind::Float, device: Device::Cpu };
-            let more = compare(&case, Effort { warmup: 1, runs: args.runs })?;
+        for (row, (walk, geometry)) in rows.iter_mut().zip(&cases).filter(|(row, _)| again(row)) {
+            let more = walk.time(geometry.clone(), &args)?;
             *row = Some(match row.take() {
                 Some(before) => before.joined(more),
                 None => more,
@@ -242,6 +237,52 @@ fn time_scans(args: ScansArgs, printer: &Printer) -> Result<()> {
         }
     }
     show(rows.iter().flatten(), args.json, printer)
+}
+
+/// What a scan walks along.
+enum Walk {
+    Orders(String, Plan),
+    /// A scan over a tree, and how it goes.
+    Trees(&'static Published, Trees, Sweep),
+}
+
+impl Walk {
+    /// The walk of `text` over the first of the geometries that it suits. Where the features choose, made-up ones do.
+    fn first(text: &str, geometries: &[Geometry]) -> Result<(Walk, Geometry)> {
+        let mut first = None;
+        for geometry in geometries {
+            match Walk::of(text, geometry) {
+                Ok(walk) => return Ok((walk, geometry.clone())),
+                Err(error) => drop(first.get_or_insert(error)),
+            }
+        }
+        Err(first.unwrap_or_else(|| Usage("there is no shape".into()).into()))
+    }
+
+    fn of(text: &str, geometry: &Geometry) -> Result<Walk> {
+        let Some(scan) = features::find(text) else {
+            let pattern: Pattern = text.parse()?;
+            return Ok(Walk::Orders(pattern.to_string(), pattern.plan(geometry)?));
+        };
+        Ok(match features::made_up_walk(scan, geometry)? {
+            (_, Some((trees, sweep))) => Walk::Trees(scan, trees, sweep),
+            (plan, None) => Walk::Orders(scan.name().to_owned(), plan),
+        })
+    }
+
+    fn time(&self, geometry: Geometry, args: &ScansArgs) -> Result<OrderRow> {
+        let &ScansArgs { batch, channels, states, runs, .. } = args;
+        let effort = Effort { warmup: 1, runs };
+        let shape = Shape { batch, channels, headdim: channels, geometry, states, taps: 4 }.checked()?;
+        Ok(match self {
+            Walk::Trees(scan, trees, sweep) => compare_trees(&shape, scan.name(), trees, *sweep, effort)?,
+            Walk::Orders(name, plan) => {
+                let (op, pattern) = (Op::SelectiveScan, "row".parse()?);
+                let case = Case { op, shape, pattern, kind: Kind::Float, device: Device::Cpu };
+                compare(&case, name, plan, effort)?
+            }
+        })
+    }
 }
 
 fn show<'a>(rows: impl Iterator<Item = &'a OrderRow>, json: bool, printer: &Printer) -> Result<()> {

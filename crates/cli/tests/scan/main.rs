@@ -541,6 +541,27 @@ fn stats_tell_orders_apart() {
 }
 
 #[test]
+fn every_published_scan_is_timed() {
+    let command = ["bench", "scans", "--batch", "1", "--channels", "3", "--states", "1", "--json"];
+    let few = ["--points", "24", "--shape", "4x4", "--shape", "3x4x4", "--shape", "12", "--shape", "2x4x4"];
+    let once = ["--runs", "1", "--passes", "1", "--most-passes", "1"];
+    let run = Command::new(env!("CARGO_BIN_EXE_ophidian"))
+        .args([&command[..], &few, &once].concat())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(0), "{said}");
+    assert!(!said.contains("left out"), "{said}");
+    let rows = String::from_utf8(run.stdout).unwrap();
+    let rows = rows.lines().map(|row| serde_json::from_str::<Value>(row).unwrap());
+    let named: Vec<String> = rows.map(|row| row["pattern"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(named.len(), ophidian_scan::published().len());
+    for name in ["grootv/treescan", "grootl/block", "defmamba/deform_path", "mambairv2/semantic_sort"] {
+        assert!(named.iter().any(|named| named == name), "{name}");
+    }
+}
+
+#[test]
 fn a_scan_is_timed_until_its_ratio_is_known() {
     let timed = |passes: [&str; 3]| {
         let [least, precision, most] = passes;
@@ -554,6 +575,15 @@ fn a_scan_is_timed_until_its_ratio_is_known() {
         let lines = String::from_utf8(run.stdout).unwrap();
         lines.lines().map(|row| serde_json::from_str::<Value>(row).unwrap()).collect::<Vec<_>>()
     };
+    for precision in ["0", "-1", "NaN"] {
+        let option = format!("--precision={precision}");
+        let run = Command::new(env!("CARGO_BIN_EXE_ophidian"))
+            .args(["bench", "scans", "row", &option])
+            .output()
+            .unwrap();
+        assert_eq!(run.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&run.stderr).contains("expected a share above 0"));
+    }
     // Rounds of a few microseconds are never known to a millionth, and always to a hundredfold.
     for (passes, rounds) in [(["2", "1e-6", "5"], 10), (["3", "100", "5"], 6), (["3", "1e-6", "1"], 6)] {
         let rows = timed(passes);

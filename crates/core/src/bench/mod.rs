@@ -20,7 +20,7 @@ use crate::{
 
 pub use inference::{InferenceCase, InferenceRow, infer};
 pub use mixers::{MixerCase, MixerRow, compare_mixers};
-pub use orders::{OrderRow, compare, random_geometries};
+pub use orders::{OrderRow, compare, compare_trees, random_geometries};
 
 /// An op that can be timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,13 +1,20 @@
-//! What an order costs: a scan along K orders beside K plain left-to-right scans of the same tokens.
+//! What an order costs: a scan along K orders beside K plain left-to-right scans of the same tokens, or over a tree beside a
+//! chain.
 
 use std::{sync::Arc, time::Instant};
 
 use ophidian_scan::{Geometry, Graph, Order, Plan, Points};
 use rand::RngExt;
 use serde::Serialize;
+use tch::{Device, Kind, Tensor};
 
 use super::{Case, Effort, Prepared, Shape};
-use crate::{Result, rng, torch::peak_of_tensors};
+use crate::{
+    Result,
+    ops::{Sweep, Trees, tree_scan},
+    rng,
+    torch::peak_of_tensors,
+};
 
 /// What [`compare`] measured, as one JSON line.
 #[derive(Debug, Clone, Serialize)]
@@ -60,38 +67,80 @@ impl OrderRow {
     }
 }
 
-/// Times `case` and K left-to-right scans in turns, so that a machine whose speed drifts changes both, and over the very
-/// same tensors: where they happen to lie in memory is worth up to a tenth.
+/// Times the scan of `case` along `plan`, whatever its own pattern is, and K left-to-right scans in turns, so that a machine
+/// whose speed drifts changes both, and over the very same tensors: where they happen to lie in memory is worth up to a
+/// tenth. The row is called `named`.
 ///
 /// # Errors
 /// As [`super::measure`].
-pub fn compare(case: &Case, effort: Effort) -> Result<OrderRow> {
-    let plan = case.pattern.plan(&case.shape.geometry)?;
+pub fn compare(case: &Case, named: &str, plan: &Plan, effort: Effort) -> Result<OrderRow> {
     let (tokens, directions) = (plan.tokens(), plan.directions());
     let plain =
         Plan::new((0..directions).map(|_| Order::identity(tokens)).collect::<ophidian_scan::Result<_>>()?)?;
-    let along = Prepared::along(case, &plan)?;
+    let along = Prepared::along(case, plan)?;
     let beside = along.with_orders(&plain);
-    let memory = |prepared: &Prepared| {
-        let (done, peak) = peak_of_tensors(|| prepared.forward_backward());
+    let forward = |prepared: &Prepared| prepared.forward().map(|_| ());
+    let forwards: [Run; 2] = [&|| forward(&along), &|| forward(&beside)];
+    let both: [Run; 2] = [&|| along.forward_backward(), &|| beside.forward_backward()];
+    let steps: usize = plan.orders().iter().map(Order::len).sum();
+    let mut row = measured(forwards, both, &case.shape, effort)?;
+    row.pattern = named.to_owned();
+    row.directions = directions;
+    row.steps = steps as f64 / (directions * tokens) as f64;
+    Ok(row)
+}
+
+/// The same of a [`tree_scan`] over `trees` beside one over a chain, the tree of which every token is the child of the one
+/// after it.
+///
+/// # Errors
+/// As [`tree_scan`].
+pub fn compare_trees(
+    shape: &Shape,
+    named: &str,
+    trees: &Trees,
+    sweep: Sweep,
+    effort: Effort,
+) -> Result<OrderRow> {
+    let l = trees.tokens() as i32;
+    let chain = Trees::new(&(1..l).chain([-1]).collect::<Vec<_>>());
+    tch::manual_seed(0);
+    let leaf = || {
+        let drawn = Tensor::randn([shape.batch, i64::from(l), shape.channels], (Kind::Float, Device::Cpu));
+        drawn.set_requires_grad(true)
+    };
+    let (input, decay) = (leaf(), leaf().sigmoid().detach().set_requires_grad(true));
+    let forward = |trees: &Trees| tree_scan(&input, &decay, trees, sweep);
+    let both = |trees: &Trees| {
+        let sum = forward(trees)?.f_sum(Kind::Float)?;
+        Tensor::f_run_backward(&[sum], &[&input, &decay], false, false)?;
+        Ok(())
+    };
+    let forwards: [Run; 2] = [&|| forward(trees).map(drop), &|| forward(&chain).map(drop)];
+    let mut row = measured(forwards, [&|| both(trees), &|| both(&chain)], shape, effort)?;
+    row.pattern = named.to_owned();
+    Ok(row)
+}
+
+type Run<'a> = &'a dyn Fn() -> Result<()>;
+
+/// The row of one step for each token in one direction: of forwards, and of passes with the backward, each beside the plain
+/// one.
+fn measured(forwards: [Run; 2], both: [Run; 2], shape: &Shape, effort: Effort) -> Result<OrderRow> {
+    let memory = |run: Run| {
+        let (done, peak) = peak_of_tensors(run);
         done.map(|()| peak as f64)
     };
     // The first run of a process pays for libtorch's own set-up.
-    beside.forward_backward()?;
-    let (less, more) = (memory(&beside)?, memory(&along)?);
-    let forward = |prepared: &Prepared| tch::no_grad(|| prepared.forward().map(|_| ()));
-    let took = [
-        in_turns(effort, [&|| forward(&along), &|| forward(&beside)])?,
-        in_turns(effort, [&|| along.forward_backward(), &|| beside.forward_backward()])?,
-    ];
-    let Shape { batch, channels, .. } = case.shape;
-    let activation = (batch * channels) as f64 * tokens as f64 * 4.0;
-    let steps: usize = plan.orders().iter().map(Order::len).sum();
+    both[1]()?;
+    let (less, more) = (memory(both[1])?, memory(both[0])?);
+    let took = [tch::no_grad(|| in_turns(effort, forwards))?, in_turns(effort, both)?];
+    let activation = (shape.batch * shape.channels) as f64 * shape.geometry.tokens()? as f64 * 4.0;
     let mut row = OrderRow {
-        pattern: case.pattern.to_string(),
-        geometry: case.shape.geometry.to_string(),
-        directions,
-        steps: steps as f64 / (directions * tokens) as f64,
+        pattern: String::new(),
+        geometry: shape.geometry.to_string(),
+        directions: 1,
+        steps: 1.0,
         forward_s: 0.0,
         both_s: 0.0,
         forward_ratio: [0.0; 3],
@@ -107,7 +156,7 @@ pub fn compare(case: &Case, effort: Effort) -> Result<OrderRow> {
 
 /// Seconds of the first of two, and their quotient by those of the second, by round: each runs both, and every second
 /// round the other way about.
-fn in_turns(effort: Effort, runs: [&dyn Fn() -> Result<()>; 2]) -> Result<Vec<(f64, f64)>> {
+fn in_turns(effort: Effort, runs: [Run; 2]) -> Result<Vec<(f64, f64)>> {
     let mut rounds = Vec::new();
     for round in 0..effort.warmup + effort.runs.max(1) {
         let mut took = [0.0; 2];

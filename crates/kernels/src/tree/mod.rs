@@ -70,8 +70,10 @@ pub struct Backward<'a> {
     pub dinput: ViewMut<'a>,
 }
 
-/// Channels of a block: two cache lines of f32.
-const BLOCK: usize = 32;
+/// Channels of a task: a cache line of f32, and of a backward, which holds more per node, two. A task's rows of all nodes fit
+/// into the second-level cache together in the forward, where both sweeps go over them.
+const FORWARD: usize = 16;
+const BACKWARD: usize = 32;
 
 impl Tree<'_> {
     fn extent(&self) -> [usize; 5] {
@@ -96,14 +98,16 @@ impl Tree<'_> {
         view.check(name, self.extent())
     }
 
-    fn blocks(&self) -> usize {
-        self.channels.div_ceil(BLOCK)
+    /// How many tasks of `width` channels there are.
+    fn tasks(&self, width: usize) -> usize {
+        self.batch * self.channels.div_ceil(width)
     }
 
-    /// Sample and channels of a task.
-    fn task(&self, task: usize) -> (usize, Range<usize>) {
-        let (b, block) = (task / self.blocks(), task % self.blocks());
-        (b, block * BLOCK..((block + 1) * BLOCK).min(self.channels))
+    /// Sample and channels of one of them.
+    fn task(&self, task: usize, width: usize) -> (usize, Range<usize>) {
+        let blocks = self.channels.div_ceil(width);
+        let (b, block) = (task / blocks, task % blocks);
+        (b, block * width..((block + 1) * width).min(self.channels))
     }
 }
 
@@ -115,7 +119,7 @@ pub fn forward(tree: &Tree, y: &ViewMut, isa: Isa, pool: &dyn Pool) -> Result<()
     let walks = tree.check()?;
     y.check("y", tree.extent(), tree.input.dtype())?;
     let (walks, wide) = (&walks, tree.input.dtype() == Dtype::F64);
-    pool.run(tree.batch * tree.blocks(), &|task| {
+    pool.run(tree.tasks(FORWARD), &|task| {
         let job = &ForwardJob { tree, walks, y, task };
         if wide {
             dispatch!(isa, forward_f64(job: &ForwardJob));
@@ -140,7 +144,7 @@ pub fn backward(tree: &Tree, out: &Backward, isa: Isa, pool: &dyn Pool) -> Resul
     out.ddecay.check("ddecay", tree.extent(), tree.input.dtype())?;
     out.dinput.check("dinput", tree.extent(), tree.input.dtype())?;
     let (walks, wide) = (&walks, tree.input.dtype() == Dtype::F64);
-    pool.run(tree.batch * tree.blocks(), &|task| {
+    pool.run(tree.tasks(BACKWARD), &|task| {
         let job = &BackwardJob { tree, walks, out, task };
         if wide {
             dispatch!(isa, backward_f64(job: &BackwardJob));
@@ -167,35 +171,31 @@ struct BackwardJob<'a> {
 
 // The loops are plain; instantiating them per instruction set lets the compiler use its vectors.
 #[inline(always)]
-#[expect(clippy::extra_unused_type_parameters, reason = "`dispatch` instantiates per instruction set")]
 unsafe fn forward_f32<S: Simd>(job: &ForwardJob) {
-    unsafe { run_forward::<f32>(job) }
+    unsafe { run_forward::<S, f32>(job) }
 }
 #[inline(always)]
-#[expect(clippy::extra_unused_type_parameters, reason = "`dispatch` instantiates per instruction set")]
 unsafe fn forward_f64<S: Simd>(job: &ForwardJob) {
-    unsafe { run_forward::<f64>(job) }
+    unsafe { run_forward::<S, f64>(job) }
 }
 #[inline(always)]
-#[expect(clippy::extra_unused_type_parameters, reason = "`dispatch` instantiates per instruction set")]
 unsafe fn backward_f32<S: Simd>(job: &BackwardJob) {
-    unsafe { run_backward::<f32>(job) }
+    unsafe { run_backward::<S, f32>(job) }
 }
 #[inline(always)]
-#[expect(clippy::extra_unused_type_parameters, reason = "`dispatch` instantiates per instruction set")]
 unsafe fn backward_f64<S: Simd>(job: &BackwardJob) {
-    unsafe { run_backward::<f64>(job) }
+    unsafe { run_backward::<S, f64>(job) }
 }
 
 #[inline(always)]
-unsafe fn run_forward<T: Float>(job: &ForwardJob) {
-    let (b, channels) = job.tree.task(job.task);
+unsafe fn run_forward<S: Simd, T: Float>(job: &ForwardJob) {
+    let (b, channels) = job.tree.task(job.task, FORWARD);
     let walk = job.walks.get(b);
     unsafe {
         let rows = |view: &View| sweep::Rows::<T>::read(view, b, channels.clone());
         let (input, decay) = (rows(&job.tree.input), rows(&job.tree.decay));
         let y = sweep::Rows::write(job.y, b, channels.clone());
-        y.copy_from(&input, job.tree.nodes);
+        y.copy_from::<S>(&input, job.tree.nodes, &[&decay]);
         sweep::up(walk, &decay, &y);
         if job.tree.sweep == Sweep::UpDown {
             sweep::down(walk, &decay, &y);
@@ -204,9 +204,9 @@ unsafe fn run_forward<T: Float>(job: &ForwardJob) {
 }
 
 #[inline(always)]
-unsafe fn run_backward<T: Float>(job: &BackwardJob) {
+unsafe fn run_backward<S: Simd, T: Float>(job: &BackwardJob) {
     let Tree { nodes, sweep: way, .. } = *job.tree;
-    let (b, channels) = job.tree.task(job.task);
+    let (b, channels) = job.tree.task(job.task, BACKWARD);
     let walk = job.walks.get(b);
     let mut scratch = vec![T::ZERO; 3 * nodes * channels.len()];
     let scratch = scratch.as_mut_ptr();
@@ -219,17 +219,17 @@ unsafe fn run_backward<T: Float>(job: &BackwardJob) {
             sweep::Rows::at(scratch.add(i * nodes * channels.len()), channels.len(), channels.len())
         };
         let [a, y, g] = [0, 1, 2].map(part);
-        a.copy_from(&input, nodes);
+        a.copy_from::<S>(&input, nodes, &[&decay]);
         sweep::up(walk, &decay, &a);
-        dinput.copy_from(&dy, nodes);
+        dinput.copy_from::<S>(&dy, nodes, &[]);
         if way == Sweep::Up {
             sweep::spread(walk, &decay, &dinput);
             sweep::decays_up(walk, &a, &dinput, &ddecay);
         } else {
-            y.copy_from(&a, nodes);
+            y.copy_from::<S>(&a, nodes, &[]);
             sweep::down(walk, &decay, &y);
             sweep::up(walk, &decay, &dinput);
-            g.copy_from(&dinput, nodes);
+            g.copy_from::<S>(&dinput, nodes, &[]);
             sweep::down(walk, &decay, &dinput);
             sweep::decays(walk, &decay, [&a, &y, &g, &dinput], &ddecay);
         }

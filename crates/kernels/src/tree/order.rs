@@ -8,6 +8,8 @@ pub(super) struct Walk {
     pub steps: Vec<(u32, u32)>,
     /// The first steps visit the roots.
     pub roots: usize,
+    /// The parent of each node; a root is its own.
+    pub parents: Vec<u32>,
 }
 
 /// The walks of a batch.
@@ -28,7 +30,7 @@ impl Walks {
 
     /// The walk of sample `b`.
     pub fn get(&self, b: usize) -> &Walk {
-        const NOTHING: &Walk = &Walk { steps: Vec::new(), roots: 0 };
+        const NOTHING: &Walk = &Walk { steps: Vec::new(), roots: 0, parents: Vec::new() };
         match &self.walks[..] {
             [] => NOTHING,
             [one] => one,
@@ -73,5 +75,7 @@ fn walk(tree: usize, parents: &[i32]) -> Result<Walk> {
         let node = reached.iter().position(|reached| !reached).unwrap_or(0);
         return Err(Error::Cycle { tree, node, count: nodes - steps.len() });
     }
-    Ok(Walk { steps, roots })
+    let own = |(node, parent): (usize, &i32)| if *parent < 0 { node as u32 } else { *parent as u32 };
+    let parents = parents.iter().enumerate().map(own).collect();
+    Ok(Walk { steps, roots, parents })
 }

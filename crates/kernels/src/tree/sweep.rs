@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::order::Walk;
-use crate::{View, ViewMut};
+use crate::{View, ViewMut, simd::Simd};
 
 /// An element type.
 pub(super) trait Float: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> {
@@ -55,12 +55,23 @@ impl<T: Float> Rows<'_, T> {
         unsafe { Rows::at(view.ptr::<T>().add(from), stride, channels.len()) }
     }
 
+    /// Copies every row, and asks for those of `soon`, which a sweep is to read: along memory here, which hardware helps
+    /// with, and in the order of a tree there.
+    ///
     /// # Safety
     /// Both have rows for `nodes` nodes, of the same width.
     #[inline(always)]
-    pub unsafe fn copy_from(&self, other: &Self, nodes: usize) {
+    pub unsafe fn copy_from<S: Simd>(&self, other: &Self, nodes: usize, soon: &[&Self]) {
         for node in 0..nodes as u32 {
-            unsafe { std::ptr::copy(other.row(node), self.row(node), self.width) }
+            unsafe {
+                for rows in soon {
+                    let row = rows.row(node).cast::<u8>();
+                    for byte in (0..self.width * size_of::<T>()).step_by(64) {
+                        S::prefetch_second(row.wrapping_add(byte));
+                    }
+                }
+                std::ptr::copy(other.row(node), self.row(node), self.width)
+            }
         }
     }
 
@@ -70,20 +81,20 @@ impl<T: Float> Rows<'_, T> {
     }
 }
 
-/// `to[i] = f(i)` over a block. A whole one has a length that the compiler knows, and is read before it is written,
-/// so that no alias stands in the way of vectors.
+/// `to[i] = f(i)`, sixteen at a time: as many have a length that the compiler knows, and are read before they are written, so
+/// that no alias stands in the way of vectors.
 #[inline(always)]
 unsafe fn fill<T: Float>(to: *mut T, width: usize, f: impl Fn(usize) -> T) {
-    if width == super::BLOCK {
-        let mut block = [T::ZERO; super::BLOCK];
-        for (i, value) in block.iter_mut().enumerate() {
-            *value = f(i);
+    let whole = width / 16 * 16;
+    for start in (0..whole).step_by(16) {
+        let mut some = [T::ZERO; 16];
+        for (i, value) in some.iter_mut().enumerate() {
+            *value = f(start + i);
         }
-        unsafe { to.cast::<[T; super::BLOCK]>().write_unaligned(block) }
-    } else {
-        for i in 0..width {
-            unsafe { *to.add(i) = f(i) }
-        }
+        unsafe { to.add(start).cast::<[T; 16]>().write_unaligned(some) }
+    }
+    for i in whole..width {
+        unsafe { *to.add(i) = f(i) }
     }
 }
 
@@ -114,17 +125,17 @@ pub(super) unsafe fn spread<T: Float>(walk: &Walk, decay: &Rows<T>, e: &Rows<T>)
     }
 }
 
-/// Gradient of the decays of [`up`]: a e_parent, 0 at roots.
+/// Gradient of the decays of [`up`]: a e_parent, 0 at roots. No node waits for another: they go by their numbers.
 #[inline(always)]
 pub(super) unsafe fn decays_up<T: Float>(walk: &Walk, a: &Rows<T>, e: &Rows<T>, out: &Rows<T>) {
-    for (step, &(node, parent)) in walk.steps.iter().enumerate() {
+    for (node, &parent) in (0u32..).zip(&walk.parents) {
         let (a, e, to) = (a.row(node), e.row(parent), out.row(node));
-        let root = step < walk.roots;
+        let root = node == parent;
         unsafe { fill(to, out.width, |i| if root { T::ZERO } else { *a.add(i) * *e.add(i) }) }
     }
 }
 
-/// Gradient of the decays of [`up`] and [`down`]: g (y_parent - d a) + a (e_parent - d g), 0 at roots.
+/// Gradient of the decays of [`up`] and [`down`]: g (y_parent - d a) + a (e_parent - d g), 0 at roots. As [`decays_up`].
 #[inline(always)]
 pub(super) unsafe fn decays<T: Float>(
     walk: &Walk,
@@ -132,10 +143,10 @@ pub(super) unsafe fn decays<T: Float>(
     [a, y, g, e]: [&Rows<T>; 4],
     out: &Rows<T>,
 ) {
-    for (step, &(node, parent)) in walk.steps.iter().enumerate() {
+    for (node, &parent) in (0u32..).zip(&walk.parents) {
         let (d, a, g) = (decay.row(node), a.row(node), g.row(node));
         let (y, e, to) = (y.row(parent), e.row(parent), out.row(node));
-        let root = step < walk.roots;
+        let root = node == parent;
         unsafe {
             fill(to, out.width, |i| {
                 let (d, a, g) = (*d.add(i), *a.add(i), *g.add(i));

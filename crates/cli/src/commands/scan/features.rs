@@ -218,6 +218,21 @@ pub fn walk(scan: &Published, geometry: &Geometry, given: Option<&Features>) -> 
     Ok((format!("{} ({what})", scan.name()), Plan::new(vec![order])?))
 }
 
+/// What [`walk`] is over made-up features: its order, or the trees of which it is the breadth-first walk and how they are
+/// scanned.
+pub fn made_up_walk(scan: &Published, geometry: &Geometry) -> Result<(Plan, Option<(Trees, Sweep)>)> {
+    let map = map(scan, geometry)?;
+    let chosen = tch::no_grad(|| choose(scan, &made_up(map)?, map, None))?;
+    let index = Vec::<i64>::try_from(chosen.index.f_view([-1])?)?;
+    let plan = Plan::new(vec![Order::from_i64(&index, geometry.tokens()?)?])?;
+    Ok((plan, chosen.trees.map(|trees| (trees, sweep(scan)))))
+}
+
+/// How a scan over trees goes.
+fn sweep(scan: &Published) -> Sweep {
+    if scan.name() == "grootl/block" { Sweep::Up } else { Sweep::UpDown }
+}
+
 /// Features over a map of [rows, columns], always the same: (1, L, C).
 fn made_up([rows, columns]: [i64; 2]) -> Result<Tensor> {
     // Smooth, as those of images are: waves of another length and way in every channel.
@@ -283,10 +298,10 @@ pub fn roundtrip(scan: &Published, file: &Tensors, x: &Tensor, path: &Path) -> R
         let parents: Vec<i64> = trees.parents().iter().map(|&parent| i64::from(parent)).collect();
         output.insert("parents".into(), Tensor::f_from_slice(&parents)?.f_view_as(&chosen.index)?);
         if let (Some(feat), Some(decay)) = (file.get("feat"), file.get("edge_weight")) {
-            let sweep = if scan.name() == "grootl/block" { Sweep::Up } else { Sweep::UpDown };
             let rows = |t: &Tensor| t.f_transpose(1, 2).map_err(Error::from);
-            let y =
-                rows(feat).and_then(|feat| tree_scan(&feat, &rows(decay)?, trees, sweep)).map_err(wrong)?;
+            let y = rows(feat)
+                .and_then(|feat| tree_scan(&feat, &rows(decay)?, trees, sweep(scan)))
+                .map_err(wrong)?;
             output.insert("y".into(), y.f_transpose(1, 2)?.f_contiguous()?);
         }
     }

@@ -1,6 +1,6 @@
 //! `ophidian scan`: list, draw, measure and export scan patterns, and run tensors along them.
 
-mod features;
+pub mod features;
 mod list;
 mod picture;
 mod roundtrip;
@@ -158,7 +158,7 @@ struct Place {
     /// Points: `pos` (N, 3) or (B, N, 3), or voxels `coors`, with `batch` (N) where samples are packed.
     #[arg(long, value_name = "FILE.safetensors|npy")]
     points: Option<PathBuf>,
-    /// A graph: `edge_index` (2, E), with `batch` (N) where graphs are packed, or `num_nodes` where the last have no edges.
+    /// A graph: `edge_index` (2, E), with `batch` (N) where graphs are packed, or `num_nodes`.
     #[arg(long, value_name = "FILE.safetensors")]
     graph: Option<PathBuf>,
     /// Features of the tokens, for a scan that they choose (`grootv/treescan`, `grootl/block`, `defmamba/deform_path`,
