@@ -2,6 +2,7 @@
 
 mod features;
 mod roundtrip;
+mod timing;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -130,14 +131,11 @@ fn points_and_graphs_are_summed_up_and_pipes_are_refused() {
 
 /// A graph of `edges` (sources, then targets), and one tensor more.
 fn write_graph(path: &str, edges: &[i64], more: Option<(&str, &[i64])>) {
-    let bytes = |numbers: &[i64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
-    let tensors = [("edge_index", vec![2, edges.len() / 2], bytes(edges))];
-    let more = more.map(|(name, numbers)| (name, vec![numbers.len()], bytes(numbers)));
-    let tensors: Vec<_> = tensors.into_iter().chain(more).collect();
-    let views = tensors.iter().map(|(name, shape, bytes)| {
-        (*name, safetensors::tensor::TensorView::new(Dtype::I64, shape.clone(), bytes).unwrap())
-    });
-    safetensors::serialize_to_file(views, None, Path::new(path)).unwrap();
+    let shape = [2, edges.len() / 2];
+    let mut all = vec![("edge_index", Dtype::I64, &shape[..], integers(edges))];
+    let length = [more.map_or(0, |(_, numbers)| numbers.len())];
+    all.extend(more.map(|(name, numbers)| (name, Dtype::I64, &length[..], integers(numbers))));
+    tensors(path, &all);
 }
 
 #[test]
@@ -538,64 +536,4 @@ fn stats_tell_orders_apart() {
     assert_eq!(of("pointmamba/hilbert3d")["adjacent"], 1.0);
     assert_eq!(of("mamband/whtl_ndim1")["resets"], 31);
     assert!(lines.iter().all(|line| line["pattern"] != "vmamba/cross2d"));
-}
-
-#[test]
-fn every_published_scan_is_timed() {
-    let command = ["bench", "scans", "--batch", "1", "--channels", "3", "--states", "1", "--json"];
-    let few = ["--points", "24", "--shape", "4x4", "--shape", "3x4x4", "--shape", "12", "--shape", "2x4x4"];
-    let once = ["--runs", "1", "--passes", "1", "--most-passes", "1"];
-    let run = Command::new(env!("CARGO_BIN_EXE_ophidian"))
-        .args([&command[..], &few, &once].concat())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&run.stderr);
-    assert_eq!(run.status.code(), Some(0), "{said}");
-    assert!(!said.contains("left out"), "{said}");
-    let rows = String::from_utf8(run.stdout).unwrap();
-    let rows = rows.lines().map(|row| serde_json::from_str::<Value>(row).unwrap());
-    let named: Vec<String> = rows.map(|row| row["pattern"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(named.len(), ophidian_scan::published().len());
-    for name in ["grootv/treescan", "grootl/block", "defmamba/deform_path", "mambairv2/semantic_sort"] {
-        assert!(named.iter().any(|named| named == name), "{name}");
-    }
-}
-
-#[test]
-fn a_scan_is_timed_until_its_ratio_is_known() {
-    let timed = |passes: [&str; 3]| {
-        let [least, precision, most] = passes;
-        let command = ["bench", "scans", "row", "column", "--shape", "3x4", "--runs", "2", "--json"];
-        let run = Command::new(env!("CARGO_BIN_EXE_ophidian"))
-            .args(command)
-            .args(["--passes", least, "--precision", precision, "--most-passes", most])
-            .output()
-            .unwrap();
-        assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
-        let lines = String::from_utf8(run.stdout).unwrap();
-        lines.lines().map(|row| serde_json::from_str::<Value>(row).unwrap()).collect::<Vec<_>>()
-    };
-    for precision in ["0", "-1", "NaN"] {
-        let option = format!("--precision={precision}");
-        let run = Command::new(env!("CARGO_BIN_EXE_ophidian"))
-            .args(["bench", "scans", "row", &option])
-            .output()
-            .unwrap();
-        assert_eq!(run.status.code(), Some(2));
-        assert!(String::from_utf8_lossy(&run.stderr).contains("expected a share above 0"));
-    }
-    // Rounds of a few microseconds are never known to a millionth, and always to a hundredfold.
-    for (passes, rounds) in [(["2", "1e-6", "5"], 10), (["3", "100", "5"], 6), (["3", "1e-6", "1"], 6)] {
-        let rows = timed(passes);
-        assert_eq!(rows.iter().map(|row| &row["pattern"]).collect::<Vec<_>>(), ["row", "column"]);
-        for row in rows {
-            assert_eq!(row["rounds"], rounds, "{passes:?}");
-            for ratio in [&row["forward_ratio"], &row["both_ratio"]] {
-                let [low, median, high] = [0, 1, 2].map(|at| ratio[at].as_f64().unwrap());
-                assert!(low <= median && median <= high, "{ratio}");
-                let error = 0.929 * (high - low) / median / f64::from(rounds).sqrt();
-                assert!(row["error"].as_f64().unwrap() >= error, "{row}");
-            }
-        }
-    }
 }

@@ -83,11 +83,8 @@ pub fn compare(case: &Case, named: &str, plan: &Plan, effort: Effort) -> Result<
     let forwards: [Run; 2] = [&|| forward(&along), &|| forward(&beside)];
     let both: [Run; 2] = [&|| along.forward_backward(), &|| beside.forward_backward()];
     let steps: usize = plan.orders().iter().map(Order::len).sum();
-    let mut row = measured(forwards, both, &case.shape, effort)?;
-    row.pattern = named.to_owned();
-    row.directions = directions;
-    row.steps = steps as f64 / (directions * tokens) as f64;
-    Ok(row)
+    let steps = steps as f64 / (directions * tokens) as f64;
+    Ok(OrderRow { directions, steps, ..measured(named, &case.shape, forwards, both, effort)? })
 }
 
 /// The same of a [`tree_scan`] over `trees` beside one over a chain, the tree of which every token is the child of the one
@@ -117,16 +114,20 @@ pub fn compare_trees(
         Ok(())
     };
     let forwards: [Run; 2] = [&|| forward(trees).map(drop), &|| forward(&chain).map(drop)];
-    let mut row = measured(forwards, [&|| both(trees), &|| both(&chain)], shape, effort)?;
-    row.pattern = named.to_owned();
-    Ok(row)
+    measured(named, shape, forwards, [&|| both(trees), &|| both(&chain)], effort)
 }
 
 type Run<'a> = &'a dyn Fn() -> Result<()>;
 
 /// The row of one step for each token in one direction: of forwards, and of passes with the backward, each beside the plain
 /// one.
-fn measured(forwards: [Run; 2], both: [Run; 2], shape: &Shape, effort: Effort) -> Result<OrderRow> {
+fn measured(
+    named: &str,
+    shape: &Shape,
+    forwards: [Run; 2],
+    both: [Run; 2],
+    effort: Effort,
+) -> Result<OrderRow> {
     let memory = |run: Run| {
         let (done, peak) = peak_of_tensors(run);
         done.map(|()| peak as f64)
@@ -137,7 +138,7 @@ fn measured(forwards: [Run; 2], both: [Run; 2], shape: &Shape, effort: Effort) -
     let took = [tch::no_grad(|| in_turns(effort, forwards))?, in_turns(effort, both)?];
     let activation = (shape.batch * shape.channels) as f64 * shape.geometry.tokens()? as f64 * 4.0;
     let mut row = OrderRow {
-        pattern: String::new(),
+        pattern: named.to_owned(),
         geometry: shape.geometry.to_string(),
         directions: 1,
         steps: 1.0,

@@ -70,8 +70,8 @@ pub struct Backward<'a> {
     pub dinput: ViewMut<'a>,
 }
 
-/// Channels of a task: a cache line of f32, and of a backward, which holds more per node, two. A task's rows of all nodes fit
-/// into the second-level cache together in the forward, where both sweeps go over them.
+/// Channels of a task: a cache line of f32 in the forward, where the rows of some thousand nodes stay in the second-level cache
+/// from one sweep to the other; two in the backward, which holds more of a node than would stay.
 const FORWARD: usize = 16;
 const BACKWARD: usize = 32;
 
@@ -81,7 +81,7 @@ impl Tree<'_> {
     }
 
     /// Checks shapes and dtypes, and puts every node behind its parent.
-    fn check(&self) -> Result<Walks> {
+    fn check(&self) -> Result<Walks<'_>> {
         let dtype = self.input.dtype();
         if dtype == Dtype::Bf16 {
             return Err(Error::Dtype { name: "input", found: dtype, expected: Dtype::F32 });
@@ -157,14 +157,14 @@ pub fn backward(tree: &Tree, out: &Backward, isa: Isa, pool: &dyn Pool) -> Resul
 
 struct ForwardJob<'a> {
     tree: &'a Tree<'a>,
-    walks: &'a Walks,
+    walks: &'a Walks<'a>,
     y: &'a ViewMut<'a>,
     task: usize,
 }
 
 struct BackwardJob<'a> {
     tree: &'a Tree<'a>,
-    walks: &'a Walks,
+    walks: &'a Walks<'a>,
     out: &'a Backward<'a>,
     task: usize,
 }
@@ -195,7 +195,7 @@ unsafe fn run_forward<S: Simd, T: Float>(job: &ForwardJob) {
         let rows = |view: &View| sweep::Rows::<T>::read(view, b, channels.clone());
         let (input, decay) = (rows(&job.tree.input), rows(&job.tree.decay));
         let y = sweep::Rows::write(job.y, b, channels.clone());
-        y.copy_from::<S>(&input, job.tree.nodes, &[&decay]);
+        y.copy_from::<S>(&input, job.tree.nodes, Some(&decay));
         sweep::up(walk, &decay, &y);
         if job.tree.sweep == Sweep::UpDown {
             sweep::down(walk, &decay, &y);
@@ -219,17 +219,17 @@ unsafe fn run_backward<S: Simd, T: Float>(job: &BackwardJob) {
             sweep::Rows::at(scratch.add(i * nodes * channels.len()), channels.len(), channels.len())
         };
         let [a, y, g] = [0, 1, 2].map(part);
-        a.copy_from::<S>(&input, nodes, &[&decay]);
+        a.copy_from::<S>(&input, nodes, Some(&decay));
         sweep::up(walk, &decay, &a);
-        dinput.copy_from::<S>(&dy, nodes, &[]);
+        dinput.copy_from::<S>(&dy, nodes, None);
         if way == Sweep::Up {
             sweep::spread(walk, &decay, &dinput);
             sweep::decays_up(walk, &a, &dinput, &ddecay);
         } else {
-            y.copy_from::<S>(&a, nodes, &[]);
+            y.copy_from::<S>(&a, nodes, None);
             sweep::down(walk, &decay, &y);
             sweep::up(walk, &decay, &dinput);
-            g.copy_from::<S>(&dinput, nodes, &[]);
+            g.copy_from::<S>(&dinput, nodes, None);
             sweep::down(walk, &decay, &dinput);
             sweep::decays(walk, &decay, [&a, &y, &g, &dinput], &ddecay);
         }

@@ -3,23 +3,34 @@
 use crate::{Error, Result};
 
 /// A walk over one forest, parents before their children.
-pub(super) struct Walk {
+pub(super) struct Walk<'a> {
     /// (node, parent), level by level; a root is its own parent.
     pub steps: Vec<(u32, u32)>,
     /// The first steps visit the roots.
     pub roots: usize,
-    /// The parent of each node; a root is its own.
-    pub parents: Vec<u32>,
+    /// The parent of each node, -1 for a root.
+    pub parents: &'a [i32],
+}
+
+impl Walk<'_> {
+    /// (node, parent, whether it is a root and its own parent), by the number of the node.
+    #[inline(always)]
+    pub fn nodes(&self) -> impl Iterator<Item = (u32, u32, bool)> {
+        (0u32..).zip(self.parents).map(|(node, &parent)| {
+            let root = parent < 0;
+            (node, if root { node } else { parent as u32 }, root)
+        })
+    }
 }
 
 /// The walks of a batch.
-pub(super) struct Walks {
-    walks: Vec<Walk>,
+pub(super) struct Walks<'a> {
+    walks: Vec<Walk<'a>>,
 }
 
-impl Walks {
+impl<'a> Walks<'a> {
     /// From parents (L) or (B, L), -1 for a root.
-    pub fn new(parents: &[i32], batch: usize, nodes: usize) -> Result<Walks> {
+    pub fn new(parents: &'a [i32], batch: usize, nodes: usize) -> Result<Self> {
         if parents.len() != nodes && parents.len() != batch * nodes {
             return Err(Error::Length { name: "parents", found: parents.len(), expected: batch * nodes });
         }
@@ -29,8 +40,8 @@ impl Walks {
     }
 
     /// The walk of sample `b`.
-    pub fn get(&self, b: usize) -> &Walk {
-        const NOTHING: &Walk = &Walk { steps: Vec::new(), roots: 0, parents: Vec::new() };
+    pub fn get(&self, b: usize) -> &Walk<'a> {
+        const NOTHING: &Walk = &Walk { steps: Vec::new(), roots: 0, parents: &[] };
         match &self.walks[..] {
             [] => NOTHING,
             [one] => one,
@@ -40,7 +51,7 @@ impl Walks {
 }
 
 /// Breadth first from the roots, children in the order of their numbers.
-fn walk(tree: usize, parents: &[i32]) -> Result<Walk> {
+fn walk(tree: usize, parents: &[i32]) -> Result<Walk<'_>> {
     let nodes = parents.len();
     // Children of node p, by counting: children[first[p]..first[p + 1]].
     let mut first = vec![0u32; nodes + 1];
@@ -75,7 +86,5 @@ fn walk(tree: usize, parents: &[i32]) -> Result<Walk> {
         let node = reached.iter().position(|reached| !reached).unwrap_or(0);
         return Err(Error::Cycle { tree, node, count: nodes - steps.len() });
     }
-    let own = |(node, parent): (usize, &i32)| if *parent < 0 { node as u32 } else { *parent as u32 };
-    let parents = parents.iter().enumerate().map(own).collect();
     Ok(Walk { steps, roots, parents })
 }

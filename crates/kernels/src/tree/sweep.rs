@@ -61,10 +61,10 @@ impl<T: Float> Rows<'_, T> {
     /// # Safety
     /// Both have rows for `nodes` nodes, of the same width.
     #[inline(always)]
-    pub unsafe fn copy_from<S: Simd>(&self, other: &Self, nodes: usize, soon: &[&Self]) {
+    pub unsafe fn copy_from<S: Simd>(&self, other: &Self, nodes: usize, soon: Option<&Self>) {
         for node in 0..nodes as u32 {
             unsafe {
-                for rows in soon {
+                if let Some(rows) = soon {
                     let row = rows.row(node).cast::<u8>();
                     for byte in (0..self.width * size_of::<T>()).step_by(64) {
                         S::prefetch_second(row.wrapping_add(byte));
@@ -128,9 +128,8 @@ pub(super) unsafe fn spread<T: Float>(walk: &Walk, decay: &Rows<T>, e: &Rows<T>)
 /// Gradient of the decays of [`up`]: a e_parent, 0 at roots. No node waits for another: they go by their numbers.
 #[inline(always)]
 pub(super) unsafe fn decays_up<T: Float>(walk: &Walk, a: &Rows<T>, e: &Rows<T>, out: &Rows<T>) {
-    for (node, &parent) in (0u32..).zip(&walk.parents) {
+    for (node, parent, root) in walk.nodes() {
         let (a, e, to) = (a.row(node), e.row(parent), out.row(node));
-        let root = node == parent;
         unsafe { fill(to, out.width, |i| if root { T::ZERO } else { *a.add(i) * *e.add(i) }) }
     }
 }
@@ -143,10 +142,9 @@ pub(super) unsafe fn decays<T: Float>(
     [a, y, g, e]: [&Rows<T>; 4],
     out: &Rows<T>,
 ) {
-    for (node, &parent) in (0u32..).zip(&walk.parents) {
+    for (node, parent, root) in walk.nodes() {
         let (d, a, g) = (decay.row(node), a.row(node), g.row(node));
         let (y, e, to) = (y.row(parent), e.row(parent), out.row(node));
-        let root = node == parent;
         unsafe {
             fill(to, out.width, |i| {
                 let (d, a, g) = (*d.add(i), *a.add(i), *g.add(i));

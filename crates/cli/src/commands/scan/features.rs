@@ -37,6 +37,14 @@ struct Chosen {
     trees: Option<Trees>,
 }
 
+impl Chosen {
+    /// The walk that was chosen for one sample.
+    fn plan(&self, geometry: &Geometry) -> Result<Plan> {
+        let index = Vec::<i64>::try_from(self.index.f_view([-1])?)?;
+        Ok(Plan::new(vec![Order::from_i64(&index, geometry.tokens()?)?])?)
+    }
+}
+
 /// What the features x (B, L, D) choose over a map of [rows, columns]; the rest of what `scan` needs is in `file`, or made
 /// up where there is none.
 fn choose(scan: &Published, x: &Tensor, map: [i64; 2], file: Option<&Tensors>) -> Result<Chosen> {
@@ -213,9 +221,7 @@ pub fn walk(scan: &Published, geometry: &Geometry, given: Option<&Features>) -> 
         (_, true) => format!("tokens by their class in {whose}"),
         (_, false) => format!("tokens by the greatest channel of {whose}"),
     };
-    let index = Vec::<i64>::try_from(chosen.index.f_view([-1])?)?;
-    let order = Order::from_i64(&index, geometry.tokens()?)?;
-    Ok((format!("{} ({what})", scan.name()), Plan::new(vec![order])?))
+    Ok((format!("{} ({what})", scan.name()), chosen.plan(geometry)?))
 }
 
 /// What [`walk`] is over made-up features: its order, or the trees of which it is the breadth-first walk and how they are
@@ -223,9 +229,7 @@ pub fn walk(scan: &Published, geometry: &Geometry, given: Option<&Features>) -> 
 pub fn made_up_walk(scan: &Published, geometry: &Geometry) -> Result<(Plan, Option<(Trees, Sweep)>)> {
     let map = map(scan, geometry)?;
     let chosen = tch::no_grad(|| choose(scan, &made_up(map)?, map, None))?;
-    let index = Vec::<i64>::try_from(chosen.index.f_view([-1])?)?;
-    let plan = Plan::new(vec![Order::from_i64(&index, geometry.tokens()?)?])?;
-    Ok((plan, chosen.trees.map(|trees| (trees, sweep(scan)))))
+    Ok((chosen.plan(geometry)?, chosen.trees.map(|trees| (trees, sweep(scan)))))
 }
 
 /// How a scan over trees goes.
